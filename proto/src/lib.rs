@@ -1,0 +1,31 @@
+//! Formats, data model, merge, sealing and the sans-IO replication engine of Sonae.
+//!
+//! Every byte that leaves a process is defined here and specified in `docs/spec/`. This crate has no clock,
+//! no files, no sockets, no threads and no async runtime: it is told the time and asks for effects.
+//!
+//! **Invariant**: equal version vectors give equal [`digest`]s, whatever order the changes arrived in.
+//! **Invariant**: no decoder panics; every input has a bound in [`limits`].
+
+pub mod batch;
+pub mod bundle;
+pub mod bytes;
+pub mod change;
+pub mod clock;
+pub mod collection;
+pub mod descriptor;
+pub mod digest;
+pub mod identity;
+pub mod ids;
+pub mod intake;
+pub mod limits;
+pub mod manifest;
+pub mod object;
+pub mod padme;
+pub mod receipt;
+pub mod record;
+pub mod seal;
+pub mod signed;
+pub mod uplink;
+pub mod vector;
+pub mod view;
+pub mod wire;

@@ -1,0 +1,69 @@
+//! Every bound of the formats, with its unit and its reason. Nothing that arrives is read past these.
+
+/// Bytes of one change line, newline included. A pupil's fullest record is about 4 KiB; sixteen times that.
+pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Changes in one batch. At 1,000 the cost of header, age and padding is under 2 bytes a change.
+pub const BATCH_CHANGES_MAX: u64 = 1_000;
+
+/// Bytes of change lines in one batch before compression: incompressible lines, padded by at most 12 %,
+/// still fit [`BATCH_BYTES_MAX`].
+pub const BATCH_RAW_BYTES_MAX: usize = 768 * 1024;
+
+/// Bytes of one sealed batch, header included: one frame of the wire, the journal and the cloud's objects.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one signed document (certificate, manifest, descriptor). A manifest names at most
+/// [`MANIFEST_KEYS_MAX`] keys and [`MANIFEST_READERS_MAX`] readers of about 150 bytes each.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of one wire frame after its length: the largest batch, or a hello with its documents.
+pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Logs of one school that a vector may name: 3 tiers of 300 incarnations.
+pub const VECTOR_LOGS_MAX: usize = 900;
+
+/// Keys that a manifest may name: 4 uses for 64 epochs.
+pub const MANIFEST_KEYS_MAX: usize = 256;
+
+/// Readers that a manifest may name besides the board's two keys.
+pub const MANIFEST_READERS_MAX: usize = 300;
+
+/// Stanzas in the age header of a payload: one recipient and the reserved "grease" stanza of the age library.
+pub const PAYLOAD_STANZAS_MAX: usize = 4;
+
+/// Bytes of a bundle file: the documents of one replica and its wrapped keys.
+pub const BUNDLE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Work factor (log2 of N) for the passphrase of a bundle. The passphrase is made by the program and has at
+/// least 128 bits, so stretching adds nothing; 2^12 keeps a wrong one under two seconds on the slowest box.
+pub const BUNDLE_WORK_FACTOR: u8 = 12;
+
+/// The largest work factor that is accepted when a bundle is opened, so that a forged file cannot stall a box.
+pub const BUNDLE_WORK_FACTOR_MAX: u8 = 16;
+
+/// Sites that a receipt may name.
+pub const RECEIPT_SITES_MAX: usize = 16;
+
+/// How far ahead of trusted time a peer's stamp may push the local clock, in milliseconds.
+pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
+
+/// Heads that one field keeps. Two replicas in dispute make two; more than this many wait in the log and are
+/// reported.
+pub const FIELD_HEADS_MAX: usize = 64;
+
+/// Characters of a collection or field name.
+pub const NAME_CHARS_MAX: usize = 64;
+
+/// Characters of a record id.
+pub const RECORD_ID_CHARS_MAX: usize = 256;
+
+/// Batches that an uplink sends before the first receipt comes back.
+pub const BATCHES_IN_FLIGHT_MAX: usize = 16;
+
+/// Fields of one change.
+pub const CHANGE_FIELDS_MAX: usize = 256;
+
+const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);
+const _: () = assert!(CHANGE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BYTES_MAX);
