@@ -1,0 +1,114 @@
+//! The n-th operation fails: EIO and ENOSPC, then reopening without and with a power cut.
+
+use super::harness::{Ledger, Step, Stop, open, options, workload};
+use crate::sim::{Cut, Fault, SimDisk};
+use crate::{FrameKind, JournalError, Options, Planted};
+
+/// Lets the operation `at` fail, opens again on the same cache, goes on, loses the power, checks.
+fn fail_once(seed: u64, at: u64, fault: Fault, options: &Options) -> Result<(), String> {
+    let disk = SimDisk::new(seed ^ (at << 20));
+    disk.fail_at(at, fault);
+    let mut ledger = Ledger::default();
+    let wrong = |stop| match stop {
+        Stop::Journal(error) => format!("reopened: {error}"),
+        Stop::Wrong(what) => what,
+    };
+    match ledger.run(&disk, options, &workload(seed, 18)) {
+        Err(Stop::Journal(JournalError::Corrupt { what, .. })) => return Err(format!("false rot: {what}")),
+        Err(Stop::Wrong(what)) => return Err(what),
+        Ok(()) | Err(Stop::Journal(_)) => {}
+    }
+    // Without losing power: what the cache shows is not what a failed flush has written.
+    ledger.run(&disk, options, &workload(seed + 500, 8)).map_err(wrong)?;
+    disk.power_cycle(Cut::Drop);
+    ledger.run(&disk, options, &workload(seed + 900, 8)).map_err(wrong)
+}
+
+fn exhaust(seed: u64, fault: Fault, options: &Options) -> Vec<String> {
+    let disk = SimDisk::new(seed);
+    assert!(Ledger::default().run(&disk, options, &workload(seed, 18)).is_ok());
+    let all = 0..disk.counters().operations;
+    all.filter_map(|at| fail_once(seed, at, fault, options).err().map(|what| format!("{seed}/{at}: {what}")))
+        .collect()
+}
+
+/// Goal: a failing device loses nothing that was acknowledged. Method: EIO at every operation of twelve
+/// workloads; a failed flush writes some sectors and leaves the cache looking clean.
+#[test]
+fn io_errors_at_every_operation() {
+    for seed in 1..=12 {
+        let wrong = exhaust(seed, Fault::Io, &options());
+        assert!(wrong.is_empty(), "{} failures, the first: {}", wrong.len(), wrong[0]);
+    }
+}
+
+/// Goal: a full disk loses nothing either, wherever the file system notices it. Method: ENOSPC at every operation.
+#[test]
+fn no_room_at_every_operation() {
+    for seed in 1..=12 {
+        let wrong = exhaust(seed, Fault::NoSpace, &options());
+        assert!(wrong.is_empty(), "{} failures, the first: {}", wrong.len(), wrong[0]);
+    }
+}
+
+/// Goal: the fault harness can fail. Method: recovery that trusts the cache after a failed flush is caught.
+#[test]
+fn trusting_the_cache_is_caught() {
+    let options = Options { planted: Planted::SkipSettle, ..options() };
+    assert!((1..=12).any(|seed| !exhaust(seed, Fault::Io, &options).is_empty()));
+}
+
+/// Goal: on a full disk ordinary commits are refused without harm, reserved ones go on into the reserve, and
+/// recycling makes room again. Method: fill a disk that has room for four segments.
+#[test]
+fn the_reserve_outlasts_a_full_disk() {
+    let disk = SimDisk::new(1);
+    disk.set_room(Some(4 * 16 * 1024));
+    let (mut journal, opened) = open(&disk, &options()).unwrap();
+    let mut ledger = Ledger::default();
+    ledger.check(&journal, &opened).unwrap();
+    let full = |ledger: &mut Ledger, journal: &mut _, step: &Step| {
+        (0..100).find_map(|_| ledger.step(journal, step).err()).expect("the disk has an end")
+    };
+    let error = full(&mut ledger, &mut journal, &Step::Commit(vec![3000]));
+    assert!(matches!(error, JournalError::Full { .. }), "{error}");
+    assert_eq!(journal.segments().count(), 3, "the reserve is untouched");
+    assert_eq!(journal.reserve_ready(), 1);
+    let before = ledger.acknowledged;
+    let error = full(&mut ledger, &mut journal, &Step::CommitReserved(vec![3000]));
+    assert!(error.is_full(), "{error}");
+    assert_eq!(ledger.acknowledged - before, 2, "the reserve holds a segment");
+    assert_eq!(journal.reserve_ready(), 0);
+    assert!(!journal.is_poisoned());
+    // Recycling needs a page for its mark, which is held back in every segment.
+    ledger.step(&mut journal, &Step::Recycle(1)).unwrap();
+    assert_eq!(journal.reserve_ready(), 1);
+    ledger.step(&mut journal, &Step::Commit(vec![3000])).unwrap();
+    drop(journal);
+    disk.power_cycle(Cut::Drop);
+    let (journal, opened) = open(&disk, &options()).unwrap();
+    ledger.check(&journal, &opened).unwrap();
+}
+
+/// Goal: a poisoned handle refuses everything, reading included. Method: fail one flush and try each call.
+#[test]
+fn a_failed_flush_poisons_the_handle() {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open(&disk, &options()).unwrap();
+    let frame: (FrameKind, &[u8]) = (FrameKind(1), b"kept");
+    let kept = *journal.commit(&[frame]).unwrap().start();
+    // The operation after the next is the flush: the commit is one write and one flush.
+    disk.fail_at(disk.counters().operations + 1, Fault::Io);
+    assert!(matches!(journal.commit(&[frame]), Err(JournalError::Io { .. })));
+    assert!(journal.is_poisoned());
+    assert!(matches!(journal.commit(&[frame]), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.commit_reserved(&[frame]), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.mark(), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.prepare(), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.recycle_before(kept), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.read(kept), Err(JournalError::Poisoned)));
+    assert!(matches!(journal.replay(kept).next(), Some(Err(JournalError::Poisoned))));
+    drop(journal);
+    let (journal, _) = open(&disk, &options()).unwrap();
+    assert_eq!(journal.read(kept).unwrap().payload, b"kept");
+}
