@@ -1,0 +1,127 @@
+//! The index of held batches: for each log, in order, where each batch's bytes are.
+
+use std::collections::BTreeMap;
+
+use sonae_journal::{Journal, Lsn};
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::ids::LogName;
+use sonae_proto::vector::LogHead;
+
+use crate::store::StoreError;
+use crate::archive::Archive;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Journal(Lsn),
+    Archive(u64),
+}
+
+/// All batches that this replica holds, own and peers'.
+#[derive(Debug)]
+pub struct BatchIndex {
+    archive: Archive,
+    logs: BTreeMap<LogName, Vec<(BatchHeader, Place)>>,
+}
+
+impl BatchIndex {
+    /// Starts from what the archive holds.
+    pub(crate) fn open(archive: Archive) -> Result<Self, StoreError> {
+        let mut found = archive.load()?;
+        found.sort_by_key(|(header, _)| (header.log, header.first));
+        let mut index = Self { archive, logs: BTreeMap::new() };
+        for (header, offset) in found {
+            index.insert(&header, Place::Archive(offset))?;
+        }
+        Ok(index)
+    }
+
+    /// Adds a batch that a journal frame holds. One that is known already is passed over.
+    pub(crate) fn insert_journalled(&mut self, header: &BatchHeader, lsn: Lsn) -> Result<(), StoreError> {
+        self.insert(header, Place::Journal(lsn))
+    }
+
+    fn insert(&mut self, header: &BatchHeader, place: Place) -> Result<(), StoreError> {
+        let head = self.head(header.log);
+        if header.last <= head.sequence {
+            return Ok(());
+        }
+        if !header.continues(&head) {
+            return Err(StoreError::Hole { log: header.log, after: head.sequence });
+        }
+        self.logs.entry(header.log).or_default().push((*header, place));
+        Ok(())
+    }
+
+    /// Returns the head of what is held of a log.
+    #[must_use]
+    pub fn head(&self, log: LogName) -> LogHead {
+        self.logs
+            .get(&log)
+            .and_then(|batches| batches.last())
+            .map_or(LogHead::EMPTY, |(header, _)| header.head())
+    }
+
+    /// Returns the logs of which something is held.
+    pub fn logs(&self) -> impl Iterator<Item = LogName> + '_ {
+        self.logs.keys().copied()
+    }
+
+    /// Returns the headers of a log, in order.
+    pub fn headers(&self, log: LogName) -> impl Iterator<Item = BatchHeader> + '_ {
+        self.logs.get(&log).into_iter().flatten().map(|(header, _)| *header)
+    }
+
+    /// Reads a whole batch; its payload's hash is checked.
+    pub(crate) fn read(
+        &self,
+        journal: &Journal,
+        log: LogName,
+        first: u64,
+    ) -> Result<Option<Batch>, StoreError> {
+        let batches = self.logs.get(&log).map(Vec::as_slice).unwrap_or_default();
+        let found = batches.binary_search_by_key(&first, |(header, _)| header.first).ok();
+        let Some((header, place)) = found.and_then(|position| batches.get(position)) else {
+            return Ok(None);
+        };
+        let bytes = match place {
+            Place::Journal(lsn) => journal.read(*lsn)?.payload,
+            Place::Archive(offset) => self.archive.read(header, *offset)?,
+        };
+        Ok(Some(Batch::from_bytes(bytes)?))
+    }
+
+    /// Moves every batch that lies in the journal before `lsn` to the archive.
+    ///
+    /// # Durability
+    /// They are on stable storage in the archive when this returns.
+    pub(crate) fn archive_before(&mut self, journal: &Journal, lsn: Lsn) -> Result<usize, StoreError> {
+        let mut moved = 0;
+        for (log, batches) in &mut self.logs {
+            let leaving: Vec<&mut (BatchHeader, Place)> = batches
+                .iter_mut()
+                .filter(|(_, place)| matches!(place, Place::Journal(at) if *at < lsn))
+                .collect();
+            if leaving.is_empty() {
+                continue;
+            }
+            let mut contents = Vec::with_capacity(leaving.len());
+            for (_, place) in &leaving {
+                if let Place::Journal(at) = place {
+                    contents.push(journal.read(*at)?.payload);
+                }
+            }
+            let offsets = self.archive.append(*log, &contents)?;
+            moved += offsets.len();
+            for ((_, place), offset) in leaving.into_iter().zip(offsets) {
+                *place = Place::Archive(offset);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Returns how many bytes the archive has.
+    #[must_use]
+    pub fn archive_bytes(&self) -> u64 {
+        self.archive.bytes()
+    }
+}

@@ -1,0 +1,151 @@
+//! The opened epoch keys of this school: what seals, what opens, what keys the digest.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::VerifyingKey;
+use sonae_proto::bundle::ReplicaBundle;
+use sonae_proto::digest::DigestKey;
+use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::manifest::{KeyUse, Manifest, school_year};
+use sonae_proto::seal::{OpenKey, SealError, decrypt};
+use sonae_proto::signed::{DocumentError, Signed};
+use sonae_proto::wire::KeyDocuments;
+
+/// Why keys cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The manifest does not verify.
+    #[error("the manifest of recipients does not verify")]
+    Manifest(#[from] DocumentError),
+    /// A key cannot be unwrapped.
+    #[error("the key {key_use} of {epoch} cannot be unwrapped by this device; ask the board for a new bundle")]
+    Wrapped {
+        /// What it is for.
+        key_use: KeyUse,
+        /// School year.
+        epoch: u32,
+        /// Why.
+        #[source]
+        source: SealError,
+    },
+    /// A wrapped key is not the one that the manifest names.
+    #[error("the key {key_use} of {epoch} is not the one that the manifest names; ask the board for a new bundle")]
+    Foreign {
+        /// What it is for.
+        key_use: KeyUse,
+        /// School year.
+        epoch: u32,
+    },
+    /// A key that is needed is not there.
+    #[error("the board has issued no key for {what}; ask it to add the school year")]
+    Missing {
+        /// Which.
+        what: String,
+    },
+}
+
+/// The keys of one school.
+#[derive(Debug)]
+pub struct Keyring {
+    documents: KeyDocuments,
+    manifest: Manifest,
+    hash: Hash32,
+    keys: BTreeMap<(KeyUse, u32), OpenKey>,
+}
+
+impl Keyring {
+    /// Takes the key documents out of a bundle.
+    #[must_use]
+    pub fn documents_of(bundle: &ReplicaBundle) -> KeyDocuments {
+        KeyDocuments {
+            school: bundle.school,
+            manifest: bundle.manifest.clone(),
+            wrapped_keys: bundle.wrapped_keys.clone(),
+        }
+    }
+
+    /// Opens all wrapped keys with the device's age key.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub fn open(
+        board: &VerifyingKey,
+        documents: &KeyDocuments,
+        device_age_key: &str,
+    ) -> Result<Self, KeyringError> {
+        let signed = Signed::<Manifest>::verify(&documents.manifest, board)?;
+        let device = OpenKey::parse(device_age_key)
+            .map_err(|source| KeyringError::Wrapped { key_use: KeyUse::Digest, epoch: 0, source })?;
+        let mut keys = BTreeMap::new();
+        for wrapped in &documents.wrapped_keys {
+            let (key_use, epoch) = (wrapped.key_use, wrapped.epoch);
+            let failed = |source| KeyringError::Wrapped { key_use, epoch, source };
+            let secret = decrypt(&wrapped.file, &device).map_err(failed)?;
+            let text = std::str::from_utf8(&secret)
+                .map_err(|_| failed(SealError::Malformed { what: "not text" }))?;
+            let key = OpenKey::parse(text).map_err(failed)?;
+            let named = signed.body().key(key_use, epoch);
+            if named.is_none_or(|named| named.recipient != key.recipient()) {
+                return Err(KeyringError::Foreign { key_use, epoch });
+            }
+            keys.insert((key_use, epoch), key);
+        }
+        let keyring = Self {
+            documents: documents.clone(),
+            manifest: signed.body().clone(),
+            hash: signed.hash(),
+            keys,
+        };
+        keyring.digest_key()?;
+        for tier in Tier::ALL {
+            keyring.sealing(tier, 0)?;
+        }
+        Ok(keyring)
+    }
+
+    /// Returns the key of the state digest.
+    ///
+    /// # Errors
+    /// [`KeyringError::Missing`].
+    pub fn digest_key(&self) -> Result<DigestKey, KeyringError> {
+        self.keys
+            .get(&(KeyUse::Digest, 0))
+            .map(|key| DigestKey::from_secret(&key.secret()))
+            .ok_or_else(|| KeyringError::Missing { what: "the state digest".into() })
+    }
+
+    /// Returns epoch and recipient that seal a tier at a moment.
+    ///
+    /// # Errors
+    /// [`KeyringError::Missing`].
+    pub fn sealing(&self, tier: Tier, now_ms: u64) -> Result<(u32, &str), KeyringError> {
+        self.manifest
+            .sealing_key(tier, school_year(now_ms))
+            .map(|key| (key.epoch, key.recipient.as_str()))
+            .ok_or_else(|| KeyringError::Missing { what: format!("tier {tier}") })
+    }
+
+    /// Returns the key that opens the batches of a tier in an epoch.
+    #[must_use]
+    pub fn opening(&self, tier: Tier, epoch: u32) -> Option<&OpenKey> {
+        self.keys.get(&(KeyUse::Tier(tier), epoch))
+    }
+
+    /// Returns the hash of the manifest, which goes into every header.
+    #[must_use]
+    pub fn manifest_hash(&self) -> Hash32 {
+        self.hash
+    }
+
+    /// Returns the manifest.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Returns the documents as they travel.
+    #[must_use]
+    pub fn documents(&self) -> &KeyDocuments {
+        &self.documents
+    }
+}

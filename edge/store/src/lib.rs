@@ -1,0 +1,34 @@
+//! The store of one replica: its keys, its journal, its view, its sealed batches, and the one thread that
+//! writes them.
+//!
+//! **Invariant**: an answer to a write follows the device flush that made it durable (P1).
+//! **Invariant**: "safe" follows a verified receipt and nothing else (P2).
+//! **Invariant**: the view is derived; deleting it loses nothing.
+
+mod archive;
+mod batches;
+pub mod data_dir;
+mod edit;
+pub mod enrolment;
+mod evidence;
+mod frame;
+pub mod identity;
+mod keeper;
+pub mod keyring;
+mod recover;
+mod sealer;
+pub mod status;
+mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod view;
+mod view_db;
+
+pub use edit::{Action, Edit, Kept};
+pub use evidence::Evidence;
+pub use frame::{SafeHead, StoredIdentity};
+pub use store::{Clock, Open, Opened, Point, Store, StoreError, StoreState, WriteError};
+pub use view_db::ViewError;
+
+/// The journal's disk, for those who open a store.
+pub use sonae_journal::{Disk, RealDisk};

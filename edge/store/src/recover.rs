@@ -1,0 +1,313 @@
+//! Recovery: from what lies in the data directory to a running keeper.
+//!
+//! One pass over the journal finds the batches, the evidence and the last checkpoint. If sled holds that very
+//! checkpoint, only what follows it is replayed; otherwise the view is deleted and rebuilt from all sealed
+//! batches and the unsealed changes.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, RwLock};
+
+use sonae_journal::{Frame, Journal, Lsn, Options};
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::clock;
+use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::view::{Applied, Fold, FoldError};
+use sonae_proto::wire::KeyDocuments;
+
+use crate::archive::Archive;
+use crate::batches::BatchIndex;
+use crate::evidence::Evidence;
+use crate::frame::{self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json};
+use crate::keeper::{Keeper, apply_batch, note_without_receipt};
+use crate::keyring::Keyring;
+use crate::sealer::Sealer;
+use crate::store::{Open, Shared, StoreError, StoreState};
+use crate::view::{Staged, View};
+use crate::view_db::ViewDb;
+
+/// A keeper that is ready to run, and what an uplink starts from.
+pub(crate) struct Recovered {
+    pub keeper: Keeper,
+    pub evidence: Evidence,
+}
+
+/// What one pass over the journal finds.
+#[derive(Default)]
+struct Found {
+    checkpoint: Option<(Lsn, Checkpoint)>,
+    safe: BTreeMap<LogName, SafeHead>,
+    loss_counter: u64,
+    identities: BTreeMap<Incarnation, StoredIdentity>,
+    own: BTreeSet<Incarnation>,
+    documents: Option<KeyDocuments>,
+    kept_ms: BTreeMap<Tier, u64>,
+}
+
+/// Opens journal, archive and view of a replica.
+pub(crate) fn recover(
+    open: Open,
+    sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
+) -> Result<Recovered, StoreError> {
+    let (journal, opened) = Journal::open(Arc::clone(&open.disk), &open.journal, Options::default())?;
+    if let Some(torn) = &opened.torn_tail {
+        log::info!(segment = torn.segment.as_str(), bytes = torn.bytes;
+            "an unfinished commit was discarded; nobody was told that it was kept");
+    }
+    let mut index = BatchIndex::open(Archive::open(&open.batches)?)?;
+    let mut found = read_journal(&journal, &mut index, &open)?;
+    found.own.insert(open.keys.name());
+    let keyring = newest_keyring(&open, found.documents.take())?;
+
+    let (view, fold, replay_from, rebuilt) = open_view(&open, &found, &keyring)?;
+    let mut recovery = Replay { journal: &journal, index: &index, keyring: &keyring, fold, replayed: 0 };
+    let (staged, disputed) = {
+        let mut staged = Staged::over(&view);
+        if rebuilt {
+            recovery.batches(&mut staged)?;
+        }
+        recovery.frames(&mut staged, replay_from, rebuilt)?;
+        (staged.records, staged.disputed)
+    };
+    let (fold, replayed) = (recovery.fold, recovery.replayed);
+    let before = if rebuilt { 0 } else { found.checkpoint.as_ref().map_or(0, |(_, c)| c.disputed) };
+    let mut view = view;
+    view.publish(staged);
+
+    let evidence = evidence(&found, &index, &open, &keyring);
+    let state = StoreState { replayed, view_rebuilt: rebuilt, ..StoreState::default() };
+    let shared = Arc::new(Shared {
+        view: RwLock::new(view),
+        state: RwLock::new(state),
+        documents: RwLock::new(keyring.documents().clone()),
+    });
+    let mut keeper = Keeper {
+        hlc: clock::Clock::after(own_clock(&fold, open.clock.now_ms())),
+        sealer: Sealer::new(),
+        device_age_key: open.device_age_key,
+        keys: open.keys,
+        keyring,
+        safe: found.safe,
+        loss_counter: found.loss_counter,
+        identities: found.identities,
+        own: found.own,
+        kept_ms: found.kept_ms,
+        without_receipt: BTreeMap::new(),
+        disputed: before.saturating_add_signed(disputed),
+        lazy: Vec::new(),
+        sealed: Vec::new(),
+        sealed_out,
+        commits: 0,
+        failed: None,
+        clock: open.clock,
+        shared,
+        journal,
+        index,
+        fold,
+    };
+    refill(&mut keeper)?;
+    keeper.publish_state();
+    Ok(Recovered { keeper, evidence })
+}
+
+/// A stamp of a far future in the fold must not drag the own clock along.
+fn own_clock(fold: &Fold, now_ms: u64) -> clock::Stamp {
+    let mut clock = clock::Clock::default();
+    clock.observe(fold.highest_stamp, now_ms);
+    clock.next(0)
+}
+
+fn read_journal(journal: &Journal, index: &mut BatchIndex, open: &Open) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    for frame in journal.replay(journal.first_lsn()) {
+        let frame = frame?;
+        read_frame(&frame, index, &mut found, open)?;
+    }
+    Ok(found)
+}
+
+fn read_frame(
+    frame: &Frame,
+    index: &mut BatchIndex,
+    found: &mut Found,
+    open: &Open,
+) -> Result<(), StoreError> {
+    let payload = frame.payload.as_slice();
+    match frame.kind {
+        frame::SEALED | frame::PEER => {
+            let batch = Batch::from_bytes(payload.to_vec())?;
+            index.insert_journalled(batch.header(), frame.lsn)?;
+        }
+        frame::CHANGE => {
+            let change = ChangeFrame::from_bytes(payload)?;
+            found.kept_ms.insert(change.log.tier, change.kept_ms);
+        }
+        frame::RECEIPT => {
+            let receipt: ReceiptFrame = from_json("receipt", payload)?;
+            found.safe.insert(receipt.log, receipt.safe);
+        }
+        frame::LOSS => {
+            let loss: LossFrame = from_json("loss", payload)?;
+            found.loss_counter = loss.loss_counter;
+            let now_ms = open.clock.now_ms();
+            let at_ms = |log: &LogName| found.safe.get(log).map_or(now_ms, |safe| safe.at_ms);
+            let safe =
+                loss.receipted.iter().map(|(log, head)| (*log, SafeHead { head: *head, at_ms: at_ms(log) }));
+            found.safe = safe.collect();
+        }
+        frame::IDENTITY => {
+            let text: StoredIdentity = from_json("identity", payload)?;
+            if let Ok(identity) = text.verify(&open.keys.board, open.keys.school) {
+                found.identities.insert(identity.name(), text);
+            }
+        }
+        frame::DOCUMENTS => found.documents = Some(from_json("key documents", payload)?),
+        frame::CHECKPOINT => {
+            let checkpoint: Checkpoint = from_json("checkpoint", payload)?;
+            found.safe.clone_from(&checkpoint.safe);
+            found.loss_counter = checkpoint.loss_counter;
+            found.own.extend(&checkpoint.own);
+            found.kept_ms.clone_from(&checkpoint.kept_ms);
+            found.documents = Some(checkpoint.documents.clone());
+            for text in &checkpoint.identities {
+                if let Ok(identity) = text.verify(&open.keys.board, open.keys.school) {
+                    found.identities.insert(identity.name(), text.clone());
+                }
+            }
+            found.checkpoint = Some((frame.lsn, checkpoint));
+        }
+        // A kind of a later version: its meaning is not needed for what this version serves.
+        _ => log::warn!(kind = frame.kind.0; "a journal frame of a later version is passed over"),
+    }
+    Ok(())
+}
+
+fn newest_keyring(open: &Open, kept: Option<KeyDocuments>) -> Result<Keyring, StoreError> {
+    let bundled = open.keyring.documents();
+    if let Some(kept) = kept {
+        let keyring = Keyring::open(&open.keys.board, &kept, &open.device_age_key)?;
+        if keyring.manifest().version >= open.keyring.manifest().version {
+            return Ok(keyring);
+        }
+    }
+    Ok(Keyring::open(&open.keys.board, bundled, &open.device_age_key)?)
+}
+
+/// Opens the view at its checkpoint, or empties it. Returns it with its fold, the first frame to replay and
+/// whether it has to be rebuilt.
+fn open_view(
+    open: &Open,
+    found: &Found,
+    keyring: &Keyring,
+) -> Result<(View, Fold, Lsn, bool), StoreError> {
+    let mut fold = Fold::new(keyring.digest_key()?);
+    if let Some((lsn, checkpoint)) = &found.checkpoint
+        && let Ok(db) = ViewDb::open(&open.view)
+    {
+        if db.checkpoint().as_deref() == Some(checkpoint.id.as_str()) {
+            fold.sequences.clone_from(&checkpoint.sequences);
+            fold.digests.clone_from(&checkpoint.digests);
+            fold.highest_stamp = checkpoint.highest_stamp;
+            return Ok((View::new(db), fold, lsn.plus(1), false));
+        }
+        log::warn!("the view is not the one that was journalled; it is rebuilt");
+    }
+    ViewDb::delete(&open.view)?;
+    let rebuilt = found.checkpoint.is_some();
+    Ok((View::new(ViewDb::open(&open.view)?), fold, Lsn(0), rebuilt))
+}
+
+struct Replay<'a> {
+    journal: &'a Journal,
+    index: &'a BatchIndex,
+    keyring: &'a Keyring,
+    fold: Fold,
+    replayed: u64,
+}
+
+impl Replay<'_> {
+    /// Applies all held batches of all logs, tier 0 first.
+    fn batches(&mut self, staged: &mut Staged<'_>) -> Result<(), StoreError> {
+        let logs: Vec<LogName> = self.index.logs().collect();
+        for log in logs {
+            let headers: Vec<BatchHeader> = self.index.headers(log).collect();
+            for header in headers {
+                let Some(batch) = self.index.read(self.journal, log, header.first)? else { continue };
+                self.replayed += apply_batch(&mut self.fold, staged, self.keyring, &batch)?.changed;
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies changes and peers' batches from a frame on. What a batch has brought already is passed over.
+    fn frames(
+        &mut self,
+        staged: &mut Staged<'_>,
+        from: Lsn,
+        rebuilt: bool,
+    ) -> Result<(), StoreError> {
+        for frame in self.journal.replay(from.max(self.journal.first_lsn())) {
+            let frame = frame?;
+            match frame.kind {
+                frame::CHANGE => self.change(staged, &frame)?,
+                frame::PEER if !rebuilt => {
+                    let batch = Batch::from_bytes(frame.payload)?;
+                    self.replayed += apply_batch(&mut self.fold, staged, self.keyring, &batch)?.changed;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn change(&mut self, staged: &mut Staged<'_>, frame: &Frame) -> Result<(), StoreError> {
+        let change = ChangeFrame::from_bytes(&frame.payload)?;
+        match self.fold.apply(staged, change.log, change.sequence, change.line) {
+            Ok(Applied::Changed(_)) => self.replayed += 1,
+            Ok(Applied::Duplicate | Applied::Unreadable) => {}
+            Err(FoldError::Gap { expected, .. }) => {
+                return Err(StoreError::Hole { log: change.log, after: expected.saturating_sub(1) });
+            }
+            Err(FoldError::Store(error)) => return Err(error.into()),
+        }
+        Ok(())
+    }
+}
+
+/// Gives the sealer what is kept and not sealed, and notes since when changes wait for a receipt.
+fn refill(keeper: &mut Keeper) -> Result<(), StoreError> {
+    let name = keeper.keys.name();
+    let mut waiting: BTreeMap<LogName, VecDeque<(u64, u64)>> = BTreeMap::new();
+    for frame in keeper.journal.replay(keeper.journal.first_lsn()) {
+        let frame = frame?;
+        if frame.kind != frame::CHANGE {
+            continue;
+        }
+        let change = ChangeFrame::from_bytes(&frame.payload)?;
+        if change.log.incarnation == name && change.sequence > keeper.index.head(change.log).sequence {
+            keeper.sealer.push(change.log.tier, change.sequence, frame.lsn, change.line.to_vec());
+        }
+        if change.sequence > keeper.safe.get(&change.log).map_or(0, |safe| safe.head.sequence) {
+            note_without_receipt(waiting.entry(change.log).or_default(), change.sequence, change.kept_ms);
+        }
+    }
+    keeper.without_receipt = waiting;
+    Ok(())
+}
+
+fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring) -> Evidence {
+    let (own, peers): (Vec<LogName>, Vec<LogName>) =
+        index.logs().partition(|log| found.own.contains(&log.incarnation));
+    Evidence {
+        safe: found.safe.clone(),
+        loss_counter: found.loss_counter,
+        own: found.own.clone(),
+        own_batches: own.into_iter().flat_map(|log| index.headers(log)).collect(),
+        peers: peers.into_iter().map(|log| (log, index.head(log))).collect(),
+        identities: found
+            .identities
+            .values()
+            .filter_map(|text| text.verify(&open.keys.board, open.keys.school).ok())
+            .collect(),
+        manifest_version: keyring.manifest().version,
+    }
+}

@@ -1,0 +1,402 @@
+//! The store of one replica: journal, view, sealed batches, and the one thread that writes them.
+//!
+//! Reads come from the view (sled and the overlay since its last checkpoint) under a read lock; writes go to
+//! the keeper thread, which collects what waits, makes one journal commit of it and only then answers.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::digest::Digest;
+use sonae_proto::ids::{LogName, SchoolCode, Tier};
+use sonae_proto::record::RecordState;
+use sonae_proto::vector::{Heads, LogHead, Sequences};
+use sonae_proto::wire::KeyDocuments;
+use tokio::sync::oneshot;
+
+use crate::edit::{Action, Kept};
+use crate::evidence::Evidence;
+use crate::frame::{SafeHead, StoredIdentity};
+use crate::keeper::Request;
+use crate::recover;
+use crate::view::View;
+use crate::view_db::ViewError;
+
+/// Why the store cannot be opened or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The journal failed.
+    #[error(transparent)]
+    Journal(#[from] sonae_journal::JournalError),
+    /// The view failed and could not be rebuilt.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Sealed batches cannot be read or written.
+    #[error("cannot {doing} sealed batches in {}", path.display())]
+    Batches {
+        /// What was being done.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A kept frame has no meaning to this version.
+    #[error("the journal holds a {kind} that this version cannot read; use the version that wrote it")]
+    Frame {
+        /// Which kind.
+        kind: &'static str,
+    },
+    /// Keys are missing or damaged.
+    #[error(transparent)]
+    Keyring(#[from] crate::keyring::KeyringError),
+    /// The keys of this replica are damaged.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::IdentityError),
+    /// Sealing or opening failed.
+    #[error("sealing or opening a batch of log {log} failed")]
+    Seal {
+        /// Which log.
+        log: LogName,
+        /// Why.
+        #[source]
+        source: sonae_proto::seal::SealError,
+    },
+    /// A batch does not pass its own gate.
+    #[error(transparent)]
+    Batch(#[from] sonae_proto::batch::BatchError),
+    /// A kept log has a hole.
+    #[error("log {log} has a hole after change {after}; rebuild this box from the cloud")]
+    Hole {
+        /// Which log.
+        log: LogName,
+        /// The last change before it.
+        after: u64,
+    },
+    /// The keeper thread could not be started.
+    #[error("cannot start the keeper thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// Why a write was not kept.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum WriteError {
+    /// A change is over a limit or malformed. Nothing was kept.
+    #[error("nothing was saved: {reason}")]
+    Refused {
+        /// What is wrong.
+        reason: String,
+    },
+    /// The disk is full. Nothing was kept.
+    #[error("nothing was saved: the disk of this box is full; write on paper and call the board")]
+    Full,
+    /// The store has failed and takes nothing more until it is opened again.
+    #[error("nothing was saved: the disk of this box fails; write on paper and restart the box")]
+    Failed,
+}
+
+/// The told clock: milliseconds since 1970 UTC.
+#[derive(Clone)]
+pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
+
+impl Clock {
+    /// The system's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::told(|| {
+            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+            since.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
+        })
+    }
+
+    /// A clock that says what it is told.
+    pub fn told(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+        Self(Arc::new(now_ms))
+    }
+
+    /// Returns the time.
+    #[must_use]
+    pub fn now_ms(&self) -> u64 {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock(..)")
+    }
+}
+
+/// What the store says of itself. Kept and safe are never mixed (P2).
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreState {
+    /// For each tier the last own change that is on stable storage here.
+    pub kept: BTreeMap<Tier, Point>,
+    /// For each tier the last own change with a receipt.
+    pub safe: BTreeMap<Tier, Point>,
+    /// Own changes without a receipt, by tier.
+    pub unsafe_by_tier: BTreeMap<Tier, u64>,
+    /// When the oldest of them was kept, milliseconds since 1970 UTC.
+    pub oldest_unsafe_ms: Option<u64>,
+    /// Sequences of all logs that the view adds up.
+    pub vector: Sequences,
+    /// State digests.
+    pub digests: BTreeMap<Tier, Digest>,
+    /// Records in which writers did not see each other.
+    pub disputed: u64,
+    /// Journal commits and device flushes since the start.
+    pub commits: u64,
+    /// Device flushes that those commits and marks took.
+    pub flushes: u64,
+    /// Bytes of journal and sealed batches.
+    pub storage_bytes: u64,
+    /// The loss counter: how often the cloud was found to have lost something.
+    pub loss_counter: u64,
+    /// Changes replayed at the last start.
+    pub replayed: u64,
+    /// Whether the view had to be rebuilt at the last start.
+    pub view_rebuilt: bool,
+    /// Why nothing more is kept, when the store has failed.
+    pub failed: Option<String>,
+}
+
+/// A point of an own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// Sequence of the change.
+    pub sequence: u64,
+    /// When it was kept, or for safe when the receipt came, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+}
+
+/// Shared by the keeper and all handles.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) view: RwLock<View>,
+    pub(crate) state: RwLock<StoreState>,
+    pub(crate) documents: RwLock<KeyDocuments>,
+}
+
+/// A handle to the store; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    requests: mpsc::SyncSender<Request>,
+    shared: Arc<Shared>,
+    school: SchoolCode,
+    clock: Clock,
+}
+
+/// Requests that may wait for the keeper before writers are held back.
+const REQUESTS_WAITING_MAX: usize = 4096;
+
+/// What a replica needs to open its store.
+pub struct Open {
+    /// The journal's directory.
+    pub journal: PathBuf,
+    /// The sealed batches' directory.
+    pub batches: PathBuf,
+    /// The view's directory.
+    pub view: PathBuf,
+    /// The replica's keys.
+    pub keys: crate::identity::ReplicaKeys,
+    /// The device's age key, with which newer epoch keys are unwrapped.
+    pub device_age_key: zeroize::Zeroizing<String>,
+    /// Epoch keys as the bundle brought them; newer ones in the journal win.
+    pub keyring: crate::keyring::Keyring,
+    /// The told clock.
+    pub clock: Clock,
+    /// The journal's disk.
+    pub disk: Arc<dyn sonae_journal::Disk>,
+}
+
+/// An open store: the handle, what an uplink starts from, and the thread to wait for.
+#[derive(Debug)]
+pub struct Opened {
+    /// The handle.
+    pub store: Store,
+    /// Heads, headers and identities for the sync engine.
+    pub evidence: Evidence,
+    /// Headers of batches sealed from now on.
+    pub sealed: tokio::sync::mpsc::UnboundedReceiver<BatchHeader>,
+    keeper: JoinHandle<()>,
+}
+
+impl Opened {
+    /// Checkpoints, closes the journal cleanly and waits for the keeper. All other handles fail afterwards.
+    pub fn close(self) {
+        let _ = self.store.requests.send(Request::Close);
+        // A keeper that panicked has said so in the log; there is nothing left to close.
+        let _ = self.keeper.join();
+    }
+}
+
+impl Store {
+    /// Opens the store of a replica: recovers the journal, opens or rebuilds the view, starts the keeper.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(open: Open) -> Result<Opened, StoreError> {
+        let (requests, waiting) = mpsc::sync_channel(REQUESTS_WAITING_MAX);
+        let (sealed_sender, sealed) = tokio::sync::mpsc::unbounded_channel();
+        let (clock, school) = (open.clock.clone(), open.keys.school);
+        let recovered = recover::recover(open, sealed_sender)?;
+        let (evidence, shared) = (recovered.evidence, recovered.keeper.shared());
+        let keeper = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || recovered.keeper.run(&waiting))
+            .map_err(StoreError::Thread)?;
+        Ok(Opened { store: Self { requests, shared, school, clock }, evidence, sealed, keeper })
+    }
+
+    /// Keeps an action's changes.
+    ///
+    /// # Errors
+    /// [`WriteError`]; nothing of the action was kept then.
+    ///
+    /// # Durability
+    /// All changes are on this replica's stable storage when this returns (P1). They are not safe yet.
+    pub async fn write(&self, action: Action) -> Result<Kept, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Write { action, reply })?;
+        answer.await.map_err(|_| WriteError::Failed)?
+    }
+
+    /// The same for callers without a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    ///
+    /// # Durability
+    /// As [`Self::write`].
+    pub fn write_blocking(&self, action: Action) -> Result<Kept, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Write { action, reply })?;
+        answer.blocking_recv().map_err(|_| WriteError::Failed)?
+    }
+
+    /// Keeps and applies a peer's verified batch.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    ///
+    /// # Durability
+    /// The batch is on stable storage when this returns.
+    pub async fn store_batch(&self, batch: Batch) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::StoreBatch { batch: Box::new(batch), reply })?;
+        answer.await.map_err(|_| WriteError::Failed)?
+    }
+
+    /// Reads a held own batch, byte-identical to when it was sealed.
+    pub async fn batch(&self, log: LogName, first: u64) -> Option<Vec<u8>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::ReadBatch { log, first, reply }).ok()?;
+        answer.await.ok()?
+    }
+
+    /// Keeps a verified receipt; "safe" moves at once, the evidence becomes durable with the next commit. A
+    /// receipt that a power cut takes is asked for again.
+    pub fn keep_receipt(&self, log: LogName, head: LogHead, bytes: Vec<u8>) {
+        let at_ms = self.clock.now_ms();
+        let _ = self.send(Request::Receipt { log, safe: SafeHead { head, at_ms }, bytes });
+    }
+
+    /// Keeps a raised loss counter and lowers "safe".
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    ///
+    /// # Durability
+    /// The counter is on stable storage when this returns.
+    pub async fn keep_loss(&self, loss_counter: u64, receipted: Heads) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Loss { loss_counter, receipted, reply })?;
+        answer.await.map_err(|_| WriteError::Failed)?
+    }
+
+    /// Keeps a peer's verified identity, durable with the next commit.
+    pub fn keep_identity(&self, identity: StoredIdentity) {
+        let _ = self.send(Request::Identity(Box::new(identity)));
+    }
+
+    /// Takes over newer key documents. Those that do not verify or are older are ignored.
+    pub fn keep_documents(&self, documents: KeyDocuments) {
+        let _ = self.send(Request::Documents(Box::new(documents)));
+    }
+
+    /// Tells the sealer whether the line is up; batches are made larger while it is down.
+    pub fn set_line(&self, up: bool) {
+        let _ = self.send(Request::Line { up });
+    }
+
+    /// Waits until everything kept so far is sealed, whatever the window says.
+    pub async fn seal_now(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Request::SealNow { reply }).is_ok() {
+            let _ = answer.await;
+        }
+    }
+
+    fn send(&self, request: Request) -> Result<(), WriteError> {
+        self.requests.send(request).map_err(|_| WriteError::Failed)
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub fn record(
+        &self,
+        tier: Tier,
+        collection: &str,
+        record: &str,
+    ) -> Result<Option<RecordState>, ViewError> {
+        self.read(|view| view.get(tier, collection, record))
+    }
+
+    /// Reads all records of a collection whose id begins with `prefix`, in order of their ids.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub fn records(
+        &self,
+        tier: Tier,
+        collection: &str,
+        prefix: &str,
+    ) -> Result<Vec<(String, RecordState)>, ViewError> {
+        self.read(|view| view.scan(tier, collection, prefix))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&View) -> T) -> T {
+        read(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns what the store says of itself.
+    #[must_use]
+    pub fn state(&self) -> StoreState {
+        self.shared.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns the present key documents.
+    #[must_use]
+    pub fn documents(&self) -> KeyDocuments {
+        self.shared.documents.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns whose data it is.
+    #[must_use]
+    pub fn school(&self) -> SchoolCode {
+        self.school
+    }
+
+    /// Returns the told clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}

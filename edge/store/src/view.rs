@@ -1,0 +1,159 @@
+//! The view: sled as of the last checkpoint, and an overlay of what has changed since.
+//!
+//! **Invariant**: readers see only what is on stable storage. The keeper stages changes in [`Staged`] and
+//! publishes them after their commit.
+
+use std::collections::BTreeMap;
+
+use sonae_proto::ids::Tier;
+use sonae_proto::record::RecordState;
+use sonae_proto::view::Records;
+
+use crate::view_db::{ViewDb, ViewError};
+
+/// Key of a record: tier, collection, 0x00, id. Orders a collection's records by id.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RecordKey(Vec<u8>);
+
+impl RecordKey {
+    /// Makes the key, or with an empty or partial id the prefix of several.
+    #[must_use]
+    pub fn new(tier: Tier, collection: &str, record: &str) -> Self {
+        let mut bytes = Vec::with_capacity(2 + collection.len() + record.len());
+        bytes.push(tier.number());
+        bytes.extend_from_slice(collection.as_bytes());
+        bytes.push(0);
+        bytes.extend_from_slice(record.as_bytes());
+        Self(bytes)
+    }
+
+    fn record(bytes: &[u8]) -> Option<String> {
+        let separator = bytes.iter().skip(1).position(|byte| *byte == 0)? + 1;
+        String::from_utf8(bytes.get(separator + 1..)?.to_vec()).ok()
+    }
+}
+
+/// The view of one replica.
+#[derive(Debug)]
+pub struct View {
+    db: ViewDb,
+    overlay: BTreeMap<RecordKey, RecordState>,
+}
+
+impl View {
+    /// Starts with an empty overlay over what sled holds.
+    #[must_use]
+    pub fn new(db: ViewDb) -> Self {
+        Self { db, overlay: BTreeMap::new() }
+    }
+
+    /// Reads one record.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub fn get(
+        &self,
+        tier: Tier,
+        collection: &str,
+        record: &str,
+    ) -> Result<Option<RecordState>, ViewError> {
+        let key = RecordKey::new(tier, collection, record);
+        if let Some(state) = self.overlay.get(&key) {
+            return Ok(Some(state.clone()));
+        }
+        self.db.get(&key.0)?.map(|bytes| decode(&bytes)).transpose()
+    }
+
+    /// Reads all records of a collection whose id begins with `prefix`, in order of their ids.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    pub fn scan(
+        &self,
+        tier: Tier,
+        collection: &str,
+        prefix: &str,
+    ) -> Result<Vec<(String, RecordState)>, ViewError> {
+        let prefix = RecordKey::new(tier, collection, prefix);
+        let mut found = BTreeMap::new();
+        for (key, bytes) in self.db.scan(&prefix.0)? {
+            let id = RecordKey::record(&key).ok_or(ViewError::Record)?;
+            found.insert(id, decode(&bytes)?);
+        }
+        let fresh = self.overlay.range(prefix.clone()..).take_while(|(key, _)| key.0.starts_with(&prefix.0));
+        for (key, state) in fresh {
+            let id = RecordKey::record(&key.0).ok_or(ViewError::Record)?;
+            found.insert(id, state.clone());
+        }
+        Ok(found.into_iter().collect())
+    }
+
+    /// Returns how many records the overlay holds.
+    #[must_use]
+    pub fn overlay_records(&self) -> usize {
+        self.overlay.len()
+    }
+
+    /// Shows staged records to readers.
+    pub(crate) fn publish(&mut self, staged: BTreeMap<RecordKey, RecordState>) {
+        self.overlay.extend(staged);
+    }
+
+    /// Writes the overlay to sled. Readers go on meanwhile.
+    pub(crate) fn write_overlay(&self, checkpoint: &str) -> Result<(), ViewError> {
+        let mut encoded = Vec::with_capacity(self.overlay.len());
+        for (key, state) in &self.overlay {
+            encoded.push((key.0.as_slice(), serde_json::to_vec(state).map_err(|_| ViewError::Record)?));
+        }
+        self.db.write(checkpoint, encoded.into_iter())
+    }
+
+    /// Forgets the overlay, after a checkpoint.
+    pub(crate) fn clear_overlay(&mut self) {
+        self.overlay.clear();
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<RecordState, ViewError> {
+    serde_json::from_slice(bytes).map_err(|_| ViewError::Record)
+}
+
+/// Records as the writer sees them: its own uncommitted ones before the published ones.
+#[derive(Debug)]
+pub(crate) struct Staged<'a> {
+    view: &'a View,
+    pub records: BTreeMap<RecordKey, RecordState>,
+    /// How the number of disputed records has moved.
+    pub disputed: i64,
+}
+
+impl<'a> Staged<'a> {
+    pub fn over(view: &'a View) -> Self {
+        Self { view, records: BTreeMap::new(), disputed: 0 }
+    }
+}
+
+impl Records for Staged<'_> {
+    type Error = ViewError;
+
+    fn get(&self, tier: Tier, collection: &str, record: &str) -> Result<RecordState, ViewError> {
+        match self.records.get(&RecordKey::new(tier, collection, record)) {
+            Some(state) => Ok(state.clone()),
+            None => Ok(self.view.get(tier, collection, record)?.unwrap_or_default()),
+        }
+    }
+
+    fn put(
+        &mut self,
+        tier: Tier,
+        collection: &str,
+        record: &str,
+        state: RecordState,
+    ) -> Result<(), ViewError> {
+        let before = self.get(tier, collection, record)?.disputed().next().is_some();
+        let after = state.disputed().next().is_some();
+        self.disputed += i64::from(after) - i64::from(before);
+        self.records.insert(RecordKey::new(tier, collection, record), state);
+        Ok(())
+    }
+}

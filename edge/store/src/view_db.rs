@@ -1,0 +1,180 @@
+//! The one file that names sled types: a derived key-value store that may be deleted at any time.
+//!
+//! sled 0.34.7 is used as a cache on disk and trusted for nothing: its `flush()` is no device flush, so the
+//! files are flushed by path here; opening and iterating can panic on a torn file, so both are guarded.
+
+use std::fs::{self, File};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use crate::data_dir::sync_dir;
+
+/// Bytes of page cache. A school of 600 with a year of attendance has about 40 MiB of records; the hot part,
+/// today and the roster, is far smaller.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Why the view cannot be read or written. The remedy is always to delete and rebuild it.
+#[derive(Debug, thiserror::Error)]
+pub enum ViewError {
+    /// sled failed or panicked.
+    #[error("the view in {} cannot be {doing}; it is rebuilt at the next start", path.display())]
+    Broken {
+        /// Where.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+    },
+    /// The system failed.
+    #[error("the view in {} cannot be {doing}", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A record in it has no meaning.
+    #[error("a record of the view cannot be read; it is rebuilt at the next start")]
+    Record,
+}
+
+/// An open view.
+#[derive(Debug)]
+pub struct ViewDb {
+    path: PathBuf,
+    db: sled::Db,
+    records: sled::Tree,
+}
+
+impl ViewDb {
+    /// Opens or creates the view.
+    ///
+    /// # Errors
+    /// [`ViewError::Broken`], also where sled panics.
+    pub fn open(path: &Path) -> Result<Self, ViewError> {
+        let broken = |doing| ViewError::Broken { path: path.to_owned(), doing };
+        let io = |source| ViewError::Io { path: path.to_owned(), doing: "created", source };
+        let is_new = !path.join("conf").exists();
+        let opened = guarded(|| {
+            let db = sled::Config::new()
+                .path(path)
+                .cache_capacity(CACHE_BYTES)
+                .flush_every_ms(None)
+                .mode(sled::Mode::LowSpace)
+                .open()?;
+            let records = db.open_tree("records")?;
+            Ok((db, records))
+        });
+        let (db, records) = opened.ok_or_else(|| broken("opened"))?;
+        if is_new {
+            // Without this a power cut leaves a database that cannot be opened.
+            File::open(path.join("conf")).and_then(|conf| conf.sync_all()).map_err(io)?;
+            sync_dir(path).map_err(io)?;
+        }
+        Ok(Self { path: path.to_owned(), db, records })
+    }
+
+    /// Deletes the view's files.
+    ///
+    /// # Errors
+    /// [`ViewError::Io`].
+    pub fn delete(path: &Path) -> Result<(), ViewError> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(ViewError::Io { path: path.to_owned(), doing: "deleted", source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the id of the checkpoint that was written last.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<String> {
+        let id = guarded(|| self.db.get("checkpoint"))??;
+        String::from_utf8(id.to_vec()).ok()
+    }
+
+    /// Reads a record's bytes.
+    ///
+    /// # Errors
+    /// [`ViewError::Broken`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, ViewError> {
+        guarded(|| self.records.get(key))
+            .map(|found| found.map(|bytes| bytes.to_vec()))
+            .ok_or_else(|| self.broken("read"))
+    }
+
+    /// Reads all records whose key begins with `prefix`, in key order.
+    ///
+    /// # Errors
+    /// [`ViewError::Broken`].
+    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ViewError> {
+        guarded(|| {
+            self.records
+                .scan_prefix(prefix)
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                .collect()
+        })
+        .ok_or_else(|| self.broken("read"))
+    }
+
+    /// Writes records and the checkpoint's id.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    ///
+    /// # Durability
+    /// Everything is on stable storage when this returns, and torn when the power goes before: the caller
+    /// trusts it only if it has journalled `checkpoint` afterwards.
+    pub fn write<'a>(
+        &self,
+        checkpoint: &str,
+        records: impl Iterator<Item = (&'a [u8], Vec<u8>)>,
+    ) -> Result<(), ViewError> {
+        guarded(|| {
+            let mut batch = sled::Batch::default();
+            for (key, value) in records {
+                batch.insert(key, value);
+            }
+            self.records.apply_batch(batch)?;
+            self.db.insert("checkpoint", checkpoint.as_bytes())?;
+            self.db.flush().map(|_| ())
+        })
+        .ok_or_else(|| self.broken("written"))?;
+        self.flush_files().map_err(|source| ViewError::Io {
+            path: self.path.clone(),
+            doing: "flushed",
+            source,
+        })
+    }
+
+    /// sled keeps its file handle private, so its files are opened again by path and flushed.
+    fn flush_files(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            if entry.file_type()?.is_file() {
+                File::open(entry.path())?.sync_data()?;
+            }
+        }
+        let blobs = self.path.join("blobs");
+        if blobs.is_dir() {
+            for entry in fs::read_dir(&blobs)? {
+                File::open(entry?.path())?.sync_data()?;
+            }
+            sync_dir(&blobs)?;
+        }
+        sync_dir(&self.path)
+    }
+
+    fn broken(&self, doing: &'static str) -> ViewError {
+        ViewError::Broken { path: self.path.clone(), doing }
+    }
+}
+
+/// Runs a sled operation; an error and a panic are one: the view is broken.
+fn guarded<T>(operation: impl FnOnce() -> sled::Result<T>) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(operation)).ok()?.ok()
+}

@@ -1,0 +1,222 @@
+//! The store through its handle: kept, recovered, sealed, rebuilt. Real disk, no network.
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sonae_proto::bundle::ReplicaBundle;
+use sonae_proto::identity::Beginning;
+use sonae_proto::ids::Tier;
+use sonae_store::testing::{Board, open_store};
+use sonae_store::{Action, Clock, Edit, Opened, StoreState, enrolment};
+
+fn edit(collection: &str, record: &str, field: &str, value: &str) -> Action {
+    Action {
+        who: Some("tester".into()),
+        source: None,
+        edits: vec![Edit {
+            collection: collection.into(),
+            record: record.into(),
+            fields: BTreeMap::from([(field.into(), value.into())]),
+            seen: None,
+        }],
+    }
+}
+
+fn replica(data: &Path) -> (Board, ReplicaBundle) {
+    let board = Board::default();
+    let bundle = board.bundle();
+    drop(enrolment::enrol(data, &bundle, Beginning::Enrolment, 1).unwrap());
+    (board, bundle)
+}
+
+fn open(data: &Path, bundle: &ReplicaBundle) -> Opened {
+    open_store(data, bundle, Clock::system())
+}
+
+/// What must be the same after a restart.
+fn essence(state: &StoreState) -> (String, String, Vec<(Tier, u64)>) {
+    let kept = state.kept.iter().map(|(tier, point)| (*tier, point.sequence)).collect();
+    (format!("{:?}", state.digests), format!("{:?}", state.vector), kept)
+}
+
+/// Goal: what was answered is there after a restart without a clean close, from the journal alone.
+/// Method: write, forget the handle (the keeper ends without closing), open again.
+#[test]
+fn kept_changes_survive_without_a_clean_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    for n in 0..20 {
+        let kept = opened.store.write_blocking(edit("student", &format!("p{n}"), "grade", "P1")).unwrap();
+        assert_eq!(kept.changes, 1);
+    }
+    opened.store.write_blocking(edit("attendance", "2026-04-08/p1/all", "code", "late")).unwrap();
+    let before = essence(&opened.store.state());
+    // A copy of the directory as it is now is what a power cut leaves.
+    let copy = dir.path().join("copy");
+    copy_dir(&data, &copy);
+    opened.close();
+    let opened = open(&copy, &bundle);
+    assert_eq!(essence(&opened.store.state()), before);
+    assert_eq!(opened.store.state().replayed, 21);
+    assert_eq!(opened.store.records(Tier::Safety, "student", "").unwrap().len(), 20);
+    opened.close();
+}
+
+/// Goal: a restart after a clean close opens the view at its checkpoint and replays nothing; a deleted view is
+/// rebuilt to the same digest. Method: close, open, delete, open.
+#[test]
+fn the_view_is_opened_at_its_checkpoint_and_rebuilt_when_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    for n in 0..50 {
+        opened.store.write_blocking(edit("student", &format!("p{n}"), "grade", "P1")).unwrap();
+    }
+    let before = essence(&opened.store.state());
+    opened.close();
+    let opened = open(&data, &bundle);
+    assert_eq!(opened.store.state().replayed, 0);
+    assert!(!opened.store.state().view_rebuilt);
+    assert_eq!(essence(&opened.store.state()), before);
+    opened.store.write_blocking(edit("student", "p0", "grade", "P2")).unwrap();
+    let before = essence(&opened.store.state());
+    opened.close();
+    std::fs::remove_dir_all(data.join("view")).unwrap();
+    let opened = open(&data, &bundle);
+    assert!(opened.store.state().view_rebuilt);
+    assert_eq!(essence(&opened.store.state()), before);
+    let record = opened.store.record(Tier::Safety, "student", "p0").unwrap().unwrap();
+    assert_eq!(record.text("grade"), Some("P2"));
+    opened.close();
+}
+
+/// Goal: a damaged view is never trusted and never fatal. Method: overwrite each of sled's files with rubbish.
+#[test]
+fn a_damaged_view_is_rebuilt() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    for n in 0..50 {
+        opened.store.write_blocking(edit("student", &format!("p{n}"), "grade", "P1")).unwrap();
+    }
+    let before = essence(&opened.store.state());
+    opened.close();
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(data.join("view")).unwrap() {
+        let path = entry.unwrap().path();
+        if !path.is_file() {
+            continue;
+        }
+        let copy = dir.path().join(format!("copy{damaged}"));
+        copy_dir(&data, &copy);
+        let name = path.file_name().unwrap();
+        std::fs::write(copy.join("view").join(name), b"rubbish").unwrap();
+        let opened = open(&copy, &bundle);
+        assert_eq!(essence(&opened.store.state()), before, "{name:?}");
+        assert_eq!(opened.store.records(Tier::Safety, "student", "").unwrap().len(), 50, "{name:?}");
+        opened.close();
+        damaged += 1;
+    }
+    assert!(damaged >= 2);
+}
+
+/// Goal: the journal stays small while batches move to the archive, and all of it is still there after a
+/// restart with the view gone. Method: write more than the journal's segments hold.
+#[test]
+fn segments_are_recycled_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    let filler = "x".repeat(8_000);
+    for round in 0..60 {
+        let edits = (0..50)
+            .map(|n| Edit {
+                collection: "school_diary".into(),
+                record: format!("{round}-{n}"),
+                fields: BTreeMap::from([("events".into(), format!("{round} {n} {filler}").into())]),
+                seen: None,
+            })
+            .collect();
+        let action = Action { edits, ..Action::default() };
+        assert_eq!(opened.store.write_blocking(action).unwrap().changes, 50);
+    }
+    let before = essence(&opened.store.state());
+    let journal: u64 = sizes(&data.join("journal"));
+    assert!(journal < 40 * 1024 * 1024, "24 MB were written, the journal has {journal} bytes");
+    assert!(sizes(&data.join("batches")) > 0, "batches have moved to the archive");
+    opened.close();
+    std::fs::remove_dir_all(data.join("view")).unwrap();
+    let opened = open(&data, &bundle);
+    assert_eq!(essence(&opened.store.state()), before);
+    assert_eq!(opened.store.records(Tier::Daily, "school_diary", "").unwrap().len(), 3_000);
+    opened.close();
+}
+
+/// Goal: the same value again is no change; bad actions keep nothing. Method: repeat, unknown collection,
+/// an action whose second edit is too long.
+#[test]
+fn no_ops_and_bad_actions_keep_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    assert_eq!(opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap().changes, 1);
+    assert_eq!(opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap().changes, 0);
+    let before = essence(&opened.store.state());
+    assert!(opened.store.write_blocking(edit("nonsense", "p", "grade", "P1")).is_err());
+    let mut action = edit("student", "q", "grade", "P1");
+    action.edits.extend(edit("student", "r", "address", &"x".repeat(70_000)).edits);
+    assert!(opened.store.write_blocking(action).is_err());
+    assert_eq!(essence(&opened.store.state()), before);
+    assert!(opened.store.record(Tier::Safety, "student", "q").unwrap().is_none());
+    opened.close();
+}
+
+/// Goal: writers who did not see each other leave both values, and only they. Method: two writes that name
+/// the same seen value.
+#[test]
+fn concurrent_edits_keep_both_values() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    opened.store.write_blocking(edit("student", "p", "address", "old")).unwrap();
+    let seen = opened.store.record(Tier::Safety, "student", "p").unwrap().unwrap().fields["address"].bases();
+    for value in ["one", "two"] {
+        let mut action = edit("student", "p", "address", value);
+        action.edits[0].seen = Some(BTreeMap::from([("address".into(), seen.clone())]));
+        opened.store.write_blocking(action).unwrap();
+    }
+    let record = opened.store.record(Tier::Safety, "student", "p").unwrap().unwrap();
+    let mut values: Vec<String> =
+        record.fields["address"].heads.iter().map(|head| head.value.to_string()).collect();
+    values.sort();
+    assert_eq!(values, ["\"one\"", "\"two\""]);
+    assert_eq!(opened.store.state().disputed, 1);
+    opened.store.write_blocking(edit("student", "p", "address", "two")).unwrap();
+    assert_eq!(opened.store.state().disputed, 0);
+    opened.close();
+}
+
+fn sizes(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
