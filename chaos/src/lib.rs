@@ -1,0 +1,3 @@
+//! Drives all parts: generator, demo, drills, benches.
+
+pub mod generate;
