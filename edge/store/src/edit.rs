@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::Stamp;
@@ -13,7 +13,7 @@ use sonae_proto::record::{FieldState, RecordState};
 use sonae_proto::vector::Sequences;
 
 /// New values for fields of one record.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Edit {
     /// Which collection; it must be a known one.
     pub collection: String,
@@ -26,7 +26,7 @@ pub struct Edit {
 }
 
 /// Edits that belong together: kept all or none.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Action {
     /// The login of the person.
     pub who: Option<String>,
@@ -37,7 +37,7 @@ pub struct Action {
 }
 
 /// The answer to a write: everything is on this replica's stable storage.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Kept {
     /// For each own log that is concerned, its last sequence.
     pub sequences: Sequences,

@@ -15,7 +15,7 @@ use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::clock;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
-use sonae_proto::vector::{Heads, Sequences};
+use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::view::{Fold, FoldError, Records};
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::oneshot;
@@ -26,7 +26,7 @@ use crate::frame::{
     self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, to_json,
 };
 use crate::sealer::{Own, Sealer};
-use crate::view::{RecordKey, Staged, View};
+use crate::view::{RecordKey, Staged};
 use crate::batches::BatchIndex;
 use crate::edit::{Action, Kept};
 use crate::store::{Clock, Shared, StoreError, WriteError};
@@ -53,6 +53,7 @@ pub(crate) enum Request {
     Write { action: Action, reply: Reply<Kept> },
     StoreBatch { batch: Box<Batch>, reply: Reply<()> },
     ReadBatch { log: LogName, first: u64, reply: oneshot::Sender<Option<Vec<u8>>> },
+    HasHead { log: LogName, head: LogHead, reply: oneshot::Sender<bool> },
     Receipt { log: LogName, safe: SafeHead, bytes: Vec<u8> },
     Loss { loss_counter: u64, receipted: Heads, reply: Reply<()> },
     Identity(Box<StoredIdentity>),
@@ -243,6 +244,10 @@ impl Keeper {
                         "a held batch cannot be read");
                 }
                 let _ = reply.send(found.ok().flatten().map(|batch| batch.bytes().to_vec()));
+            }
+            Request::HasHead { log, head, reply } => {
+                let held = self.index.headers(log).any(|header| header.head() == head);
+                let _ = reply.send(held);
             }
             Request::Receipt { log, safe, bytes } => self.receipt(log, safe, bytes),
             Request::Loss { loss_counter, receipted, reply } => {
@@ -606,6 +611,9 @@ impl Keeper {
         }
         state.oldest_unsafe_ms =
             self.without_receipt.values().filter_map(|waiting| waiting.front()).map(|(_, at)| *at).min();
+        state.safe_heads = self.safe.iter().map(|(log, safe)| (*log, safe.head)).collect();
+        let peers = self.index.logs().filter(|log| !self.own.contains(&log.incarnation));
+        state.safe_heads.extend(peers.map(|log| (log, self.index.head(log))));
         state.vector.clone_from(&self.fold.sequences);
         state.digests.clone_from(&self.fold.digests);
         state.disputed = self.disputed;

@@ -139,6 +139,9 @@ pub struct StoreState {
     pub kept: BTreeMap<Tier, Point>,
     /// For each tier the last own change with a receipt.
     pub safe: BTreeMap<Tier, Point>,
+    /// Heads of own logs with a receipt, and of peers' logs that are held: witnesses of what the cloud has.
+    #[serde(skip)]
+    pub safe_heads: Heads,
     /// Own changes without a receipt, by tier.
     pub unsafe_by_tier: BTreeMap<Tier, u64>,
     /// When the oldest of them was kept, milliseconds since 1970 UTC.
@@ -227,6 +230,12 @@ pub struct Opened {
 }
 
 impl Opened {
+    /// Takes the receiver of sealed headers, leaving a closed one.
+    pub fn take_sealed(&mut self) -> tokio::sync::mpsc::UnboundedReceiver<BatchHeader> {
+        let (_, closed) = tokio::sync::mpsc::unbounded_channel();
+        std::mem::replace(&mut self.sealed, closed)
+    }
+
     /// Checkpoints, closes the journal cleanly and waits for the keeper. All other handles fail afterwards.
     pub fn close(self) {
         let _ = self.store.requests.send(Request::Close);
@@ -297,6 +306,13 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.send(Request::ReadBatch { log, first, reply }).ok()?;
         answer.await.ok()?
+    }
+
+    /// Returns whether a batch that ends a log with this very head is held. For callers without a runtime.
+    #[must_use]
+    pub fn has_head_blocking(&self, log: LogName, head: LogHead) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::HasHead { log, head, reply }).is_ok() && answer.blocking_recv().unwrap_or(false)
     }
 
     /// Keeps a verified receipt; "safe" moves at once, the evidence becomes durable with the next commit. A

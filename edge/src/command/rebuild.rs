@@ -1,0 +1,223 @@
+//! `sonae-edge rebuild`: a new replica out of what the cloud holds. Always a new incarnation (P6).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use sonae_edge::exit::Exit;
+use sonae_edge::replica::Replica;
+use sonae_edge::{digest, uplink};
+use sonae_proto::identity::Beginning;
+use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::vector::Heads;
+use sonae_store::data_dir::DataDir;
+use sonae_store::status::StatusSource;
+use sonae_store::{Clock, enrolment};
+use tokio::sync::watch;
+
+use super::print::print_line;
+use super::{Failure, read_secret};
+
+/// The file that says that a rebuild has begun here and not ended.
+const MARKER: &str = "rebuilding";
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Without a word from the cloud for this long, a rebuild is given up; run again, it resumes.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+#[derive(Debug, Args)]
+pub(super) struct RebuildArguments {
+    /// The new data directory: empty, not there yet, or of an interrupted rebuild
+    #[arg(long)]
+    data: PathBuf,
+    /// A bundle from the board, made for this device
+    #[arg(long)]
+    bundle: PathBuf,
+    /// Reads the bundle's passphrase from standard input
+    #[arg(long, required = true)]
+    passphrase_stdin: bool,
+    /// Dials this HOST:PORT instead of the cloud's hosts in the board's description
+    #[arg(long)]
+    cloud: Option<String>,
+    /// A file with heads from outside the cloud, as `sonae-edge digest --json` prints them: proves completeness
+    #[arg(long)]
+    expect: Option<PathBuf>,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+/// How a rebuild went.
+struct Timing {
+    tier_0: Duration,
+    total: Duration,
+}
+
+pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
+    let started = Instant::now();
+    let passphrase = read_secret("the bundle's passphrase")?;
+    let bundle = enrolment::open_bundle(&arguments.bundle, &passphrase)?;
+    let expected = arguments.expect.as_deref().map(read_heads).transpose()?;
+    let marker = arguments.data.join(MARKER);
+    let dir = if marker.exists() {
+        DataDir::open(&arguments.data)?
+    } else {
+        let dir = enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?;
+        std::fs::write(&marker, "").map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+        dir
+    };
+    let replica = Replica::open_dir(dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))?;
+    let (outcome, replica) = runtime.block_on(fetch(replica, arguments.cloud.clone(), started));
+    let replica = replica?;
+    let report = digest::report(&replica.status);
+    let status = replica.status.status();
+    let timing = match outcome {
+        Ok(timing) => timing,
+        Err(failure) => {
+            replica.opened.close();
+            return Err(failure);
+        }
+    };
+    let missing = expected.as_ref().map(|heads| missing(heads, &replica));
+    let completeness = match &missing {
+        None => "unverified",
+        Some(missing) if missing.is_empty() => "verified",
+        Some(_) => "incomplete",
+    };
+    replica.opened.close();
+    std::fs::remove_file(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    let changes: u64 = report.version_vector.values().sum();
+    if arguments.json {
+        let object = serde_json::json!({
+            "rebuilt": true,
+            "school": status.school,
+            "incarnation": status.incarnation,
+            "changes": changes,
+            "tier0_ms": u64::try_from(timing.tier_0.as_millis()).unwrap_or(u64::MAX),
+            "total_ms": u64::try_from(timing.total.as_millis()).unwrap_or(u64::MAX),
+            "completeness": completeness,
+            "missing": missing.clone().unwrap_or_default(),
+            "digests": report.digests,
+            "version_vector": report.version_vector,
+        });
+        print_line(&object.to_string());
+    } else {
+        print_line(&describe(changes, &timing, completeness, &report.digests));
+    }
+    Ok(if completeness == "incomplete" { Exit::Unverified } else { Exit::Ok })
+}
+
+fn describe(
+    changes: u64,
+    timing: &Timing,
+    completeness: &str,
+    digests: &BTreeMap<Tier, sonae_proto::digest::Digest>,
+) -> String {
+    let note = match completeness {
+        "verified" => "completeness verified by the heads that you gave",
+        "incomplete" => "INCOMPLETE: the cloud lacks changes that the heads you gave name; see --json",
+        _ => "completeness unverified: a fresh box remembers nothing; give --expect HEADS from outside the cloud",
+    };
+    let digests: Vec<String> =
+        digests.iter().map(|(tier, digest)| format!("tier {tier}  {digest}")).collect();
+    format!(
+        "Rebuilt {changes} changes in {:.1} s; tier 0 was here after {:.1} s.\n復元しました（{changes}件、{:.1}秒）。\n{note}\n{}",
+        timing.total.as_secs_f64(),
+        timing.tier_0.as_secs_f64(),
+        timing.total.as_secs_f64(),
+        digests.join("\n"),
+    )
+}
+
+fn read_heads(path: &Path) -> Result<Heads, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Report {
+        heads: Heads,
+    }
+    let refused =
+        |why: String| Failure::new(Exit::Refused, format!("cannot use the heads in {}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
+    serde_json::from_str::<Report>(&text)
+        .map(|report| report.heads)
+        .or_else(|_| serde_json::from_str::<Heads>(&text))
+        .map_err(|_| refused("it is not what `sonae-edge digest --json` prints".into()))
+}
+
+/// Returns the expected logs whose heads are not held here.
+fn missing(expected: &Heads, replica: &Replica) -> Vec<LogName> {
+    let held = |log: &LogName, head| replica.opened.store.has_head_blocking(*log, head);
+    expected.iter().filter(|(log, head)| !held(log, **head)).map(|(log, _)| *log).collect()
+}
+
+/// Runs the uplink until everything that the cloud has is here.
+async fn fetch(
+    replica: Replica,
+    cloud: Option<String>,
+    started: Instant,
+) -> (Result<Timing, Failure>, Result<Replica, Failure>) {
+    let (config, replica) = match super::run::start_uplink(replica, cloud) {
+        Ok(started) => started,
+        Err(failure) => return (Err(Failure::new(Exit::Internal, "not started")), Err(failure)),
+    };
+    let (stop, stopped) = watch::channel(false);
+    let uplink = tokio::spawn(uplink::run(config, stopped));
+    let timing = watch_progress(&replica.status, started).await;
+    let _ = stop.send(true);
+    let ended = uplink.await;
+    let timing = match ended {
+        Ok(Err(error)) => Err(error.into()),
+        _ => timing,
+    };
+    (timing, Ok(replica))
+}
+
+async fn watch_progress(source: &StatusSource, started: Instant) -> Result<Timing, Failure> {
+    let template = "{spinner} {msg} {bar:30} {pos}/{len} changes, {eta} left";
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar = ProgressBar::new(0).with_style(style);
+    let mut tier_0 = None;
+    let mut last_word = Instant::now();
+    let mut last_count = 0;
+    let mut look = tokio::time::interval(LOOK);
+    loop {
+        look.tick().await;
+        let (uplink, state) = (source.uplink.get(), source.store.state());
+        let refused = uplink.errors.iter().find(|error| error.code == "refused");
+        if let Some(error) = refused {
+            return Err(Failure::new(Exit::Network, format!("the cloud refuses this device: {}", error.text)));
+        }
+        let wanted: u64 = uplink.cloud_heads.values().map(|head| head.sequence).sum();
+        let here: u64 = state.vector.values().sum();
+        bar.set_length(wanted);
+        bar.set_position(here);
+        let has = |log: &LogName, sequence: u64| state.vector.get(log).copied().unwrap_or(0) >= sequence;
+        let first = uplink.cloud_heads.iter().filter(|(log, _)| log.tier == Tier::Safety);
+        if uplink.up && tier_0.is_none() && first.clone().all(|(log, head)| has(log, head.sequence)) {
+            tier_0 = Some(started.elapsed());
+            bar.set_message("roster usable 名簿は使えます");
+        }
+        let all = uplink.cloud_heads.iter().all(|(log, head)| has(log, head.sequence));
+        if uplink.has_all && all {
+            bar.finish_and_clear();
+            let total = started.elapsed();
+            return Ok(Timing { tier_0: tier_0.unwrap_or(total), total });
+        }
+        if here > last_count {
+            (last_count, last_word) = (here, Instant::now());
+        }
+        if last_word.elapsed() > SILENCE_MAX {
+            let why = uplink.errors.last().map(|error| error.text.clone()).unwrap_or_default();
+            let text = format!("nothing has come from the cloud for 120 s ({why}); run the command again to resume");
+            return Err(Failure::new(Exit::Network, text));
+        }
+    }
+}

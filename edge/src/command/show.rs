@@ -1,0 +1,78 @@
+//! `sonae-edge status` and `sonae-edge digest`.
+
+use std::path::Path;
+
+use serde_json::Value;
+use sonae_edge::control::Ask;
+use sonae_edge::digest::DigestReport;
+use sonae_edge::exit::Exit;
+
+use super::print::print_line;
+use super::{Failure, reach};
+
+pub(super) fn status(data: &Path, json: bool) -> Result<Exit, Failure> {
+    let mut replica = reach(data)?;
+    let running = matches!(replica, sonae_edge::control::Replica::Daemon(_));
+    let status: Result<Value, _> = replica.ask(Ask::Status);
+    replica.close();
+    let status = status?;
+    if json {
+        print_line(&status.to_string());
+    } else {
+        print_line(&describe(&status, running));
+    }
+    Ok(Exit::Ok)
+}
+
+fn describe(status: &Value, running: bool) -> String {
+    let text = |pointer: &str| match status.pointer(pointer) {
+        None | Some(Value::Null) => "-".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let points = |name: &str| {
+        let tiers = status.get(name).and_then(Value::as_object).into_iter().flatten();
+        let shown: Vec<String> = tiers
+            .map(|(tier, point)| format!("tier {tier} up to {}", point.get("sequence").unwrap_or(&Value::Null)))
+            .collect();
+        if shown.is_empty() { "nothing yet".to_owned() } else { shown.join(", ") }
+    };
+    let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64);
+    let lag = number("/lag_ms").map_or("none".to_owned(), |ms| format!("{} s", ms / 1_000));
+    let replicas = status.pointer("/uplink/replicas").and_then(Value::as_array).into_iter().flatten();
+    let several = replicas.clone().filter(|r| r.get("device_has_several") == Some(&Value::Bool(true))).count();
+    [
+        format!("school     {} {}", text("/school"), text("/school_name")),
+        format!("replica    {} (incarnation {})", text("/replica"), text("/incarnation")),
+        format!("daemon     {}", if running { "running" } else { "not running; this is what the disk says" }),
+        format!("kept       {}", points("kept")),
+        format!("safe       {}", points("safe")),
+        format!("unsafe     {} change(s), oldest {lag}", text("/unsafe")),
+        format!("disputed   {} record(s)", text("/disputed")),
+        format!("line       {} via {}", if text("/uplink/up") == "true" { "up" } else { "down" }, text("/uplink/cloud")),
+        format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
+        format!("losses     {} found at the cloud", text("/loss_counter")),
+        format!("storage    {} bytes used, {} bytes free", text("/storage/used_bytes"), text("/storage/free_bytes")),
+        format!("replayed   {} change(s) at the last start", text("/replayed")),
+        format!("last error {}", text("/last_error/text")),
+    ]
+    .join("\n")
+}
+
+pub(super) fn digest(data: &Path, json: bool) -> Result<Exit, Failure> {
+    let mut replica = reach(data)?;
+    let report: Result<DigestReport, _> = replica.ask(Ask::Digest);
+    replica.close();
+    let report = report?;
+    if json {
+        print_line(&serde_json::to_string(&report).unwrap_or_default());
+        return Ok(Exit::Ok);
+    }
+    for (tier, digest) in &report.digests {
+        print_line(&format!("tier {tier}  {digest}"));
+    }
+    for (log, sequence) in &report.version_vector {
+        print_line(&format!("log {log}  {sequence}"));
+    }
+    Ok(Exit::Ok)
+}

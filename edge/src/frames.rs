@@ -1,0 +1,36 @@
+//! Frames on QUIC streams, read with the bounds of `proto`.
+
+use quinn::{RecvStream, SendStream};
+use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, FrameError, frame_header};
+
+/// Why a frame could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The other side has gone.
+    #[error("the stream to the cloud is gone")]
+    Gone,
+    /// The other side sent what is no frame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Reads one frame.
+///
+/// # Errors
+/// [`StreamError`]; nothing over the limit is allocated.
+pub async fn read(stream: &mut RecvStream) -> Result<Frame, StreamError> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    stream.read_exact(&mut header).await.map_err(|_| StreamError::Gone)?;
+    let (kind, length) = frame_header(header)?;
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).await.map_err(|_| StreamError::Gone)?;
+    Ok(Frame::from_body(kind, body)?)
+}
+
+/// Writes one frame.
+///
+/// # Errors
+/// [`StreamError`].
+pub async fn write(stream: &mut SendStream, frame: &Frame) -> Result<(), StreamError> {
+    stream.write_all(&frame.to_bytes()?).await.map_err(|_| StreamError::Gone)
+}

@@ -1,0 +1,19 @@
+//! `sonae-edge`: the command line of an appliance.
+
+mod command;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let arguments = command::Arguments::parse();
+    sonae_edge::logging::start();
+    match command::run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.tell();
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! An open replica: data directory, enrolment, keys and store together, as every command needs them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use sonae_proto::bundle::ReplicaBundle;
+use sonae_proto::descriptor::CloudDescriptor;
+use sonae_proto::signed::{DocumentError, Signed};
+use sonae_store::data_dir::{DataDir, DataDirError};
+use sonae_store::enrolment::{self, EnrolmentError};
+use sonae_store::identity::{IdentityError, ReplicaKeys, board_key};
+use sonae_store::keyring::{Keyring, KeyringError};
+use sonae_store::status::{StatusSource, Uplink};
+use sonae_store::{Clock, Open, Opened, RealDisk, Store, StoreError};
+use zeroize::Zeroizing;
+
+/// Why a replica cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplicaError {
+    /// The data directory cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The enrolment cannot be read.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// The keys cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The epoch keys cannot be opened.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The cloud's descriptor does not verify.
+    #[error("the description of the cloud is not signed by the board")]
+    Descriptor(#[from] DocumentError),
+}
+
+/// An open replica.
+pub struct Replica {
+    /// The directory; locked for as long as this lives.
+    pub dir: DataDir,
+    /// What the board's bundle brought.
+    pub bundle: ReplicaBundle,
+    /// The cloud as the board describes it.
+    pub cloud: CloudDescriptor,
+    /// The open store.
+    pub opened: Opened,
+    /// The status, composed on demand.
+    pub status: StatusSource,
+    /// The told clock.
+    pub clock: Clock,
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Replica({})", self.status.incarnation)
+    }
+}
+
+impl Replica {
+    /// Opens the replica in a data directory.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn open(data: &Path) -> Result<Self, ReplicaError> {
+        Self::open_dir(DataDir::open(data)?)
+    }
+
+    /// Opens the replica in a directory that is locked already.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn open_dir(dir: DataDir) -> Result<Self, ReplicaError> {
+        let bundle = enrolment::load(&dir)?;
+        let board = board_key(&bundle)?;
+        let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
+        let keys = ReplicaKeys::load(dir.path(), &bundle)?;
+        let keyring =
+            Keyring::open(&board, &Keyring::documents_of(&bundle), &bundle.device_age_key)?;
+        let (replica, incarnation) = (keys.identity.device.body().replica(), keys.name());
+        let clock = Clock::system();
+        let opened = Store::open(Open {
+            journal: dir.journal(),
+            batches: dir.batches(),
+            view: dir.view(),
+            keys,
+            device_age_key: Zeroizing::new(bundle.device_age_key.clone()),
+            keyring,
+            clock: clock.clone(),
+            disk: Arc::new(RealDisk),
+        })?;
+        let status = StatusSource {
+            store: opened.store.clone(),
+            uplink: Uplink::default(),
+            school_name: bundle.school_name.clone(),
+            replica,
+            incarnation,
+            data: dir.path().to_owned(),
+        };
+        Ok(Self { dir, bundle, cloud, opened, status, clock })
+    }
+
+    /// Loads the keys again; each user of them has its own copy.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn keys(&self) -> Result<ReplicaKeys, ReplicaError> {
+        Ok(ReplicaKeys::load(self.dir.path(), &self.bundle)?)
+    }
+}
