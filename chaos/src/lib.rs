@@ -1,3 +1,13 @@
-//! Drives all parts: generator, demo, drills, benches.
+//! Drives all parts from outside, as a board, a school and a disaster would: generator, demo, drills, benches.
+//!
+//! Everything here runs the real programs as processes of their own and believes only what it saw answered.
 
+pub mod bench;
+pub mod canary;
+pub mod demo;
+pub mod drill;
 pub mod generate;
+pub mod lan_client;
+pub mod line;
+pub mod program;
+pub mod town;

@@ -102,7 +102,9 @@ fn enrol(data: &std::path::Path, bundle: &std::path::Path, json: bool) -> Result
     let bundle = enrolment::open_bundle(bundle, &passphrase)?;
     drop(enrolment::enrol(data, &bundle, Beginning::Enrolment, Clock::system().now_ms())?);
     if json {
-        print_line(&serde_json::json!({ "enrolled": true, "school": bundle.school, "data": data }).to_string());
+        print_line(
+            &serde_json::json!({ "enrolled": true, "school": bundle.school, "data": data }).to_string(),
+        );
     } else {
         print_line(&format!(
             "Enrolled {} ({}) in {}. enrolment.json and incarnation.json there hold secrets (0600); the bundle is \
@@ -121,10 +123,9 @@ fn enrol(data: &std::path::Path, bundle: &std::path::Path, json: bool) -> Result
 /// Reads one line of standard input.
 fn read_secret(what: &'static str) -> Result<Zeroizing<String>, Failure> {
     let mut text = Zeroizing::new(String::new());
-    io::stdin()
-        .take(SECRET_BYTES_MAX)
-        .read_to_string(&mut text)
-        .map_err(|error| Failure::new(Exit::Refused, format!("cannot read {what} from standard input: {error}")))?;
+    io::stdin().take(SECRET_BYTES_MAX).read_to_string(&mut text).map_err(|error| {
+        Failure::new(Exit::Refused, format!("cannot read {what} from standard input: {error}"))
+    })?;
     let line = text.lines().next().unwrap_or_default().trim();
     if line.is_empty() {
         return Err(Failure::new(

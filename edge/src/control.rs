@@ -179,9 +179,8 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, String> {
             let hasher = PasswordHasher::new(sonae_trust::password::Cost::STANDARD, &mut entropy)
                 .map_err(|error| error.to_string())?;
             let new = NewStaff { login, name, role, password, totp };
-            let added =
-                add_staff(&source.store, &hasher, &source.store.school().to_string(), new, None)
-                    .map_err(|error| error.to_string())?;
+            let added = add_staff(&source.store, &hasher, &source.store.school().to_string(), new, None)
+                .map_err(|error| error.to_string())?;
             value(StaffAdded { kept: added.kept, otpauth_uri: added.otpauth_uri })
         }
     }

@@ -77,8 +77,7 @@ impl Replica {
         let board = board_key(&bundle)?;
         let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
         let keys = ReplicaKeys::load(dir.path(), &bundle)?;
-        let keyring =
-            Keyring::open(&board, &Keyring::documents_of(&bundle), &bundle.device_age_key)?;
+        let keyring = Keyring::open(&board, &Keyring::documents_of(&bundle), &bundle.device_age_key)?;
         let (replica, incarnation) = (keys.identity.device.body().replica(), keys.name());
         let clock = Clock::system();
         let opened = Store::open(Open {

@@ -93,8 +93,7 @@ pub fn client(
         .map_err(|_| TlsError::Damaged { what: "certificate" })?;
     let key = keys.device.to_pkcs8_der().map_err(|_| TlsError::Damaged { what: "key" })?;
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.as_bytes().to_vec()));
-    let pinned =
-        Pinned { certificates: cloud.tls_certificates.clone(), provider: Arc::clone(&provider) };
+    let pinned = Pinned { certificates: cloud.tls_certificates.clone(), provider: Arc::clone(&provider) };
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()

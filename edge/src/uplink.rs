@@ -89,9 +89,9 @@ struct Driver {
 /// [`UplinkError`] when it cannot start at all.
 pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), UplinkError> {
     let client = tls::client(&config.keys, &config.tls_certificate_pem, &config.cloud)?;
-    let mut endpoint =
-        Endpoint::client(SocketAddr::from(([0; 16], 0))).or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
-            .map_err(UplinkError::Socket)?;
+    let mut endpoint = Endpoint::client(SocketAddr::from(([0; 16], 0)))
+        .or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
+        .map_err(UplinkError::Socket)?;
     let mut client = quinn::ClientConfig::new(Arc::new(client));
     client.transport_config(Arc::new(transport()));
     endpoint.set_default_client_config(client);
@@ -318,7 +318,9 @@ impl Driver {
             Effect::KeepLoss { loss_counter, receipted } => {
                 match self.store.keep_loss(loss_counter, receipted).await {
                     Ok(()) => self.engine.handle_loss_kept(),
-                    Err(error) => log::error!(error = error.to_string(); "a raised loss counter was not kept"),
+                    Err(error) => {
+                        log::error!(error = error.to_string(); "a raised loss counter was not kept")
+                    }
                 }
             }
             Effect::Alarm(alarm) => self.alarm(&alarm),
@@ -337,7 +339,8 @@ impl Driver {
 
     fn send_hello(&mut self) {
         let mut nonce = [0; 16];
-        let random = sonae_trust::entropy::Entropy::fill(&mut sonae_trust::entropy::SystemEntropy, &mut nonce);
+        let random =
+            sonae_trust::entropy::Entropy::fill(&mut sonae_trust::entropy::SystemEntropy, &mut nonce);
         if random.is_err() {
             return self.hang_up();
         }
@@ -383,13 +386,16 @@ impl Driver {
                      a copy or its bundle is in use twice; rebuild this box with a new bundle"
                 ),
             ),
-            Alarm::Refused(refusal) => ("batch_refused", format!("the cloud refuses a batch: {}", refusal.text)),
+            Alarm::Refused(refusal) => {
+                ("batch_refused", format!("the cloud refuses a batch: {}", refusal.text))
+            }
             Alarm::BadPeerBatch { log, reason } => {
                 ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
             }
-            Alarm::Incomplete => {
-                ("cloud_incomplete", "the cloud cannot read enough of its sites; its answers may lack changes".into())
-            }
+            Alarm::Incomplete => (
+                "cloud_incomplete",
+                "the cloud cannot read enough of its sites; its answers may lack changes".into(),
+            ),
         };
         log::error!(code, text = text.as_str(); "alarm");
         self.shared.note_error(self.clock.now_ms(), code, text);

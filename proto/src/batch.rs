@@ -132,7 +132,8 @@ impl BatchHeader {
         if (header.first == 1) != (header.previous == Hash32::ZERO) {
             return Err(field("previous hash"));
         }
-        if usize::try_from(header.payload_bytes).map_or(true, |bytes| bytes > BATCH_BYTES_MAX - PREFIX_BYTES) {
+        if usize::try_from(header.payload_bytes).map_or(true, |bytes| bytes > BATCH_BYTES_MAX - PREFIX_BYTES)
+        {
             return Err(field("payload length"));
         }
         Ok(header)
@@ -272,10 +273,8 @@ mod tests {
 
     fn sample() -> (Batch, SigningKey) {
         let key = SigningKey::from_bytes(&[5; 32]);
-        let log = LogName {
-            tier: Tier::Daily,
-            incarnation: Incarnation::of_key(key.verifying_key().as_bytes()),
-        };
+        let log =
+            LogName { tier: Tier::Daily, incarnation: Incarnation::of_key(key.verifying_key().as_bytes()) };
         let payload = seal_lines(b"{}\n{}\n", 3, &OpenKey::generate().recipient()).unwrap();
         let place = Place {
             school: "B113200000011".parse().unwrap(),

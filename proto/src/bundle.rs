@@ -114,7 +114,9 @@ impl BundleKind for CloudBundle {
 #[derive(Debug, thiserror::Error)]
 pub enum BundleError {
     /// The passphrase does not open it.
-    #[error("the passphrase does not open this bundle; check it against the line that the board's tool printed")]
+    #[error(
+        "the passphrase does not open this bundle; check it against the line that the board's tool printed"
+    )]
     WrongPassphrase,
     /// The file is not a bundle or has changed since it was made.
     #[error("the bundle is damaged or is not a bundle; copy it again from the board")]
@@ -173,12 +175,13 @@ pub fn open<B: BundleKind>(sealed: &[u8], passphrase: &str) -> Result<B, BundleE
     let identity: &dyn age::Identity = &identity;
     let mut reader = decryptor.decrypt(iter::once(identity)).map_err(|error| {
         // Anything but a failed unwrap means that the header was touched.
-        match error {
+        let wrong_passphrase = matches!(
+            error,
             age::DecryptError::DecryptionFailed
-            | age::DecryptError::KeyDecryptionFailed
-            | age::DecryptError::NoMatchingKeys => BundleError::WrongPassphrase,
-            _ => BundleError::Damaged,
-        }
+                | age::DecryptError::KeyDecryptionFailed
+                | age::DecryptError::NoMatchingKeys
+        );
+        if wrong_passphrase { BundleError::WrongPassphrase } else { BundleError::Damaged }
     })?;
     let mut content = Zeroizing::new(Vec::new());
     reader.read_to_end(&mut content).map_err(|_| BundleError::Damaged)?;

@@ -80,7 +80,10 @@ impl Change {
     pub fn to_line(&self, log: Incarnation) -> Result<Vec<u8>, ChangeError> {
         self.check()?;
         let mut line = Map::new();
-        line.insert("t".into(), Value::from(vec![Value::from(self.stamp.ms), Value::from(self.stamp.counter)]));
+        line.insert(
+            "t".into(),
+            Value::from(vec![Value::from(self.stamp.ms), Value::from(self.stamp.counter)]),
+        );
         line.insert("c".into(), Value::from(self.collection.as_str()));
         line.insert("r".into(), Value::from(self.record.as_str()));
         let values: Map<String, Value> =
@@ -165,7 +168,9 @@ impl Change {
         let name_fits = |name: &str| {
             !name.is_empty()
                 && name.len() <= NAME_CHARS_MAX
-                && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.')
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'.')
         };
         if !name_fits(&self.collection) {
             return Err(key("c", "a name of at most 64 of a-z 0-9 _ ."));
@@ -214,10 +219,8 @@ mod tests {
     const OTHER: Incarnation = Incarnation::from_bytes([2; 16]);
 
     fn sample() -> Change {
-        let bases = vec![
-            ChangeId { incarnation: LOG, sequence: 7 },
-            ChangeId { incarnation: OTHER, sequence: 9 },
-        ];
+        let bases =
+            vec![ChangeId { incarnation: LOG, sequence: 7 }, ChangeId { incarnation: OTHER, sequence: 9 }];
         Change {
             stamp: Stamp { ms: 1_764_034_377_123, counter: 2 },
             collection: "attendance".into(),

@@ -137,9 +137,9 @@ mod tests {
     /// Goal: the key matters, so that the cloud cannot test guesses. Method: one field, two keys.
     #[test]
     fn keys_separate_digests() {
-        let state: FieldState = serde_json::from_str(
-            r#"{"h":[{"i":"01010101010101010101010101010101:1","t":[1,0],"v":"x"}]}"#,
-        ).unwrap();
+        let state: FieldState =
+            serde_json::from_str(r#"{"h":[{"i":"01010101010101010101010101010101:1","t":[1,0],"v":"x"}]}"#)
+                .unwrap();
         let one = DigestKey::from_secret("one").field("c", "r", "f", Some(&state));
         assert_ne!(one, DigestKey::from_secret("two").field("c", "r", "f", Some(&state)));
         assert_ne!(one, DigestKey::from_secret("one").field("c", "r", "g", Some(&state)));

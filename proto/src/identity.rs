@@ -114,7 +114,9 @@ pub enum IdentityError {
     #[error("an identity does not verify")]
     Document(#[from] DocumentError),
     /// The documents are not about one device of this school.
-    #[error("an identity of school {found} replica {replica} does not belong here; it was enrolled for another school or device")]
+    #[error(
+        "an identity of school {found} replica {replica} does not belong here; it was enrolled for another school or device"
+    )]
     Foreign {
         /// The school that the incarnation certificate names.
         found: SchoolCode,
@@ -130,17 +132,13 @@ impl IdentityText {
     /// [`IdentityError`].
     pub fn verify(&self, board: &VerifyingKey, school: SchoolCode) -> Result<Identity, IdentityError> {
         let device = Signed::<DeviceCertificate>::verify(&self.device, board)?;
-        let incarnation =
-            Signed::<IncarnationCertificate>::verify(&self.incarnation, &device.body().key)?;
+        let incarnation = Signed::<IncarnationCertificate>::verify(&self.incarnation, &device.body().key)?;
         let (of_device, of_incarnation) = (device.body(), incarnation.body());
         if of_device.school != school
             || of_incarnation.school != school
             || of_incarnation.replica != of_device.replica()
         {
-            return Err(IdentityError::Foreign {
-                found: of_device.school,
-                replica: of_incarnation.replica,
-            });
+            return Err(IdentityError::Foreign { found: of_device.school, replica: of_incarnation.replica });
         }
         Ok(Identity { device, incarnation })
     }

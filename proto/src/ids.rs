@@ -321,7 +321,8 @@ mod tests {
     /// Goal: a wrong code is refused. Method: length, letter, prefecture digit, non-ASCII.
     #[test]
     fn wrong_school_codes_are_refused() {
-        for code in ["", "B11320000001", "Z113200000011", "B153200000011", "B1132000000１", "B11320000001x"] {
+        for code in ["", "B11320000001", "Z113200000011", "B153200000011", "B1132000000１", "B11320000001x"]
+        {
             assert!(code.parse::<SchoolCode>().is_err(), "{code}");
         }
     }

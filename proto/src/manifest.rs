@@ -169,8 +169,7 @@ pub fn school_year(now_ms: u64) -> u32 {
     let era_day = days + 719_468;
     let era = era_day / 146_097;
     let day_of_era = era_day % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // `day_of_year` counts from 1 March: 31 is 1 April.
     let year = year_of_era + era * 400;

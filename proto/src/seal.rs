@@ -84,8 +84,7 @@ impl OpenKey {
     /// # Errors
     /// [`SealError::Key`], without repeating the text.
     pub fn parse(secret: &str) -> Result<Self, SealError> {
-        let identity =
-            secret.trim().parse().map_err(|_| SealError::Key { text: "(a secret key)".into() })?;
+        let identity = secret.trim().parse().map_err(|_| SealError::Key { text: "(a secret key)".into() })?;
         Ok(Self { identity })
     }
 

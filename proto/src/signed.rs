@@ -137,13 +137,18 @@ fn split<T: Document>(text: &str) -> Result<(&str, Signature), DocumentError> {
 }
 
 fn body<T: Document>(line: &str) -> Result<T, DocumentError> {
-    let labelled: Labelled<T> = serde_json::from_str(line)
-        .map_err(|source| DocumentError::Fields { label: T::LABEL, source })?;
-    if labelled.doc == T::LABEL {
-        Ok(labelled.body)
-    } else {
-        Err(DocumentError::Malformed { label: T::LABEL, what: "it is a document of another kind" })
+    #[derive(Deserialize)]
+    struct Label {
+        doc: String,
     }
+    let fields = |source| DocumentError::Fields { label: T::LABEL, source };
+    // The label first: a document of another kind is called that, not one with missing fields.
+    let label: Label = serde_json::from_str(line).map_err(fields)?;
+    if label.doc != T::LABEL {
+        return Err(DocumentError::Malformed { label: T::LABEL, what: "it is a document of another kind" });
+    }
+    let labelled: Labelled<T> = serde_json::from_str(line).map_err(fields)?;
+    Ok(labelled.body)
 }
 
 /// Reads a 32-byte Ed25519 public key from hexadecimal text.

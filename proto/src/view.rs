@@ -258,10 +258,7 @@ mod tests {
         let (mut fold, mut records) = (Fold::new(DigestKey::from_secret("k")), MemoryRecords::default());
         fold.apply(&mut records, log(1), 1, br#"{"t":[1,0],"c":"c","r":"r","f":{"f":1}}"#).unwrap();
         let before = (fold.digests.clone(), records.clone());
-        let again = format!(
-            r#"{{"t":[1,0],"c":"c","r":"r","f":{{"f":1}},"o":"{}:1"}}"#,
-            log(1).incarnation
-        );
+        let again = format!(r#"{{"t":[1,0],"c":"c","r":"r","f":{{"f":1}},"o":"{}:1"}}"#, log(1).incarnation);
         assert_eq!(fold.apply(&mut records, log(2), 1, again.as_bytes()).unwrap(), Applied::Duplicate);
         assert_eq!((fold.digests, records), before);
     }

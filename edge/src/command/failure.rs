@@ -97,7 +97,11 @@ impl From<ImportError> for Failure {
         match error {
             ImportError::Control(error) => error.into(),
             ImportError::Report { ref report, .. } => {
-                let lines = format!("{}\n{}", report.text(sonae_roster::Lang::En), report.text(sonae_roster::Lang::Ja));
+                let lines = format!(
+                    "{}\n{}",
+                    report.text(sonae_roster::Lang::En),
+                    report.text(sonae_roster::Lang::Ja)
+                );
                 Self::new(Exit::Refused, format!("{error}\n{lines}"))
             }
             error => Self::of(Exit::Refused, &error),

@@ -41,7 +41,10 @@ pub(super) fn run(arguments: &ImportArguments) -> Result<Exit, Failure> {
             print_line(&format!("warning: {warning}"));
         }
         print_line(&if imported.dry_run {
-            format!("Checked {} records; nothing was written.\n{}件を確認しました。書き込みはしていません。", imported.records, imported.records)
+            format!(
+                "Checked {} records; nothing was written.\n{}件を確認しました。書き込みはしていません。",
+                imported.records, imported.records
+            )
         } else {
             format!(
                 "Read {} records; {} changes are kept on this box.\n{}件を読み、{}件の変更を保存しました。",

@@ -125,7 +125,9 @@ fn describe(
     let note = match completeness {
         "verified" => "completeness verified by the heads that you gave",
         "incomplete" => "INCOMPLETE: the cloud lacks changes that the heads you gave name; see --json",
-        _ => "completeness unverified: a fresh box remembers nothing; give --expect HEADS from outside the cloud",
+        _ => {
+            "completeness unverified: a fresh box remembers nothing; give --expect HEADS from outside the cloud"
+        }
     };
     let digests: Vec<String> =
         digests.iter().map(|(tier, digest)| format!("tier {tier}  {digest}")).collect();
@@ -143,8 +145,9 @@ fn read_heads(path: &Path) -> Result<Heads, Failure> {
     struct Report {
         heads: Heads,
     }
-    let refused =
-        |why: String| Failure::new(Exit::Refused, format!("cannot use the heads in {}: {why}", path.display()));
+    let refused = |why: String| {
+        Failure::new(Exit::Refused, format!("cannot use the heads in {}: {why}", path.display()))
+    };
     let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
     serde_json::from_str::<Report>(&text)
         .map(|report| report.heads)
@@ -193,7 +196,10 @@ async fn watch_progress(source: &StatusSource, started: Instant) -> Result<Timin
         let (uplink, state) = (source.uplink.get(), source.store.state());
         let refused = uplink.errors.iter().find(|error| error.code == "refused");
         if let Some(error) = refused {
-            return Err(Failure::new(Exit::Network, format!("the cloud refuses this device: {}", error.text)));
+            return Err(Failure::new(
+                Exit::Network,
+                format!("the cloud refuses this device: {}", error.text),
+            ));
         }
         let wanted: u64 = uplink.cloud_heads.values().map(|head| head.sequence).sum();
         let here: u64 = state.vector.values().sum();
@@ -216,7 +222,8 @@ async fn watch_progress(source: &StatusSource, started: Instant) -> Result<Timin
         }
         if last_word.elapsed() > SILENCE_MAX {
             let why = uplink.errors.last().map(|error| error.text.clone()).unwrap_or_default();
-            let text = format!("nothing has come from the cloud for 120 s ({why}); run the command again to resume");
+            let text =
+                format!("nothing has come from the cloud for 120 s ({why}); run the command again to resume");
             return Err(Failure::new(Exit::Network, text));
         }
     }

@@ -33,14 +33,17 @@ fn describe(status: &Value, running: bool) -> String {
     let points = |name: &str| {
         let tiers = status.get(name).and_then(Value::as_object).into_iter().flatten();
         let shown: Vec<String> = tiers
-            .map(|(tier, point)| format!("tier {tier} up to {}", point.get("sequence").unwrap_or(&Value::Null)))
+            .map(|(tier, point)| {
+                format!("tier {tier} up to {}", point.get("sequence").unwrap_or(&Value::Null))
+            })
             .collect();
         if shown.is_empty() { "nothing yet".to_owned() } else { shown.join(", ") }
     };
     let number = |pointer: &str| status.pointer(pointer).and_then(Value::as_u64);
     let lag = number("/lag_ms").map_or("none".to_owned(), |ms| format!("{} s", ms / 1_000));
     let replicas = status.pointer("/uplink/replicas").and_then(Value::as_array).into_iter().flatten();
-    let several = replicas.clone().filter(|r| r.get("device_has_several") == Some(&Value::Bool(true))).count();
+    let several =
+        replicas.clone().filter(|r| r.get("device_has_several") == Some(&Value::Bool(true))).count();
     [
         format!("school     {} {}", text("/school"), text("/school_name")),
         format!("replica    {} (incarnation {})", text("/replica"), text("/incarnation")),
@@ -49,10 +52,18 @@ fn describe(status: &Value, running: bool) -> String {
         format!("safe       {}", points("safe")),
         format!("unsafe     {} change(s), oldest {lag}", text("/unsafe")),
         format!("disputed   {} record(s)", text("/disputed")),
-        format!("line       {} via {}", if text("/uplink/up") == "true" { "up" } else { "down" }, text("/uplink/cloud")),
+        format!(
+            "line       {} via {}",
+            if text("/uplink/up") == "true" { "up" } else { "down" },
+            text("/uplink/cloud")
+        ),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         format!("losses     {} found at the cloud", text("/loss_counter")),
-        format!("storage    {} bytes used, {} bytes free", text("/storage/used_bytes"), text("/storage/free_bytes")),
+        format!(
+            "storage    {} bytes used, {} bytes free",
+            text("/storage/used_bytes"),
+            text("/storage/free_bytes")
+        ),
         format!("replayed   {} change(s) at the last start", text("/replayed")),
         format!("last error {}", text("/last_error/text")),
     ]

@@ -47,7 +47,9 @@ pub(super) fn run(command: StaffCommand) -> Result<Exit, Failure> {
     let added = added?;
     if json {
         let uri = added.otpauth_uri.as_ref().map(|uri| uri.as_str());
-        print_line(&serde_json::json!({ "login": login, "kept": added.kept, "otpauth_uri": uri }).to_string());
+        print_line(
+            &serde_json::json!({ "login": login, "kept": added.kept, "otpauth_uri": uri }).to_string(),
+        );
         return Ok(Exit::Ok);
     }
     print_line(&format!("Added {login}; kept on this box.\n{login} を登録しました。"));

@@ -40,11 +40,8 @@ impl Archive {
         let mut found = Vec::new();
         let read = |source| self.failed("read", source);
         for entry in fs::read_dir(&self.dir).map_err(read)? {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .open(entry.map_err(read)?.path())
-                .map_err(read)?;
+            let file =
+                OpenOptions::new().read(true).write(true).open(entry.map_err(read)?.path()).map_err(read)?;
             let length = file.metadata().map_err(read)?.len();
             let mut offset = 0;
             while let Some((header, end)) = header_at(&file, offset, length).map_err(read)? {
@@ -67,8 +64,7 @@ impl Archive {
         let write = |source| self.failed("write", source);
         let path = self.path(log);
         let is_new = !path.exists();
-        let mut file =
-            OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(write)?;
+        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(write)?;
         let mut end = file.metadata().map_err(write)?.len();
         let mut offsets = Vec::with_capacity(batches.len());
         for bytes in batches {

@@ -7,8 +7,8 @@ use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::ids::LogName;
 use sonae_proto::vector::LogHead;
 
-use crate::store::StoreError;
 use crate::archive::Archive;
+use crate::store::StoreError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {

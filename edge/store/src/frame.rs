@@ -55,10 +55,8 @@ impl<'a> ChangeFrame<'a> {
     pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, StoreError> {
         let mut reader = Reader::new(bytes);
         let unreadable = || StoreError::Frame { kind: "change" };
-        let incarnation =
-            Incarnation::from_bytes(reader.array("incarnation").map_err(|_| unreadable())?);
-        let tier =
-            reader.u8("tier").ok().and_then(Tier::from_number).ok_or_else(unreadable)?;
+        let incarnation = Incarnation::from_bytes(reader.array("incarnation").map_err(|_| unreadable())?);
+        let tier = reader.u8("tier").ok().and_then(Tier::from_number).ok_or_else(unreadable)?;
         let sequence = reader.u64("sequence").map_err(|_| unreadable())?;
         let kept_ms = reader.u64("kept at").map_err(|_| unreadable())?;
         Ok(Self { log: LogName { tier, incarnation }, sequence, kept_ms, line: reader.rest() })

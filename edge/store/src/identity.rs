@@ -144,9 +144,7 @@ fn device_certificate(bundle: &ReplicaBundle) -> Result<Signed<DeviceCertificate
 
 fn signing_key(seed_hex: &str, what: &'static str) -> Result<SigningKey, IdentityError> {
     let bytes = Zeroizing::new(
-        data_encoding::HEXLOWER
-            .decode(seed_hex.as_bytes())
-            .map_err(|_| IdentityError::Damaged { what })?,
+        data_encoding::HEXLOWER.decode(seed_hex.as_bytes()).map_err(|_| IdentityError::Damaged { what })?,
     );
     let seed = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| IdentityError::Damaged { what })?;
     Ok(SigningKey::from_bytes(&Zeroizing::new(seed)))

@@ -18,7 +18,9 @@ pub enum KeyringError {
     #[error("the manifest of recipients does not verify")]
     Manifest(#[from] DocumentError),
     /// A key cannot be unwrapped.
-    #[error("the key {key_use} of {epoch} cannot be unwrapped by this device; ask the board for a new bundle")]
+    #[error(
+        "the key {key_use} of {epoch} cannot be unwrapped by this device; ask the board for a new bundle"
+    )]
     Wrapped {
         /// What it is for.
         key_use: KeyUse,
@@ -29,7 +31,9 @@ pub enum KeyringError {
         source: SealError,
     },
     /// A wrapped key is not the one that the manifest names.
-    #[error("the key {key_use} of {epoch} is not the one that the manifest names; ask the board for a new bundle")]
+    #[error(
+        "the key {key_use} of {epoch} is not the one that the manifest names; ask the board for a new bundle"
+    )]
     Foreign {
         /// What it is for.
         key_use: KeyUse,
@@ -74,8 +78,11 @@ impl Keyring {
         device_age_key: &str,
     ) -> Result<Self, KeyringError> {
         let signed = Signed::<Manifest>::verify(&documents.manifest, board)?;
-        let device = OpenKey::parse(device_age_key)
-            .map_err(|source| KeyringError::Wrapped { key_use: KeyUse::Digest, epoch: 0, source })?;
+        let device = OpenKey::parse(device_age_key).map_err(|source| KeyringError::Wrapped {
+            key_use: KeyUse::Digest,
+            epoch: 0,
+            source,
+        })?;
         let mut keys = BTreeMap::new();
         for wrapped in &documents.wrapped_keys {
             let (key_use, epoch) = (wrapped.key_use, wrapped.epoch);
@@ -90,12 +97,8 @@ impl Keyring {
             }
             keys.insert((key_use, epoch), key);
         }
-        let keyring = Self {
-            documents: documents.clone(),
-            manifest: signed.body().clone(),
-            hash: signed.hash(),
-            keys,
-        };
+        let keyring =
+            Self { documents: documents.clone(), manifest: signed.body().clone(), hash: signed.hash(), keys };
         keyring.digest_key()?;
         for tier in Tier::ALL {
             keyring.sealing(tier, 0)?;

@@ -17,7 +17,9 @@ use sonae_proto::wire::KeyDocuments;
 use crate::archive::Archive;
 use crate::batches::BatchIndex;
 use crate::evidence::Evidence;
-use crate::frame::{self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json};
+use crate::frame::{
+    self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
+};
 use crate::keeper::{Keeper, apply_batch, note_without_receipt};
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
@@ -194,11 +196,7 @@ fn newest_keyring(open: &Open, kept: Option<KeyDocuments>) -> Result<Keyring, St
 
 /// Opens the view at its checkpoint, or empties it. Returns it with its fold, the first frame to replay and
 /// whether it has to be rebuilt.
-fn open_view(
-    open: &Open,
-    found: &Found,
-    keyring: &Keyring,
-) -> Result<(View, Fold, Lsn, bool), StoreError> {
+fn open_view(open: &Open, found: &Found, keyring: &Keyring) -> Result<(View, Fold, Lsn, bool), StoreError> {
     let mut fold = Fold::new(keyring.digest_key()?);
     if let Some((lsn, checkpoint)) = &found.checkpoint
         && let Ok(db) = ViewDb::open(&open.view)
@@ -239,12 +237,7 @@ impl Replay<'_> {
     }
 
     /// Applies changes and peers' batches from a frame on. What a batch has brought already is passed over.
-    fn frames(
-        &mut self,
-        staged: &mut Staged<'_>,
-        from: Lsn,
-        rebuilt: bool,
-    ) -> Result<(), StoreError> {
+    fn frames(&mut self, staged: &mut Staged<'_>, from: Lsn, rebuilt: bool) -> Result<(), StoreError> {
         for frame in self.journal.replay(from.max(self.journal.first_lsn())) {
             let frame = frame?;
             match frame.kind {

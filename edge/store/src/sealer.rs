@@ -14,8 +14,8 @@ use sonae_proto::seal::{LEVEL_BACKLOG, LEVEL_LIVE, seal_lines};
 use sonae_proto::vector::LogHead;
 use zeroize::Zeroizing;
 
-use crate::store::StoreError;
 use crate::keyring::Keyring;
+use crate::store::StoreError;
 
 /// Milliseconds between batches of a tier while the line is up: 2.4 changes a batch on a school day.
 pub const WINDOW_UP_MS: u64 = 2_000;
@@ -114,14 +114,8 @@ impl Sealer {
         let (epoch, recipient) = own.keyring.sealing(tier, now_ms)?;
         let payload =
             seal_lines(&lines, level, recipient).map_err(|source| StoreError::Seal { log, source })?;
-        let place = Place {
-            school: own.school,
-            log,
-            after,
-            last,
-            epoch,
-            manifest: own.keyring.manifest_hash(),
-        };
+        let place =
+            Place { school: own.school, log, after, last, epoch, manifest: own.keyring.manifest_hash() };
         Ok(Some(Batch::sign(&place, &payload, own.key)?))
     }
 }

@@ -176,7 +176,8 @@ impl StatusSource {
     pub fn status(&self) -> Status {
         let (state, uplink) = (self.store.state(), self.uplink.get());
         let now_ms = self.store.clock().now_ms();
-        let failed = state.failed.map(|text| ErrorStatus { at_ms: now_ms, code: "store_failed".into(), text });
+        let failed =
+            state.failed.map(|text| ErrorStatus { at_ms: now_ms, code: "store_failed".into(), text });
         Status {
             school: self.store.school(),
             school_name: self.school_name.clone(),

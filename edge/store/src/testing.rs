@@ -106,8 +106,7 @@ impl Board {
             kind: ReplicaKind::Appliance,
             enrolled_ms: 0,
         };
-        let name =
-            DeviceName::new(&self.school.to_string(), &certificate.replica().to_string()).unwrap();
+        let name = DeviceName::new(&self.school.to_string(), &certificate.replica().to_string()).unwrap();
         let tls = self
             .authority
             .issue_device(&name, device.verifying_key().as_bytes(), 300, now, &mut SystemEntropy)
@@ -166,8 +165,7 @@ impl Board {
 #[must_use]
 pub fn open_store(data: &Path, bundle: &ReplicaBundle, clock: Clock) -> Opened {
     let keys = ReplicaKeys::load(data, bundle).unwrap();
-    let keyring =
-        Keyring::open(&keys.board, &Keyring::documents_of(bundle), &bundle.device_age_key).unwrap();
+    let keyring = Keyring::open(&keys.board, &Keyring::documents_of(bundle), &bundle.device_age_key).unwrap();
     Store::open(Open {
         journal: data.join("journal"),
         batches: data.join("batches"),

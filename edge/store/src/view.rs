@@ -51,12 +51,7 @@ impl View {
     ///
     /// # Errors
     /// [`ViewError`].
-    pub fn get(
-        &self,
-        tier: Tier,
-        collection: &str,
-        record: &str,
-    ) -> Result<Option<RecordState>, ViewError> {
+    pub fn get(&self, tier: Tier, collection: &str, record: &str) -> Result<Option<RecordState>, ViewError> {
         let key = RecordKey::new(tier, collection, record);
         if let Some(state) = self.overlay.get(&key) {
             return Ok(Some(state.clone()));

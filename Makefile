@@ -1,0 +1,107 @@
+# Every target does its own set-up on a fresh Debian machine with Rust. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+ONCE ?=
+CUT ?=
+HOURS ?= 2
+ROUNDS ?= 50
+ARGS ?=
+CARGO_DENY_VERSION := 0.20.2
+TOOLS := $(CURDIR)/target/tools
+export PATH := $(TOOLS)/bin:$(PATH)
+
+.PHONY: help
+help: ## Lists the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: demo
+demo: setup-demo ## Shows the main job and leaves it running; ONCE=1 stops everything; CUT=cloud-fsync must fail
+	cargo build --workspace --bins
+	CUT="$(CUT)" target/debug/sonae-chaos demo $(if $(ONCE),--once)
+
+.PHONY: test
+test: setup format lint deny unit doc-test ## Runs every test and check
+
+.PHONY: format
+format: ## Checks the formatting
+	cargo fmt --all --check
+
+.PHONY: lint
+lint: ## Runs clippy over everything
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+.PHONY: deny
+deny: $(TOOLS)/bin/cargo-deny ## Checks licences, bans and sources of all dependencies
+	cargo deny --all-features check licenses bans sources
+
+.PHONY: build
+build: ## Builds all programs
+	cargo build --workspace --bins
+
+.PHONY: unit
+unit: build ## Runs unit and integration tests
+	if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run --workspace --no-fail-fast; \
+	else \
+	    cargo test --workspace --lib --bins --tests --no-fail-fast; \
+	fi
+
+.PHONY: doc-test
+doc-test: ## Runs the examples in the documentation and checks that it builds
+	cargo test --workspace --doc --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+.PHONY: release
+release: ## Builds the programs as they are shipped and prints their sizes
+	cargo build --workspace --bins --release
+	ls -l target/release/sonae-{edge,cloud,provision,chaos} | awk '{print $$5, $$9}'
+
+.PHONY: drill
+drill: build ## kill -9 of edge and cloud under load with an outside ledger. ROUNDS=50
+	target/debug/sonae-chaos drill kill-edge --rounds $(ROUNDS) --json
+	target/debug/sonae-chaos drill kill-cloud --rounds $(ROUNDS) --json
+
+.PHONY: bench
+bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory
+	cargo run --release -p sonae-journal --example commit_ratio -- --json
+	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench wire --json
+	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench idle --json
+
+.PHONY: audit
+audit: $(TOOLS)/bin/cargo-deny ## Checks known advisories; needs a download
+	cargo deny check advisories || { echo "not verified: the advisory database could not be read or has findings"; exit 1; }
+
+# What tests and the demo need besides Rust: age, zstd and jq open batches by hand.
+DEBIAN_PACKAGES := age zstd jq gcc libc6-dev
+
+.PHONY: setup
+setup: debian $(TOOLS)/bin/cargo-deny ## Installs what the tests need
+
+.PHONY: setup-demo
+setup-demo: ## Says what the demo needs
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from your distribution or with rustup"; exit 1; }
+	@command -v cc >/dev/null || $(MAKE) --no-print-directory debian
+
+.PHONY: debian
+debian:
+	@missing=""; \
+	for package in $(DEBIAN_PACKAGES); do \
+	    dpkg -s "$$package" >/dev/null 2>&1 || missing="$$missing $$package"; \
+	done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then \
+	    echo "Debian packages are missing; install them with: sudo apt-get install$$missing"; exit 1; \
+	fi; \
+	echo "installing$$missing"; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null
+
+$(TOOLS)/bin/cargo-deny:
+	@if command -v cargo-deny >/dev/null; then \
+	    mkdir -p $(TOOLS)/bin && ln -sf "$$(command -v cargo-deny)" $@; \
+	else \
+	    cargo install cargo-deny --version $(CARGO_DENY_VERSION) --locked --root $(TOOLS) --target-dir target/tools-build; \
+	    rm -rf target/tools-build; \
+	fi

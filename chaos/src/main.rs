@@ -1,0 +1,171 @@
+//! `sonae-chaos`: the generator, the demo, drills and benches.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use sonae_chaos::{bench, demo, drill, generate};
+
+const EXIT_CODES: &str = "Exit codes:\n  0  done, and every promise held\n  1  a promise was broken or a program failed\n  2  wrong use of the command line";
+
+/// Generates a school, tells the demo, runs drills and benches. Drives the other programs as processes.
+#[derive(Debug, Parser)]
+#[command(name = "sonae-chaos", version, after_help = EXIT_CODES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Writes a generated school as a OneRoster zip, contacts.csv, attendance.csv and summary.json
+    Generate {
+        /// Pupils, 1 to 3000
+        #[arg(long, default_value_t = 600)]
+        pupils: u32,
+        /// School years of attendance, 1 to 6
+        #[arg(long, default_value_t = 1)]
+        years: u32,
+        /// The same seed gives the same school
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Edition of the Japan Profile
+        #[arg(long, default_value = "jp-1.2.1")]
+        profile: String,
+        /// Folder to write into
+        #[arg(long)]
+        out: PathBuf,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Shows the main job as a story with measured figures
+    Demo {
+        /// Stops everything at the end
+        #[arg(long)]
+        once: bool,
+        /// Folder of the demo; emptied first
+        #[arg(long, default_value = "target/demo")]
+        dir: PathBuf,
+    },
+    /// Runs a drill with an outside ledger
+    Drill {
+        #[command(subcommand)]
+        drill: Drill,
+        /// Prints one JSON object
+        #[arg(long, global = true)]
+        json: bool,
+    },
+    /// Measures this machine
+    Bench {
+        #[command(subcommand)]
+        bench: Bench,
+        /// Prints one JSON object
+        #[arg(long, global = true)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Drill {
+    /// kill -9 of the appliance at random moments under load
+    KillEdge {
+        /// Kills
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
+    /// kill -9 of the cloud at the moment of a receipt; CUT=cloud-fsync must be found out
+    KillCloud {
+        /// Kills
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Bytes on the wire per change
+    Wire,
+    /// Wakeups a second and resident memory of an idle appliance
+    Idle {
+        /// Seconds to watch
+        #[arg(long, default_value_t = 30)]
+        seconds: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = tokio::runtime::Runtime::new()
+        .context("cannot start the runtime")
+        .and_then(|runtime| runtime.block_on(run(arguments.command)));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(std::io::stderr(), "sonae-chaos: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<()> {
+    // One provider of cryptography for the HTTPS client; a second install changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let cut = std::env::var("CUT").ok().filter(|cut| !cut.is_empty());
+    match command {
+        Command::Generate { pupils, years, seed, profile, out, json: _ } => {
+            let options = generate::Options { pupils, years, seed, profile, ..Default::default() };
+            let written = generate::write(&generate::school(options)?, &out)?;
+            print(&written.counts)
+        }
+        Command::Demo { once, dir } => demo::run(&dir, once, cut.as_deref()).await,
+        Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
+        Command::Bench { bench, json: _ } => {
+            let dir = scratch("bench")?;
+            match bench {
+                Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
+                Bench::Idle { seconds } => print(&bench::idle::run_bench(&dir, seconds).await?),
+            }
+        }
+    }
+}
+
+async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
+    let dir = scratch("drill")?;
+    match drill {
+        Drill::KillEdge { rounds } => {
+            let report = drill::kill_edge::run_drill(&dir, rounds, 1).await?;
+            print(&report)?;
+            if report.lost + report.sequences_lost > 0 {
+                bail!("P1 is broken: acknowledged writes were lost");
+            }
+        }
+        Drill::KillCloud { rounds } => {
+            let report = drill::kill_cloud::run_drill(&dir, rounds, 1, cut).await?;
+            print(&report)?;
+            if report.lost + report.alarms > 0 {
+                bail!("P2 is broken: changes that were called safe were lost");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An empty folder below `target/`.
+fn scratch(name: &str) -> Result<PathBuf> {
+    let dir = PathBuf::from("target").join(name);
+    if dir.exists() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir.canonicalize()?)
+}
+
+fn print<T: Serialize>(value: &T) -> Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{}", serde_json::to_string_pretty(value)?)?;
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! A small town for demo, drills and benches: a board, one school, a cloud with two sites, an appliance.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::lan_client::LanClient;
+use crate::line::Line;
+use crate::program::{Daemon, run};
+
+/// Sign-in name of the teacher that a town has.
+pub const LOGIN: &str = "tanaka";
+
+/// That teacher's password; the town is invented.
+pub const PASSWORD: &str = "kunren-no-tame-7";
+
+/// A board's folder, its school and its cloud.
+#[derive(Debug)]
+pub struct Town {
+    /// Everything lies in here.
+    pub dir: PathBuf,
+    /// The school's code.
+    pub school: String,
+    cloud_passphrase: String,
+    cloud_listen: String,
+    /// Environment of the cloud, for test switches.
+    pub cloud_environment: Vec<(String, String)>,
+}
+
+/// An appliance's data directory and its trust root for clients.
+#[derive(Debug, Clone)]
+pub struct Appliance {
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where `run` writes the trust root.
+    pub ca: PathBuf,
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Town {
+    /// Makes the board, the school and the cloud's bundle in an empty folder.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn found(dir: &Path, school: &str, name: &str) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let board = text(&dir.join("board"));
+        run("sonae-provision", &["board", "init", "--dir", &board, "--name", "架空市教育委員会"], "")?;
+        run("sonae-provision", &["school", "add", "--dir", &board, "--code", school, "--name", name], "")?;
+        let bundle = text(&dir.join("cloud.bundle"));
+        let said = run(
+            "sonae-provision",
+            &["cloud", "enrol", "--dir", &board, "--host", "localhost", "--out", &bundle],
+            "",
+        )?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            school: school.to_owned(),
+            cloud_passphrase: last_line(&said)?,
+            cloud_listen: "127.0.0.1:0".into(),
+            cloud_environment: Vec::new(),
+        })
+    }
+
+    /// Returns the folders of the cloud.
+    #[must_use]
+    pub fn cloud_dirs(&self) -> [PathBuf; 3] {
+        ["cloud", "site-a", "site-b"].map(|name| self.dir.join(name))
+    }
+
+    /// Starts the cloud, after the first time on the same port.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_cloud(&mut self) -> Result<Daemon> {
+        let [data, site_a, site_b] = self.cloud_dirs().map(|path| text(&path));
+        std::fs::create_dir_all(self.dir.join("site-a"))?;
+        std::fs::create_dir_all(self.dir.join("site-b"))?;
+        let bundle = text(&self.dir.join("cloud.bundle"));
+        let arguments = [
+            "run",
+            "--bundle",
+            &bundle,
+            "--passphrase-stdin",
+            "--data",
+            &data,
+            "--site",
+            &site_a,
+            "--site",
+            &site_b,
+            "--listen",
+            &self.cloud_listen,
+        ];
+        let environment: Vec<(&str, &str)> = self
+            .cloud_environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .chain([("RUST_LOG", "info")])
+            .collect();
+        let log = self.dir.join("cloud.log");
+        let daemon = Daemon::start("sonae-cloud", &arguments, &self.cloud_passphrase, &log, &environment)?;
+        self.cloud_listen = daemon.said("listen")?;
+        Ok(daemon)
+    }
+
+    /// Returns where the cloud listens.
+    ///
+    /// # Errors
+    /// Before it was started.
+    pub fn cloud_address(&self) -> Result<SocketAddr> {
+        self.cloud_listen.parse().context("the cloud has not been started")
+    }
+
+    /// Has the board make a bundle. Returns its file and passphrase.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn enrol_bundle(&self, kind: &str, name: &str) -> Result<(PathBuf, String)> {
+        let out = self.dir.join(name);
+        let said = run(
+            "sonae-provision",
+            &[
+                "replica",
+                "enrol",
+                "--dir",
+                &text(&self.dir.join("board")),
+                "--school",
+                &self.school,
+                "--kind",
+                kind,
+                "--out",
+                &text(&out),
+            ],
+            "",
+        )?;
+        Ok((out, last_line(&said)?))
+    }
+
+    /// Enrols an appliance and adds its teacher. Returns it with the teacher's one-time code URI.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn appliance(&self, name: &str) -> Result<(Appliance, String)> {
+        let (bundle, passphrase) = self.enrol_bundle("appliance", &format!("{name}.bundle"))?;
+        let appliance = self.appliance_at(name);
+        let data = text(&appliance.data);
+        run(
+            "sonae-edge",
+            &["enrol", "--data", &data, "--bundle", &text(&bundle), "--passphrase-stdin"],
+            &passphrase,
+        )?;
+        let said = run(
+            "sonae-edge",
+            &[
+                "staff",
+                "add",
+                "--data",
+                &data,
+                "--login",
+                LOGIN,
+                "--name",
+                "架空 田中",
+                "--role",
+                "teacher",
+                "--password-stdin",
+                "--totp",
+            ],
+            PASSWORD,
+        )?;
+        Ok((appliance, last_line(&said)?))
+    }
+
+    /// Names an appliance's folders.
+    #[must_use]
+    pub fn appliance_at(&self, name: &str) -> Appliance {
+        Appliance { data: self.dir.join(name), ca: self.dir.join(format!("{name}-ca.pem")) }
+    }
+
+    /// Starts an appliance that dials through a line.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_edge(&self, appliance: &Appliance, line: &Line) -> Result<Daemon> {
+        let (data, ca, cloud) = (text(&appliance.data), text(&appliance.ca), line.address().to_string());
+        Daemon::start(
+            "sonae-edge",
+            &["run", "--data", &data, "--listen", "127.0.0.1:0", "--cloud", &cloud, "--ca-out", &ca],
+            "",
+            &self.dir.join("edge.log"),
+            &[("RUST_LOG", "info")],
+        )
+    }
+}
+
+impl Appliance {
+    /// Asks `sonae-edge status`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn status(&self) -> Result<Value> {
+        let said = run("sonae-edge", &["status", "--data", &text(&self.data), "--json"], "")?;
+        serde_json::from_str(&said).context("the status is no JSON")
+    }
+
+    /// Asks `sonae-edge digest`.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn digest(&self) -> Result<Value> {
+        let said = run("sonae-edge", &["digest", "--data", &text(&self.data), "--json"], "")?;
+        serde_json::from_str(&said).context("the digest is no JSON")
+    }
+
+    /// Waits until nothing kept is without a receipt. Returns how long that took.
+    ///
+    /// # Errors
+    /// When it takes longer than `at_most`.
+    pub async fn wait_until_safe(&self, client: &LanClient, at_most: Duration) -> Result<Duration> {
+        let started = Instant::now();
+        loop {
+            let status = client.status().await?;
+            if status.get("unsafe").and_then(Value::as_u64) == Some(0) {
+                return Ok(started.elapsed());
+            }
+            if started.elapsed() > at_most {
+                let unsafe_changes = status.get("unsafe").cloned().unwrap_or_default();
+                let error = status.pointer("/last_error/text").cloned().unwrap_or_default();
+                bail!("{unsafe_changes} changes had no receipt after {at_most:?}; last error {error}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+fn last_line(said: &str) -> Result<String> {
+    said.lines().last().map(str::to_owned).context("a command printed nothing")
+}

@@ -1,0 +1,168 @@
+//! What the sites hold, put together at the start of a node: which records, on which sites, in which order.
+//!
+//! **Invariant**: a site counts for a record only when its own bytes of that record were read and checked.
+//! Two batches for one place in a log (equivocation) are both kept at the sites. The log continues with the one
+//! that was written later: a batch that got a receipt is never followed by another for its place, but one
+//! whose write failed on some site may be.
+
+use std::collections::BTreeMap;
+
+use ed25519_dalek::VerifyingKey;
+use sonae_proto::batch::Batch;
+use sonae_proto::identity::{DeviceCertificate, IdentityText};
+use sonae_proto::ids::{Hash32, LogName, SchoolCode};
+use sonae_proto::intake::{Intake, Location, StoredBatch};
+use sonae_proto::object::RecordKind;
+use sonae_proto::receipt::SiteId;
+use sonae_proto::signed::Signed;
+use sonae_proto::vector::LogHead;
+use sonae_proto::wire::KeyDocuments;
+
+/// Everything that was found.
+#[derive(Debug, Default)]
+pub struct Index {
+    batches: BTreeMap<(SchoolCode, LogName), BTreeMap<Hash32, FoundBatch>>,
+    /// In the order in which they were found.
+    documents: Vec<FoundDocument>,
+    document_places: BTreeMap<[u8; 32], usize>,
+    position: u64,
+}
+
+#[derive(Debug)]
+struct FoundBatch {
+    stored: StoredBatch,
+    sites: Vec<SiteId>,
+    /// Sites of the object that `stored` points into.
+    sites_there: usize,
+    newest: u64,
+}
+
+#[derive(Debug)]
+struct FoundDocument {
+    kind: RecordKind,
+    body: Vec<u8>,
+    sites: Vec<SiteId>,
+}
+
+/// What came of telling the engine.
+#[derive(Debug, Default)]
+pub struct Fed {
+    /// Batches that are part of a log.
+    pub batches: usize,
+    /// Batches for whose place there is another.
+    pub equivocations: usize,
+    /// Batches that do not follow from the first of their log: something before them is lost.
+    pub cut_off: usize,
+    /// Documents that the board did not sign.
+    pub foreign_documents: usize,
+    /// Batches of a log that are on fewer sites than the quorum.
+    pub undurable: Vec<StoredBatch>,
+}
+
+impl Index {
+    /// Notes a record that was read and checked at `sites`. Returns whether its body has a meaning.
+    pub fn add(&mut self, kind: RecordKind, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
+        self.position += 1;
+        match kind {
+            RecordKind::Batch => self.add_batch(location, body, sites),
+            RecordKind::Identity | RecordKind::Keys => {
+                self.add_document(kind, body, sites);
+                true
+            }
+        }
+    }
+
+    fn add_batch(&mut self, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
+        let Ok(batch) = Batch::from_bytes(body.to_vec()) else { return false };
+        let header = *batch.header();
+        let found =
+            self.batches.entry((header.school, header.log)).or_default().entry(header.hash()).or_insert_with(
+                || FoundBatch {
+                    stored: StoredBatch { header, location: location.clone() },
+                    sites: Vec::new(),
+                    sites_there: 0,
+                    newest: 0,
+                },
+            );
+        found.newest = self.position;
+        if sites.len() > found.sites_there {
+            found.stored.location = location;
+            found.sites_there = sites.len();
+        }
+        add_sites(&mut found.sites, sites);
+        true
+    }
+
+    fn add_document(&mut self, kind: RecordKind, body: &[u8], sites: &[SiteId]) {
+        let place = *self.document_places.entry(*blake3::hash(body).as_bytes()).or_insert_with(|| {
+            self.documents.push(FoundDocument { kind, body: body.to_vec(), sites: Vec::new() });
+            self.documents.len() - 1
+        });
+        if let Some(document) = self.documents.get_mut(place) {
+            add_sites(&mut document.sites, sites);
+        }
+    }
+
+    /// Tells the engine everything, documents first.
+    pub fn feed(self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
+        let mut fed = Fed::default();
+        for document in self.documents {
+            let Some(school) = feed_document(intake, board, &document) else {
+                fed.foreign_documents += 1;
+                continue;
+            };
+            if document.sites.len() < quorum {
+                intake.load_undurable(school, document.kind, document.body);
+            }
+        }
+        for found in self.batches.into_values() {
+            feed_log(intake, found, quorum, &mut fed);
+        }
+        fed
+    }
+}
+
+fn add_sites(known: &mut Vec<SiteId>, sites: &[SiteId]) {
+    for site in sites {
+        if !known.contains(site) {
+            known.push(*site);
+        }
+    }
+}
+
+fn feed_document(intake: &mut Intake, board: &VerifyingKey, document: &FoundDocument) -> Option<SchoolCode> {
+    match document.kind {
+        RecordKind::Identity => {
+            let text: IdentityText = serde_json::from_slice(&document.body).ok()?;
+            let school = Signed::<DeviceCertificate>::verify(&text.device, board).ok()?.body().school;
+            intake.load_identity(&text, school).then_some(school)
+        }
+        RecordKind::Keys => {
+            let keys: KeyDocuments = serde_json::from_slice(&document.body).ok()?;
+            intake.load_keys(&keys).then_some(keys.school)
+        }
+        RecordKind::Batch => None,
+    }
+}
+
+fn feed_log(intake: &mut Intake, found: BTreeMap<Hash32, FoundBatch>, quorum: usize, fed: &mut Fed) {
+    let mut by_place: BTreeMap<(u64, Hash32), Vec<FoundBatch>> = BTreeMap::new();
+    let mut left = found.len();
+    for batch in found.into_values() {
+        let header = &batch.stored.header;
+        by_place.entry((header.first, header.previous)).or_default().push(batch);
+    }
+    let mut head = LogHead::EMPTY;
+    while let Some(mut rivals) = by_place.remove(&(head.sequence.saturating_add(1), head.hash)) {
+        left = left.saturating_sub(rivals.len());
+        rivals.sort_by_key(|rival| rival.newest);
+        let Some(chosen) = rivals.pop() else { break };
+        fed.equivocations += rivals.len();
+        head = chosen.stored.header.head();
+        if chosen.sites.len() < quorum {
+            fed.undurable.push(chosen.stored.clone());
+        }
+        fed.batches += usize::from(intake.load_batch(chosen.stored, chosen.sites));
+    }
+    fed.cut_off += left;
+}

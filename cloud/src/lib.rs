@@ -1,0 +1,40 @@
+//! The blind replica: intake, sites, receipts.
+//!
+//! A node takes sealed batches over QUIC, verifies them with public keys only, writes them to every site and
+//! signs a receipt when the quorum has them. It holds no key to any data and no state that matters: everything
+//! is read back from the sites at its start.
+//!
+//! | file | owns |
+//! | --- | --- |
+//! | `node` | puts the parts together, starts and stops them |
+//! | `server`, `connection`, `frames`, `tls` | the line |
+//! | `engine` | the task around the sans-IO engine of `sonae-proto` |
+//! | `writer`, `repair` | group commit to the sites |
+//! | `site`, `object_name` | one site |
+//! | `load`, `index`, `reader` | what the sites hold, at the start and for a rebuild |
+//! | `status`, `report` | facts for people |
+//! | `identity` | the bundle's content, checked |
+//!
+//! **Invariant**: a receipt follows the call that reports the batch durable at the quorum (P2).
+//! **Invariant**: nothing here deletes, shortens or replaces what a site holds.
+
+pub mod clock;
+pub mod connection;
+pub mod engine;
+pub mod exit;
+pub mod frames;
+pub mod identity;
+pub mod index;
+pub mod limits;
+pub mod load;
+pub mod lock;
+pub mod node;
+pub mod object_name;
+pub mod reader;
+pub mod repair;
+pub mod report;
+pub mod server;
+pub mod site;
+pub mod status;
+pub mod tls;
+pub mod writer;

@@ -1,0 +1,188 @@
+//! The command line of the cloud: `run` and `status`.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use sonae_cloud::exit::{self, Exit};
+use sonae_cloud::identity::{NodeIdentity, open_bundle, read_passphrase};
+use sonae_cloud::lock::DataLock;
+use sonae_cloud::node::{Node, NodeError, Options, default_quorum};
+use sonae_cloud::{report, status};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Names the promises that are broken on purpose, for tests of the tests.
+const TEST_CUT: &str = "SONAE_TEST_CUT";
+
+/// The blind cloud of Sonae: takes sealed batches, stores them at every site, signs receipts.
+#[derive(Parser)]
+#[command(name = "sonae-cloud", version, after_help = exit::HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a node until it is told to stop. Prints one line of JSON when it serves.
+    #[command(after_help = exit::HELP)]
+    Run(Run),
+    /// Shows schools, logs, incarnations, refusals and sites of a node, running or not.
+    #[command(after_help = exit::HELP)]
+    Status(StatusOf),
+}
+
+#[derive(Args)]
+struct Run {
+    /// The node's bundle, made by `sonae-provision cloud enrol`.
+    #[arg(long, value_name = "FILE")]
+    bundle: PathBuf,
+    /// Reads the bundle's passphrase from the first line of standard input.
+    #[arg(long, required = true)]
+    passphrase_stdin: bool,
+    /// The data directory: a lock and a status file, nothing that matters.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// A directory where objects are stored, each on a disk of its own. Once for each site.
+    #[arg(long = "site", value_name = "DIR", required = true)]
+    sites: Vec<PathBuf>,
+    /// How many sites must have a batch before it gets its receipt; more than half when not given.
+    #[arg(long, value_name = "N")]
+    quorum: Option<usize>,
+    /// Where to listen; port 0 chooses one.
+    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
+    listen: SocketAddr,
+}
+
+#[derive(Args)]
+struct StatusOf {
+    /// The data directory of the node.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Prints JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let exit = match cli.command {
+        Command::Run(options) => run(options),
+        Command::Status(of) => show_status(&of.data, of.json),
+    };
+    exit.into()
+}
+
+fn run(options: Run) -> Exit {
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(Exit::Internal, &error),
+    };
+    match runtime.block_on(serve(options)) {
+        Ok(()) => Exit::Done,
+        Err(error) => fail(error.exit(), &error),
+    }
+}
+
+async fn serve(run: Run) -> Result<(), NodeError> {
+    let identity = {
+        let passphrase = read_passphrase(std::io::stdin().lock())?;
+        NodeIdentity::of_bundle(&open_bundle(&run.bundle, &passphrase)?)?
+    };
+    let receipt_before_store = std::env::var(TEST_CUT).is_ok_and(|cut| cut == "cloud-fsync");
+    if receipt_before_store {
+        log::warn!("receipts are signed before anything is stored: promises are broken on purpose");
+    }
+    let options = Options {
+        quorum: run.quorum.unwrap_or_else(|| default_quorum(run.sites.len())),
+        data: run.data,
+        sites: run.sites,
+        listen: run.listen,
+        receipt_before_store,
+    };
+    let node = Node::start(identity, &options).await?;
+    let ready = serde_json::to_string(node.ready()).unwrap_or_default();
+    say(&ready);
+    log::info!(listen:% = node.ready().listen; "serving");
+    wait_for_signal().await;
+    log::info!("stopping");
+    node.stop().await;
+    Ok(())
+}
+
+async fn wait_for_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        log::error!("signals cannot be received; only a kill stops this process");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn show_status(data: &Path, json: bool) -> Exit {
+    let status = match status::read(data) {
+        Ok(status) => status,
+        Err(error) => {
+            complain(&format!("{} has no status: is it the --data of a node that has run?", data.display()));
+            return fail(Exit::Usage, &error);
+        }
+    };
+    let running = DataLock::is_held(data);
+    let text = if json {
+        serde_json::to_value(&status).map(|mut value| {
+            if let Some(fields) = value.as_object_mut() {
+                fields.insert("running".to_owned(), running.into());
+            }
+            value.to_string()
+        })
+    } else {
+        report::text(&status, running).map_err(serde::ser::Error::custom)
+    };
+    match text {
+        Ok(text) => {
+            say(text.trim_end());
+            Exit::Done
+        }
+        Err(error) => fail(Exit::Internal, &error),
+    }
+}
+
+fn start_log() {
+    if systemd_journal_logger::connected_to_journal()
+        && systemd_journal_logger::JournalLog::new().is_ok_and(|journal| journal.install().is_ok())
+    {
+        log::set_max_level(log::LevelFilter::Info);
+        return;
+    }
+    // Fails only when there is a logger already.
+    let _ = env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).try_init();
+}
+
+fn say(text: &str) {
+    let mut out = std::io::stdout().lock();
+    // Nobody reads: the node serves all the same.
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "sonae-cloud: {text}");
+}
+
+fn fail(exit: Exit, error: &dyn Error) -> Exit {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    complain(&text);
+    exit
+}

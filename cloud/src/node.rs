@@ -1,0 +1,321 @@
+//! A node: starts the parts in the order in which they need one another and stops them in reverse.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use quinn::Endpoint;
+use serde::Serialize;
+use sonae_proto::intake::{Config, Intake, StoredBatch};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use ulid::Ulid;
+
+use crate::clock::now_ms;
+use crate::connection::Shared;
+use crate::engine::{Engine, Input};
+use crate::exit::Exit;
+use crate::identity::{IdentityError, NodeIdentity};
+use crate::index::Fed;
+use crate::limits::{DRAIN_TIMEOUT, FRAMES_BYTES_MAX, GROUP_WAIT, GROUP_WAIT_CUT, INPUTS_MAX};
+use crate::load::{self, SiteReading};
+use crate::lock::{DataLock, LockError};
+use crate::object_name::boot_after;
+use crate::reader::Reader;
+use crate::server;
+use crate::site::{self, Site, SiteError};
+use crate::status::{Board, FORMAT, SiteState, SiteStatus, Status, error_now};
+use crate::writer::Writer;
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Its data directory. Holds nothing that matters.
+    pub data: PathBuf,
+    /// Its sites.
+    pub sites: Vec<PathBuf>,
+    /// How many of them make a receipt.
+    pub quorum: usize,
+    /// Where it listens; port 0 chooses one.
+    pub listen: SocketAddr,
+    /// Test switch: sign receipts before anything is stored.
+    pub receipt_before_store: bool,
+}
+
+/// What a node says when it serves.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ready {
+    /// Always true.
+    pub ready: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Sites that were named.
+    pub sites: usize,
+    /// How many of them make a receipt.
+    pub quorum: usize,
+    /// The ULID of this start.
+    pub boot: String,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The bundle.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The data directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The sites.
+    #[error(transparent)]
+    Sites(#[from] SiteError),
+    /// The address.
+    #[error("{listen} cannot be listened on; choose another with --listen")]
+    Listen {
+        /// Which address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl NodeError {
+    /// Returns the exit code that says it.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::Identity(_) => Exit::Bundle,
+            Self::Lock(LockError::InUse { .. }) => Exit::InUse,
+            Self::Lock(LockError::Directory { .. }) => Exit::Internal,
+            Self::Sites(SiteError::Count { .. }) => Exit::Usage,
+            Self::Sites(_) => Exit::Sites,
+            Self::Listen { .. } => Exit::Network,
+        }
+    }
+}
+
+/// Returns the quorum when none is named: more than half of the sites.
+#[must_use]
+pub const fn default_quorum(sites: usize) -> usize {
+    sites / 2 + 1
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    ready: Ready,
+    data: PathBuf,
+    endpoint: Endpoint,
+    engine: mpsc::Sender<Input>,
+    board: Arc<Board>,
+    engine_task: JoinHandle<()>,
+    writer_task: JoinHandle<()>,
+    server_task: JoinHandle<()>,
+    status_task: JoinHandle<()>,
+    stop_accepting: watch::Sender<bool>,
+    _lock: DataLock,
+}
+
+impl Node {
+    /// Starts a node: takes the data directory, opens, reads and heals the sites, then serves.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub async fn start(identity: NodeIdentity, options: &Options) -> Result<Self, NodeError> {
+        let lock = DataLock::take(&options.data)?;
+        let (sites, faults) = site::open_all(&options.sites, options.quorum)?;
+        Self::start_on(identity, options, sites, &faults, lock).await
+    }
+
+    /// Starts a node on sites that are open already; `options.sites` still says how many were named.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    pub async fn start_on(
+        identity: NodeIdentity,
+        options: &Options,
+        sites: Vec<Site>,
+        faults: &[SiteError],
+        lock: DataLock,
+    ) -> Result<Self, NodeError> {
+        let listen_error = |source| NodeError::Listen { listen: options.listen, source };
+        let NodeIdentity { board: board_key, receipt_key, tls } = identity;
+        let endpoint = server::open(options.listen, tls).map_err(listen_error)?;
+        let listen = endpoint.local_addr().map_err(listen_error)?;
+
+        let loaded = load::load(&sites).await;
+        let mut intake = Intake::new(Config {
+            board: board_key,
+            receipt_key,
+            sites: options.sites.len(),
+            quorum: options.quorum,
+            receipt_before_store: options.receipt_before_store,
+        });
+        let readable = loaded.sites.iter().filter(|reading| reading.fault.is_none()).count();
+        // Any N-W+1 sites share at least one with every W that made a receipt.
+        let complete = readable + options.quorum > options.sites.len();
+        intake.set_complete(complete);
+        let fed = loaded.index.feed(&mut intake, &board_key, options.quorum);
+        let boot = boot_after(loaded.newest_boot);
+        let mut status = first_status(options, &boot, listen, complete);
+        status.sites = site_statuses(&sites, &loaded.sites, faults);
+        note_findings(&mut status, &fed);
+        let ready = Ready {
+            ready: true,
+            listen,
+            sites: options.sites.len(),
+            quorum: options.quorum,
+            boot: boot.to_string(),
+        };
+        let parts = Parts { intake, sites, undurable: fed.undurable, boot, board: Board::new(status) };
+        Ok(parts.run(ready, options, endpoint, lock))
+    }
+
+    /// Returns what to print when it serves.
+    #[must_use]
+    pub const fn ready(&self) -> &Ready {
+        &self.ready
+    }
+
+    /// Returns the facts, without schools.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.board.copy()
+    }
+
+    /// Stops: takes nothing new, finishes what is being written, says so to whom it concerns, and closes.
+    ///
+    /// # Durability
+    /// Everything that got a receipt is durable, as always; what did not will be sent again.
+    pub async fn stop(self) {
+        self.endpoint.set_server_config(None);
+        let _ = self.engine.send(Input::StopStoring).await;
+        let _ = self.writer_task.await;
+        self.status_task.abort();
+        self.board.write(&self.engine, &self.data).await;
+        let _ = self.engine.send(Input::Finish).await;
+        let _ = self.engine_task.await;
+        // Connections were told to close by the engine; each has a bounded time for its last answers.
+        self.stop_accepting.send_replace(true);
+        let _ = timeout(DRAIN_TIMEOUT * 3, self.server_task).await;
+        self.endpoint.close(0_u32.into(), b"the node stops");
+        let _ = timeout(DRAIN_TIMEOUT, self.endpoint.wait_idle()).await;
+    }
+}
+
+struct Parts {
+    intake: Intake,
+    sites: Vec<Site>,
+    undurable: Vec<StoredBatch>,
+    boot: Ulid,
+    board: Arc<Board>,
+}
+
+impl Parts {
+    fn run(self, ready: Ready, options: &Options, endpoint: Endpoint, lock: DataLock) -> Node {
+        let Self { intake, sites, undurable, boot, board } = self;
+        let sites = Arc::new(sites);
+        let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board)));
+        let (engine, inputs) = mpsc::channel(INPUTS_MAX);
+        let (to_writer, queue) = mpsc::unbounded_channel();
+        let group_wait = if options.receipt_before_store { GROUP_WAIT_CUT } else { GROUP_WAIT };
+        let writer = Writer::new(sites, Arc::clone(&board), boot, group_wait);
+        let writing = writer.run(queue, engine.clone(), Arc::clone(&reader), undurable, options.quorum);
+        let memory = Arc::new(Semaphore::new(FRAMES_BYTES_MAX / 1024));
+        let shared = Shared { engine: engine.clone(), reader, memory };
+        let (stop_accepting, stopping) = watch::channel(false);
+        board.touch();
+        Node {
+            ready,
+            data: options.data.clone(),
+            engine_task: tokio::spawn(Engine::new(intake, to_writer, Arc::clone(&board)).run(inputs)),
+            writer_task: tokio::spawn(writing),
+            server_task: tokio::spawn(server::run(endpoint.clone(), shared, Arc::clone(&board), stopping)),
+            status_task: tokio::spawn(Arc::clone(&board).keep(engine.clone(), options.data.clone())),
+            stop_accepting,
+            endpoint,
+            engine,
+            board,
+            _lock: lock,
+        }
+    }
+}
+
+fn first_status(options: &Options, boot: &Ulid, listen: SocketAddr, complete: bool) -> Status {
+    Status {
+        format: FORMAT.to_owned(),
+        boot: boot.to_string(),
+        listen: listen.to_string(),
+        started_ms: now_ms(),
+        updated_ms: now_ms(),
+        complete,
+        quorum: options.quorum,
+        sites: Vec::new(),
+        schools: Vec::new(),
+        connections: 0,
+        refusals: std::collections::BTreeMap::new(),
+        handshakes_refused: 0,
+        handshakes_failed: 0,
+        equivocations: 0,
+        cut_off: 0,
+        last_error: None,
+        test_cut: options.receipt_before_store,
+    }
+}
+
+fn site_statuses(sites: &[Site], readings: &[SiteReading], faults: &[SiteError]) -> Vec<SiteStatus> {
+    let open = sites.iter().zip(readings).map(|(site, reading)| {
+        log::info!(
+            site = site.label(), objects = reading.objects, healed = reading.healed, damaged = reading.damaged;
+            "a site was read"
+        );
+        SiteStatus {
+            id: site.id_text(),
+            place: site.label().to_owned(),
+            state: if reading.fault.is_some() { SiteState::Failing } else { SiteState::Ok },
+            objects: reading.objects,
+            damaged: reading.damaged,
+            healed: reading.healed,
+            faults: u64::from(reading.fault.is_some()),
+            last_error: reading.fault.as_deref().map(error_now),
+        }
+    });
+    let unusable = faults.iter().map(|fault| {
+        log::error!(error:% = fault; "a site cannot be opened");
+        SiteStatus {
+            id: String::new(),
+            place: fault.place(),
+            state: SiteState::Unusable,
+            objects: 0,
+            damaged: 0,
+            healed: 0,
+            faults: 1,
+            last_error: Some(error_now(&fault.to_string())),
+        }
+    });
+    open.chain(unusable).collect()
+}
+
+fn note_findings(status: &mut Status, fed: &Fed) {
+    log::info!(
+        batches = fed.batches, undurable = fed.undurable.len(), complete = status.complete;
+        "the logs were read from the sites"
+    );
+    status.equivocations = u64::try_from(fed.equivocations).unwrap_or(u64::MAX);
+    status.cut_off = u64::try_from(fed.cut_off).unwrap_or(u64::MAX);
+    let findings = [
+        (fed.equivocations, "two batches claim one place in a log; both are kept"),
+        (fed.cut_off, "batches lie behind a hole in their log"),
+        (fed.foreign_documents, "documents at the sites are not signed by this board"),
+    ];
+    for (count, text) in findings.into_iter().filter(|(count, _)| *count > 0) {
+        log::error!(count = count, finding = text; "the sites hold something unexpected");
+        status.last_error = Some(error_now(text));
+    }
+    if !status.complete {
+        log::error!("too few sites could be read; heads may be incomplete");
+        status.last_error = Some(error_now("too few sites could be read; heads may be incomplete"));
+    }
+}

@@ -1,0 +1,83 @@
+//! `sonae-cloud status` in words.
+
+use std::fmt::{self, Write as _};
+
+use crate::status::{LastError, SchoolStatus, SiteState, SiteStatus, Status};
+
+/// Writes a status for people.
+///
+/// # Errors
+/// Those of the formatter.
+pub fn text(status: &Status, running: bool) -> Result<String, fmt::Error> {
+    let mut out = String::new();
+    let state = if running { "running" } else { "not running; what follows is its last word" };
+    writeln!(out, "node      {state}")?;
+    writeln!(out, "listen    {}", status.listen)?;
+    writeln!(out, "boot      {}", status.boot)?;
+    writeln!(out, "quorum    {} of {} sites", status.quorum, status.sites.len())?;
+    writeln!(out, "complete  {}", if status.complete { "yes" } else { "NO: too few sites could be read" })?;
+    if status.test_cut {
+        writeln!(out, "WARNING   receipts are signed before anything is stored: a test switch is on")?;
+    }
+    for site in &status.sites {
+        write_site(&mut out, site)?;
+    }
+    for school in &status.schools {
+        write_school(&mut out, school)?;
+    }
+    writeln!(out, "connections {}", status.connections)?;
+    writeln!(out, "handshakes refused {}, failed {}", status.handshakes_refused, status.handshakes_failed)?;
+    for (code, count) in &status.refusals {
+        let name = serde_json::to_value(code).ok();
+        let name = name.as_ref().and_then(serde_json::Value::as_str).unwrap_or("?");
+        writeln!(out, "refused   {name} {count}")?;
+    }
+    if status.equivocations > 0 {
+        writeln!(
+            out,
+            "FORKS     {} batches claim a place that another holds; both are kept",
+            status.equivocations
+        )?;
+    }
+    if status.cut_off > 0 {
+        writeln!(out, "HOLES     {} batches lie behind something that is lost", status.cut_off)?;
+    }
+    writeln!(out, "last error {}", error(status.last_error.as_ref()))?;
+    Ok(out)
+}
+
+fn write_site(out: &mut String, site: &SiteStatus) -> fmt::Result {
+    let state = match site.state {
+        SiteState::Ok => "ok",
+        SiteState::Failing => "FAILING",
+        SiteState::Unusable => "UNUSABLE",
+    };
+    writeln!(
+        out,
+        "site      {state} {} id {} objects {} healed {} damaged {} faults {}, last error {}",
+        site.place,
+        site.id,
+        site.objects,
+        site.healed,
+        site.damaged,
+        site.faults,
+        error(site.last_error.as_ref())
+    )
+}
+
+fn write_school(out: &mut String, school: &SchoolStatus) -> fmt::Result {
+    writeln!(out, "school    {} manifest {}", school.school, school.manifest_version)?;
+    for one in &school.incarnations {
+        let mark =
+            if one.second { ", SECOND INCARNATION: a rebuild, or its bundle was used twice" } else { "" };
+        writeln!(out, "  incarnation {} of {} (number {}{mark})", one.incarnation, one.replica, one.ordinal)?;
+    }
+    for (log, head) in &school.heads {
+        writeln!(out, "  log {log} head {} {}", head.sequence, head.hash)?;
+    }
+    Ok(())
+}
+
+fn error(error: Option<&LastError>) -> String {
+    error.map_or_else(|| "none".to_owned(), |error| format!("{} (at {} ms)", error.text, error.at_ms))
+}

@@ -1,0 +1,336 @@
+//! A round of the keeper: queued requests become staged changes, the staged changes one commit.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
+
+use sonae_journal::{FrameKind, JournalError, Lsn};
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::change::Change;
+use sonae_proto::clock;
+use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::record::RecordState;
+use sonae_proto::vector::Sequences;
+use sonae_proto::view::{Applied, Fold, FoldError, Records};
+
+use super::standing::note_without_receipt;
+use super::{Keeper, Reply, Request};
+use crate::edit::{Action, Kept, change_for, tier_of};
+use crate::frame::{self, ChangeFrame, LossFrame, to_json};
+use crate::keyring::{Keyring, KeyringError};
+use crate::store::{StoreError, WriteError};
+use crate::view::{RecordKey, Staged};
+
+/// Bytes of frames after which a round takes no more requests: a quarter of the largest commit.
+const ROUND_BYTES: usize = 1024 * 1024;
+
+/// One round: what will be one commit.
+#[derive(Default)]
+struct Round {
+    frames: Vec<(FrameKind, Vec<u8>)>,
+    bytes: usize,
+    /// Own changes by their place in `frames`.
+    changes: Vec<(usize, LogName, u64, Vec<u8>)>,
+    /// Batches by their place in `frames`.
+    batches: Vec<(usize, BatchHeader, bool)>,
+    answers: Vec<Box<dyn FnOnce(&Result<(), WriteError>) + Send>>,
+    only_tier_0: bool,
+}
+
+impl Round {
+    fn push(&mut self, kind: FrameKind, payload: Vec<u8>) -> usize {
+        self.bytes += payload.len();
+        self.frames.push((kind, payload));
+        self.frames.len() - 1
+    }
+
+    fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
+        self.answers.push(Box::new(move |outcome| {
+            let _ = reply.send(outcome.clone().map(|()| value));
+        }));
+    }
+}
+
+impl Keeper {
+    /// Processes queued requests as one commit. Returns whether `Close` was among them.
+    pub(super) fn round(&mut self, queue: &mut VecDeque<Request>) -> bool {
+        let shared = self.shared();
+        let before = self.fold.clone();
+        let mut closing = false;
+        let mut round = Round { only_tier_0: true, ..Round::default() };
+        let (staged, disputed) = {
+            let view = shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            let mut staged = Staged::over(&view);
+            for (kind, payload) in std::mem::take(&mut self.lazy) {
+                round.push(kind, payload);
+            }
+            for batch in std::mem::take(&mut self.sealed) {
+                let position = round.push(frame::SEALED, batch.bytes().to_vec());
+                round.batches.push((position, *batch.header(), true));
+            }
+            while round.bytes < ROUND_BYTES {
+                match queue.pop_front() {
+                    None => break,
+                    Some(Request::Close) => {
+                        closing = true;
+                        break;
+                    }
+                    Some(request) => self.take(request, &mut round, &mut staged),
+                }
+            }
+            (staged.records, staged.disputed)
+        };
+        let outcome = self.commit(&mut round, staged, disputed);
+        if outcome.is_err() {
+            self.fold = before;
+        }
+        // Before the answers, so that whoever got one finds it in the status.
+        self.publish_state();
+        for answer in std::mem::take(&mut round.answers) {
+            answer(&outcome);
+        }
+        if outcome.is_ok() {
+            self.maintain();
+        }
+        closing
+    }
+
+    fn take(&mut self, request: Request, round: &mut Round, staged: &mut Staged<'_>) {
+        match request {
+            Request::Write { action, reply } => match self.stage_action(&action, round, staged) {
+                Ok(kept) => round.answer(reply, kept),
+                Err(error) => drop(reply.send(Err(error))),
+            },
+            Request::StoreBatch { batch, reply } => match self.stage_batch(&batch, round, staged) {
+                Ok(()) => round.answer(reply, ()),
+                Err(error) => {
+                    log::error!(log = batch.header().log.to_string(), error = error.to_string();
+                        "a peer's batch cannot be applied");
+                    drop(reply.send(Err(WriteError::Refused { reason: error.to_string() })));
+                }
+            },
+            Request::ReadBatch { log, first, reply } => {
+                let found = self.index.read(&self.journal, log, first);
+                if let Err(error) = &found {
+                    log::error!(log = log.to_string(), first, error = error.to_string();
+                        "a held batch cannot be read");
+                }
+                let _ = reply.send(found.ok().flatten().map(|batch| batch.bytes().to_vec()));
+            }
+            Request::HasHead { log, head, reply } => {
+                let held = self.index.headers(log).any(|header| header.head() == head);
+                let _ = reply.send(held);
+            }
+            Request::Receipt { log, safe, bytes } => self.receipt(log, safe, bytes),
+            Request::Loss { loss_counter, receipted, reply } => {
+                self.loss_counter = loss_counter;
+                self.lower_safe(&receipted);
+                if let Ok(bytes) = to_json("loss", &LossFrame { loss_counter, receipted }) {
+                    round.push(frame::LOSS, bytes);
+                }
+                round.answer(reply, ());
+            }
+            Request::Identity(identity) => self.identity(*identity),
+            Request::Documents(documents) => self.documents(&documents),
+            Request::Line { up } => self.sealer.set_line(up),
+            Request::SealNow { reply } => {
+                self.seal_due(true);
+                for batch in std::mem::take(&mut self.sealed) {
+                    let position = round.push(frame::SEALED, batch.bytes().to_vec());
+                    round.batches.push((position, *batch.header(), true));
+                }
+                round.answers.push(Box::new(move |_| {
+                    let _ = reply.send(());
+                }));
+            }
+            Request::Close => {}
+        }
+    }
+
+    /// Turns an action into changes. All edits are checked before the first is staged.
+    fn stage_action(
+        &mut self,
+        action: &Action,
+        round: &mut Round,
+        staged: &mut Staged<'_>,
+    ) -> Result<Kept, WriteError> {
+        if let Some(reason) = &self.failed {
+            log::error!(reason; "a write is refused because the store has failed");
+            return Err(WriteError::Failed);
+        }
+        let now_ms = self.clock.now_ms();
+        let refused = |reason: String| WriteError::Refused { reason };
+        let name = self.keys.name();
+        let read = |staged: &Staged<'_>, tier, collection: &str, record: &str| {
+            staged.get(tier, collection, record).map_err(|error| refused(error.to_string()))
+        };
+        let mut bytes = 0;
+        for edit in &action.edits {
+            let tier = tier_of(edit).map_err(refused)?;
+            let state = read(staged, tier, &edit.collection, &edit.record)?;
+            if let Some(change) = change_for(edit, action, &state, clock::Stamp::default()) {
+                bytes += change.to_line(name).map_err(|error| refused(error.to_string()))?.len() + 96;
+            }
+        }
+        if bytes + round.bytes > usize::try_from(self.journal.commit_bytes_max()).unwrap_or(0) {
+            return Err(refused(format!("an action of {bytes} bytes is too large; split it")));
+        }
+        let mut kept = Kept { sequences: Sequences::new(), changes: 0, at_ms: now_ms };
+        for edit in &action.edits {
+            let tier = tier_of(edit).map_err(refused)?;
+            let log = LogName { tier, incarnation: name };
+            let state = read(staged, tier, &edit.collection, &edit.record)?;
+            if let Some(change) = change_for(edit, action, &state, self.hlc.next(now_ms)) {
+                self.stage_change(&change, log, now_ms, round, staged)?;
+                kept.changes += 1;
+            }
+            kept.sequences.insert(log, self.fold.applied(log));
+        }
+        Ok(kept)
+    }
+
+    fn stage_change(
+        &mut self,
+        change: &Change,
+        log: LogName,
+        now_ms: u64,
+        round: &mut Round,
+        staged: &mut Staged<'_>,
+    ) -> Result<(), WriteError> {
+        let refused = |reason: String| WriteError::Refused { reason };
+        let line = change.to_line(log.incarnation).map_err(|error| refused(error.to_string()))?;
+        let sequence = self.fold.applied(log) + 1;
+        self.fold.apply(staged, log, sequence, &line).map_err(|error| refused(error.to_string()))?;
+        round.only_tier_0 &= log.tier == Tier::Safety;
+        let payload = ChangeFrame { log, sequence, kept_ms: now_ms, line: &line }.to_bytes();
+        let position = round.push(frame::CHANGE, payload);
+        round.changes.push((position, log, sequence, line));
+        Ok(())
+    }
+
+    fn stage_batch(
+        &mut self,
+        batch: &Batch,
+        round: &mut Round,
+        staged: &mut Staged<'_>,
+    ) -> Result<(), StoreError> {
+        let header = *batch.header();
+        let pending = round.batches.iter().rev().find(|(_, other, _)| other.log == header.log);
+        let head = pending.map_or_else(|| self.index.head(header.log), |(_, other, _)| other.head());
+        if header.last <= head.sequence {
+            return Ok(());
+        }
+        if !header.continues(&head) {
+            return Err(StoreError::Hole { log: header.log, after: head.sequence });
+        }
+        let highest = apply_batch(&mut self.fold, staged, &self.keyring, batch)?.highest_stamp;
+        self.hlc.observe(highest, self.clock.now_ms());
+        round.only_tier_0 &= header.log.tier == Tier::Safety;
+        let position = round.push(frame::PEER, batch.bytes().to_vec());
+        round.batches.push((position, header, false));
+        Ok(())
+    }
+
+    /// Makes a round durable and then visible.
+    fn commit(
+        &mut self,
+        round: &mut Round,
+        staged: BTreeMap<RecordKey, RecordState>,
+        disputed: i64,
+    ) -> Result<(), WriteError> {
+        if round.frames.is_empty() {
+            return if self.failed.is_some() { Err(WriteError::Failed) } else { Ok(()) };
+        }
+        let first = self.commit_frames(&round.frames, round.only_tier_0)?;
+        let lsn = |position: usize| first.plus(u64::try_from(position).unwrap_or(u64::MAX));
+        let now_ms = self.clock.now_ms();
+        for (position, log, sequence, line) in std::mem::take(&mut round.changes) {
+            self.sealer.push(log.tier, sequence, lsn(position), line);
+            self.kept_ms.insert(log.tier, now_ms);
+            note_without_receipt(self.without_receipt.entry(log).or_default(), sequence, now_ms);
+        }
+        for (position, header, is_own) in &round.batches {
+            if let Err(error) = self.index.insert_journalled(header, lsn(*position)) {
+                self.failed = Some(error.to_string());
+                return Err(WriteError::Failed);
+            }
+            if *is_own {
+                let _ = self.sealed_out.send(*header);
+            }
+        }
+        self.disputed = self.disputed.saturating_add_signed(disputed);
+        self.shared.view.write().unwrap_or_else(PoisonError::into_inner).publish(staged);
+        Ok(())
+    }
+
+    fn commit_frames(
+        &mut self,
+        frames: &[(FrameKind, Vec<u8>)],
+        only_tier_0: bool,
+    ) -> Result<Lsn, WriteError> {
+        let borrowed: Vec<(FrameKind, &[u8])> =
+            frames.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
+        let outcome = match self.journal.commit(&borrowed) {
+            Err(JournalError::Full { .. }) if only_tier_0 => self.journal.commit_reserved(&borrowed),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(range) => {
+                self.commits += 1;
+                Ok(*range.start())
+            }
+            Err(error @ JournalError::Full { .. }) => {
+                log::error!(error = error.to_string(); "the disk is full");
+                Err(WriteError::Full)
+            }
+            Err(error @ JournalError::TooLarge { .. }) => {
+                Err(WriteError::Refused { reason: error.to_string() })
+            }
+            Err(error) => {
+                self.note_failure(&error);
+                Err(WriteError::Failed)
+            }
+        }
+    }
+}
+
+/// What applying a batch found.
+pub(crate) struct BatchApplied {
+    pub changed: u64,
+    pub highest_stamp: clock::Stamp,
+}
+
+/// Opens a batch and applies its lines. A line that is missing or unreadable takes its place in the log.
+pub(crate) fn apply_batch(
+    fold: &mut Fold,
+    staged: &mut Staged<'_>,
+    keyring: &Keyring,
+    batch: &Batch,
+) -> Result<BatchApplied, StoreError> {
+    let header = batch.header();
+    let log = header.log;
+    let key = keyring
+        .opening(log.tier, header.epoch)
+        .ok_or_else(|| KeyringError::Missing { what: format!("tier {} of {}", log.tier, header.epoch) })?;
+    let lines = sonae_proto::seal::open_lines(batch.payload(), key)
+        .map_err(|source| StoreError::Seal { log, source })?;
+    let mut lines = lines.split(|byte| *byte == b'\n');
+    let mut applied = BatchApplied { changed: 0, highest_stamp: clock::Stamp::default() };
+    for sequence in header.first..=header.last {
+        let line = lines.next().unwrap_or_default();
+        match fold.apply(staged, log, sequence, line) {
+            Ok(Applied::Changed(change)) => {
+                applied.changed += 1;
+                applied.highest_stamp = applied.highest_stamp.max(change.stamp);
+            }
+            Ok(Applied::Duplicate) => {}
+            Ok(Applied::Unreadable) => {
+                log::warn!(log = log.to_string(), sequence; "a change cannot be read by this version");
+            }
+            Err(FoldError::Gap { expected, .. }) => {
+                return Err(StoreError::Hole { log, after: expected.saturating_sub(1) });
+            }
+            Err(FoldError::Store(error)) => return Err(error.into()),
+        }
+    }
+    Ok(applied)
+}

@@ -1,0 +1,127 @@
+//! What the keeper knows of safe and unsafe, of peers and of keys, and how it tells readers.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
+
+use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::vector::Heads;
+use sonae_proto::wire::KeyDocuments;
+
+use super::Keeper;
+use crate::frame::{self, ReceiptFrame, SafeHead, StoredIdentity, to_json};
+use crate::keyring::Keyring;
+use crate::store::Point;
+
+impl Keeper {
+    pub(super) fn receipt(&mut self, log: LogName, safe: SafeHead, receipt: Vec<u8>) {
+        if self.safe.get(&log).is_some_and(|known| known.head.sequence >= safe.head.sequence) {
+            return;
+        }
+        self.safe.insert(log, safe);
+        if let Some(waiting) = self.without_receipt.get_mut(&log) {
+            waiting.retain(|(sequence, _)| *sequence > safe.head.sequence);
+        }
+        if let Ok(bytes) = to_json("receipt", &ReceiptFrame { log, safe, receipt }) {
+            self.lazy.push((frame::RECEIPT, bytes));
+        }
+    }
+
+    pub(super) fn lower_safe(&mut self, receipted: &Heads) {
+        let now_ms = self.clock.now_ms();
+        let lowered: BTreeMap<LogName, SafeHead> = receipted
+            .iter()
+            .map(|(log, head)| {
+                let at_ms = self.safe.get(log).map_or(now_ms, |safe| safe.at_ms);
+                (*log, SafeHead { head: *head, at_ms })
+            })
+            .collect();
+        self.safe = lowered;
+        for log in self.own_logs() {
+            let last = self.fold.applied(log);
+            if last > self.safe.get(&log).map_or(0, |safe| safe.head.sequence) {
+                let waiting = self.without_receipt.entry(log).or_default();
+                if waiting.is_empty() {
+                    waiting.push_back((last, now_ms));
+                }
+            }
+        }
+    }
+
+    pub(super) fn identity(&mut self, identity: StoredIdentity) {
+        let Ok(verified) = identity.verify(&self.keys.board, self.keys.school) else { return };
+        if let Ok(bytes) = to_json("identity", &identity) {
+            self.lazy.push((frame::IDENTITY, bytes));
+        }
+        self.identities.insert(verified.name(), identity);
+    }
+
+    pub(super) fn documents(&mut self, documents: &KeyDocuments) {
+        match Keyring::open(&self.keys.board, documents, &self.device_age_key) {
+            Ok(keyring) if keyring.manifest().version > self.keyring.manifest().version => {
+                if let Ok(bytes) = to_json("documents", documents) {
+                    self.lazy.push((frame::DOCUMENTS, bytes));
+                }
+                self.keyring = keyring;
+                *self.shared.documents.write().unwrap_or_else(PoisonError::into_inner) = documents.clone();
+            }
+            Ok(_) => {}
+            Err(error) => log::warn!(error = error.to_string(); "key documents from the cloud are ignored"),
+        }
+    }
+
+    pub(super) fn own_logs(&self) -> Vec<LogName> {
+        let of = |incarnation: &Incarnation| {
+            let incarnation = *incarnation;
+            Tier::ALL.into_iter().map(move |tier| LogName { tier, incarnation })
+        };
+        self.own.iter().flat_map(of).collect()
+    }
+
+    /// Tells readers how things stand.
+    pub(crate) fn publish_state(&self) {
+        let name = self.keys.name();
+        let mut state = self.shared.state.write().unwrap_or_else(PoisonError::into_inner);
+        state.unsafe_by_tier.clear();
+        for log in self.own_logs() {
+            let last = self.fold.applied(log);
+            let safe = self.safe.get(&log);
+            let without = last.saturating_sub(safe.map_or(0, |safe| safe.head.sequence));
+            *state.unsafe_by_tier.entry(log.tier).or_default() += without;
+            if log.incarnation != name {
+                continue;
+            }
+            if last > 0 {
+                let at_ms = self.kept_ms.get(&log.tier).copied().unwrap_or(0);
+                state.kept.insert(log.tier, Point { sequence: last, at_ms });
+            }
+            match safe {
+                Some(safe) => {
+                    let point = Point { sequence: safe.head.sequence, at_ms: safe.at_ms };
+                    state.safe.insert(log.tier, point);
+                }
+                None => drop(state.safe.remove(&log.tier)),
+            }
+        }
+        state.oldest_unsafe_ms =
+            self.without_receipt.values().filter_map(|waiting| waiting.front()).map(|(_, at)| *at).min();
+        state.safe_heads = self.safe.iter().map(|(log, safe)| (*log, safe.head)).collect();
+        let peers = self.index.logs().filter(|log| !self.own.contains(&log.incarnation));
+        state.safe_heads.extend(peers.map(|log| (log, self.index.head(log))));
+        state.vector.clone_from(&self.fold.sequences);
+        state.digests.clone_from(&self.fold.digests);
+        state.disputed = self.disputed;
+        state.commits = self.commits;
+        state.flushes = self.journal.flushes();
+        state.storage_bytes = self.journal.bytes_on_disk() + self.index.archive_bytes();
+        state.loss_counter = self.loss_counter;
+        state.failed.clone_from(&self.failed);
+    }
+}
+
+/// Notes when a change was kept; changes of one minute share an entry, so that a long outage stays small.
+pub(crate) fn note_without_receipt(waiting: &mut VecDeque<(u64, u64)>, sequence: u64, now_ms: u64) {
+    match waiting.back_mut() {
+        Some((last, at)) if now_ms.saturating_sub(*at) < 60_000 => *last = sequence,
+        _ => waiting.push_back((sequence, now_ms)),
+    }
+}

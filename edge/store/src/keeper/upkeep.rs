@@ -1,0 +1,130 @@
+//! What the keeper does beside requests: sealing, checkpoints, recycling, marks, closing.
+
+use std::collections::VecDeque;
+use std::sync::PoisonError;
+
+use sonae_journal::{JournalError, Lsn};
+use sonae_proto::ids::LogName;
+
+use super::Keeper;
+use crate::frame::{self, Checkpoint, to_json};
+use crate::sealer::Own;
+use crate::store::StoreError;
+
+/// Records in the overlay that make a checkpoint due: four school days.
+const OVERLAY_RECORDS_MAX: usize = 4_000;
+
+/// Journal segments that make recycling due.
+const SEGMENTS_MAX: usize = 3;
+
+impl Keeper {
+    /// Makes what is waiting durable while nobody waits for an answer. Returns whether work is left.
+    pub(super) fn idle(&mut self) -> bool {
+        if self.failed.is_some() {
+            return false;
+        }
+        if !self.lazy.is_empty() {
+            self.round(&mut VecDeque::new());
+        }
+        let outcome = self.journal.mark().and_then(|_| self.journal.prepare());
+        if let Err(error) = outcome {
+            self.note_failure(&error);
+        }
+        false
+    }
+
+    /// Seals what is due. The batches become durable with the next commit.
+    pub(super) fn seal_due(&mut self, force: bool) {
+        let now_ms = self.clock.now_ms();
+        while self.failed.is_none() {
+            let own = Own {
+                school: self.keys.school,
+                incarnation: self.keys.name(),
+                key: &self.keys.incarnation,
+                keyring: &self.keyring,
+            };
+            let (index, sealed) = (&self.index, &self.sealed);
+            let head_of = |log: LogName| {
+                let newest = sealed.iter().rev().find(|batch| batch.header().log == log);
+                newest.map_or_else(|| index.head(log), |batch| batch.header().head())
+            };
+            match self.sealer.seal_next(now_ms, force, &own, head_of) {
+                Ok(Some(batch)) => self.sealed.push(batch),
+                Ok(None) => return,
+                Err(error) => {
+                    log::error!(error = error.to_string(); "sealing failed; nothing more is kept");
+                    self.failed = Some(error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Checkpoints and recycles when that is due.
+    pub(super) fn maintain(&mut self) {
+        let overlay = self.shared.view.read().unwrap_or_else(PoisonError::into_inner).overlay_records();
+        let recycle = self.journal.segments().count() > SEGMENTS_MAX;
+        if overlay < OVERLAY_RECORDS_MAX && !recycle {
+            return;
+        }
+        let outcome = self.checkpoint().and_then(|checkpoint| {
+            if !recycle {
+                return Ok(());
+            }
+            let until = self.sealer.first_lsn().map_or(checkpoint, |lsn| lsn.min(checkpoint));
+            self.index.archive_before(&self.journal, until)?;
+            self.journal.recycle_before(until)?;
+            Ok(())
+        });
+        if let Err(error) = outcome {
+            log::error!(error = error.to_string(); "the view's checkpoint failed");
+            if self.journal.is_poisoned() {
+                self.failed = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Writes the view to sled and journals that it is whole. Returns the checkpoint's place.
+    pub(super) fn checkpoint(&mut self) -> Result<Lsn, StoreError> {
+        let checkpoint = self.describe();
+        let bytes = to_json("checkpoint", &checkpoint)?;
+        {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            view.write_overlay(&checkpoint.id)?;
+        }
+        let range = self.journal.commit(&[(frame::CHECKPOINT, bytes.as_slice())])?;
+        self.shared.view.write().unwrap_or_else(PoisonError::into_inner).clear_overlay();
+        Ok(*range.start())
+    }
+
+    pub(super) fn describe(&self) -> Checkpoint {
+        Checkpoint {
+            id: uuid::Uuid::new_v4().to_string(),
+            sequences: self.fold.sequences.clone(),
+            digests: self.fold.digests.clone(),
+            highest_stamp: self.fold.highest_stamp,
+            disputed: self.disputed,
+            safe: self.safe.clone(),
+            loss_counter: self.loss_counter,
+            identities: self.identities.values().cloned().collect(),
+            own: self.own.iter().copied().collect(),
+            documents: self.keyring.documents().clone(),
+            kept_ms: self.kept_ms.clone(),
+        }
+    }
+
+    pub(super) fn close(mut self) {
+        if self.failed.is_none() {
+            self.seal_due(true);
+            self.round(&mut VecDeque::new());
+            let outcome = self.checkpoint().and_then(|_| Ok(self.journal.mark()?));
+            if let Err(error) = outcome {
+                log::error!(error = error.to_string(); "closing the store failed; the next start recovers it");
+            }
+        }
+    }
+
+    pub(super) fn note_failure(&mut self, error: &JournalError) {
+        log::error!(error = error.to_string(); "the journal has failed; nothing more is kept");
+        self.failed = Some(error.to_string());
+    }
+}

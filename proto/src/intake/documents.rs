@@ -1,0 +1,134 @@
+//! Identities, manifests and wrapped keys as a node knows them, and whether the sites hold them.
+//!
+//! **Invariant**: a document counts only under the board's signature.
+//! **Invariant**: while a document of a school is known to be below the quorum, no receipt is signed for that
+//! school: a rebuild could not verify or open what the receipt calls safe.
+
+use crate::identity::{Identity, IdentityText};
+use crate::ids::SchoolCode;
+use crate::manifest::Manifest;
+use crate::object::RecordKind;
+use crate::signed::Signed;
+use crate::wire::{KeyDocuments, RefusalCode};
+
+use super::{ConnectionId, Effect, Intake, Pending};
+
+#[derive(Debug)]
+pub(super) struct Undurable {
+    kind: RecordKind,
+    body: Vec<u8>,
+    on_its_way: bool,
+}
+
+impl Intake {
+    /// Learns an identity that a site holds. Anything that does not verify is passed over.
+    pub fn load_identity(&mut self, text: &IdentityText, school: SchoolCode) -> bool {
+        let Ok(identity) = text.verify(&self.config.board, school) else { return false };
+        self.schools.entry(school).or_default().identities.insert(identity.name(), identity);
+        true
+    }
+
+    /// Learns key documents that a site holds.
+    pub fn load_keys(&mut self, keys: &KeyDocuments) -> bool {
+        self.learn_keys(keys).is_ok()
+    }
+
+    /// Learns that an identity or key document, loaded before, is on fewer sites than the quorum. It is
+    /// stored again with the first batch or hello of its school, and before any receipt.
+    pub fn load_undurable(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {
+        let undurable = Undurable { kind, body, on_its_way: false };
+        self.schools.entry(school).or_default().undurable.push(undurable);
+    }
+
+    pub(super) fn remember_identity(&mut self, code: SchoolCode, text: &IdentityText, identity: Identity) {
+        let body = serde_json::to_vec(text).unwrap_or_default();
+        self.store_document(code, RecordKind::Identity, body);
+        let replica = identity.incarnation.body().replica;
+        let school = self.schools.entry(code).or_default();
+        school.identities.insert(identity.name(), identity);
+        let of_device =
+            school.identities.values().filter(|other| other.incarnation.body().replica == replica).count();
+        if of_device > 1 {
+            self.effects.push_back(Effect::SecondIncarnation {
+                school: code,
+                replica: replica.to_string(),
+                incarnations: of_device,
+            });
+        }
+    }
+
+    /// Key documents from a replica.
+    pub fn handle_keys(&mut self, connection: ConnectionId, keys: &KeyDocuments) {
+        let Some(known) = self.connections.get(&connection) else {
+            return self.effects.push_back(Effect::Close(connection));
+        };
+        if keys.school != known.school {
+            return self.note_refusal(Some(known.school), RefusalCode::WrongSchool, "key documents");
+        }
+        match self.learn_keys(keys) {
+            Ok(true) => {
+                let body = serde_json::to_vec(keys).unwrap_or_default();
+                self.store_document(keys.school, RecordKind::Keys, body);
+            }
+            Ok(false) => {}
+            Err(text) => self.note_refusal(Some(keys.school), RefusalCode::Manifest, &text),
+        }
+    }
+
+    fn learn_keys(&mut self, keys: &KeyDocuments) -> Result<bool, String> {
+        let signed = Signed::<Manifest>::verify(&keys.manifest, &self.config.board)
+            .map_err(|error| error.to_string())?;
+        let manifest = signed.body();
+        if manifest.school != keys.school || !manifest.is_within_limits() {
+            return Err("the manifest is of another school or over its limits".into());
+        }
+        let named = keys.wrapped_keys.iter().all(|key| manifest.key(key.key_use, key.epoch).is_some());
+        if !named {
+            return Err("a wrapped key is not named by the manifest".into());
+        }
+        let school = self.schools.entry(keys.school).or_default();
+        let is_new = school.manifests.insert(signed.hash(), manifest.clone()).is_none();
+        if school.newest.as_ref().is_none_or(|(version, _)| *version < manifest.version) {
+            school.newest = Some((manifest.version, keys.clone()));
+        }
+        Ok(is_new)
+    }
+
+    fn store_document(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {
+        let pending = Pending::Document { school, kind, body: body.clone() };
+        self.store(kind, body, pending);
+    }
+
+    pub(super) fn store_undurable(&mut self, code: SchoolCode) {
+        let Some(school) = self.schools.get_mut(&code) else { return };
+        let mut again = Vec::new();
+        for document in school.undurable.iter_mut().filter(|document| !document.on_its_way) {
+            document.on_its_way = true;
+            again.push((document.kind, document.body.clone()));
+        }
+        for (kind, body) in again {
+            self.store_document(code, kind, body);
+        }
+    }
+
+    pub(super) fn document_stored(
+        &mut self,
+        code: SchoolCode,
+        kind: RecordKind,
+        body: Vec<u8>,
+        durable: bool,
+    ) {
+        let Some(school) = self.schools.get_mut(&code) else { return };
+        let known = school.undurable.iter().position(|known| known.kind == kind && known.body == body);
+        match (known.and_then(|index| school.undurable.get_mut(index)), known) {
+            (_, Some(index)) if durable => {
+                school.undurable.swap_remove(index);
+            }
+            (Some(document), _) => document.on_its_way = false,
+            (None, _) if !durable => {
+                school.undurable.push(Undurable { kind, body, on_its_way: false });
+            }
+            (None, _) => {}
+        }
+    }
+}

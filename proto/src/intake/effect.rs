@@ -1,0 +1,93 @@
+//! What the engine of a node asks of its shell, and the numbers by which they name things to each other.
+
+use crate::ids::{LogName, SchoolCode};
+use crate::object::RecordKind;
+use crate::wire::{Frame, RefusalCode};
+
+use super::StoredBatch;
+
+/// A connection, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// Where a reply goes: a stream of a connection, numbered by the shell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ReplyTo {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The stream.
+    pub stream: u64,
+}
+
+/// A record on its way to the sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send a frame on a stream.
+    Reply {
+        /// Where.
+        to: ReplyTo,
+        /// What.
+        frame: Box<Frame>,
+    },
+    /// Send a frame on the control stream of a connection.
+    Tell {
+        /// Whom.
+        connection: ConnectionId,
+        /// What.
+        frame: Box<Frame>,
+    },
+    /// Put a record into the next object, write that to the sites, then call `handle_stored`. Records are
+    /// stored in the order in which they are asked for.
+    Store {
+        /// Named in `handle_stored`.
+        ticket: Ticket,
+        /// What it is.
+        kind: RecordKind,
+        /// Its bytes.
+        body: Vec<u8>,
+    },
+    /// Send stored batches on a stream, then a `FetchEnd`.
+    Serve {
+        /// Where.
+        to: ReplyTo,
+        /// Which, in order.
+        batches: Vec<StoredBatch>,
+        /// Which log, for the end.
+        log: LogName,
+    },
+    /// Log and count a refusal.
+    Refused {
+        /// Whose data, when known.
+        school: Option<SchoolCode>,
+        /// Why.
+        code: RefusalCode,
+        /// For the log.
+        text: String,
+    },
+    /// A device began another incarnation while an earlier one exists: a rebuild, or its bundle used twice.
+    SecondIncarnation {
+        /// Whose data.
+        school: SchoolCode,
+        /// The device's name.
+        replica: String,
+        /// How many incarnations it has now.
+        incarnations: usize,
+    },
+    /// Close a connection.
+    Close(ConnectionId),
+}
+
+/// Where a record lies in an object. The shell resolves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// The object's name.
+    pub object: String,
+    /// Offset of the body.
+    pub offset: u64,
+    /// Bytes of the body.
+    pub bytes: u64,
+}

@@ -1,0 +1,39 @@
+//! What people must know of replication.
+
+use crate::ids::LogName;
+use crate::wire::Refusal;
+
+/// What people must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Alarm {
+    /// The cloud has lost what it had receipted. It is sent again.
+    CloudLost {
+        /// Which log.
+        log: LogName,
+        /// What was receipted.
+        had: u64,
+        /// What is left.
+        has: u64,
+    },
+    /// The cloud knows more of this replica's own log, or another history of it: this data directory was
+    /// restored from a copy, or its bundle is in use twice. Nothing of that log is sent any more.
+    OwnLogElsewhere {
+        /// Which log.
+        log: LogName,
+        /// What is held here.
+        here: u64,
+        /// What the cloud has.
+        there: u64,
+    },
+    /// The cloud refused something.
+    Refused(Refusal),
+    /// What the cloud served of a peer, or says it has, does not verify.
+    BadPeerBatch {
+        /// Which log.
+        log: LogName,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The cloud could not read enough sites to say what it has.
+    Incomplete,
+}

@@ -1,0 +1,72 @@
+//! What the engine of a replica asks of its shell, and what comes back for a batch.
+
+use crate::batch::Batch;
+use crate::identity::IdentityText;
+use crate::ids::LogName;
+use crate::vector::{Heads, LogHead};
+use crate::wire::{Fetch, Refusal};
+
+use super::Alarm;
+
+/// What the shell is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Open a connection; then `handle_connected` or `handle_disconnected`.
+    Dial,
+    /// Send a hello with the state of this moment.
+    SendHello,
+    /// The cloud lacks a manifest that this replica has sealed under: send the key documents.
+    SendKeys,
+    /// Send a held batch on a stream of its own and hand its reply to `handle_batch_reply`.
+    SendBatch {
+        /// Which log.
+        log: LogName,
+        /// First sequence of the batch.
+        first: u64,
+    },
+    /// Ask for the batches of a log, hand each to `handle_fetched`, then call `handle_fetch_end`.
+    Fetch(Fetch),
+    /// Keep a peer's batch durably and apply it.
+    StoreBatch(Box<Batch>),
+    /// Keep a peer's identity durably.
+    KeepIdentity(Box<IdentityText>),
+    /// Keep the bytes of a receipt; it moves "safe".
+    KeepReceipt {
+        /// Which log.
+        log: LogName,
+        /// Up to where it is safe now.
+        head: LogHead,
+        /// The receipt, as evidence.
+        bytes: Vec<u8>,
+    },
+    /// Keep a raised loss counter and the lowered heads durably, then call `handle_loss_kept`.
+    KeepLoss {
+        /// The new counter.
+        loss_counter: u64,
+        /// Heads that are still safe.
+        receipted: Heads,
+    },
+    /// Tell people.
+    Alarm(Alarm),
+    /// Close the connection; a new hello is needed.
+    Disconnect,
+}
+
+impl Effect {
+    /// Whether the effect only has meaning on the connection that it was asked for on.
+    pub(super) const fn needs_its_connection(&self) -> bool {
+        matches!(
+            self,
+            Self::SendHello | Self::SendKeys | Self::SendBatch { .. } | Self::Fetch(_) | Self::Disconnect
+        )
+    }
+}
+
+/// What came back for a batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BatchReply {
+    /// Bytes of a receipt.
+    Receipt(Vec<u8>),
+    /// A refusal.
+    Refusal(Refusal),
+}

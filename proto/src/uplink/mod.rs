@@ -1,0 +1,383 @@
+//! The replica's side of the sync engine, sans-IO: it is told what happened and asks for effects.
+//!
+//! Contract: after each `handle_*`, drain [`Uplink::poll_effect`] until `None`, then sleep until
+//! [`Uplink::poll_timeout`] or the next input. What still comes from a connection that is gone is dropped by
+//! the shell, not handed over. A log is *receipted* up to the last receipt that was verified here under the
+//! present loss counter; that and nothing else is called safe.
+//!
+//! **Invariant**: batches of a log are sent in order, oldest first, tier 0 before the others.
+//! **Invariant**: a receipt counts only for a batch that this replica holds with that very hash.
+//! Spec: `docs/spec/wire.md#loss-counter`.
+
+mod alarm;
+mod effect;
+mod own;
+mod peers;
+mod standing;
+mod start;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::batch::{Batch, BatchHeader};
+use crate::descriptor::CloudDescriptor;
+use crate::identity::IdentityText;
+use crate::ids::{LogName, SchoolCode, Tier};
+use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
+use crate::receipt::Receipt;
+use crate::vector::{Heads, LogHead};
+use crate::wire::{News, Refusal, RefusalCode, Welcome};
+
+pub use alarm::Alarm;
+pub use effect::{BatchReply, Effect};
+use own::{Comparison, OwnLog};
+use peers::{Fetched, Peers};
+pub use start::Start;
+
+/// Shortest wait before the next dial, in milliseconds. Doubles with each failure.
+pub const DIAL_MS_MIN: u64 = 500;
+
+/// Longest wait before the next dial.
+pub const DIAL_MS_MAX: u64 = 5_000;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Down {
+        retry_at_ms: u64,
+        failures: u32,
+    },
+    Dialling {
+        failures: u32,
+    },
+    /// Failures are forgotten with the welcome: a refused hello is one more.
+    Greeting {
+        failures: u32,
+    },
+    Up,
+}
+
+/// The engine of one replica.
+#[derive(Debug)]
+pub struct Uplink {
+    school: SchoolCode,
+    board: VerifyingKey,
+    cloud: CloudDescriptor,
+    jitter: u64,
+    line: Line,
+    /// Refusals that may pass by themselves, since the last receipt: they make the next dial wait longer.
+    refusals: u32,
+    loss_counter: u64,
+    loss_being_kept: bool,
+    own: BTreeMap<LogName, OwnLog>,
+    peers: Peers,
+    cloud_heads: Heads,
+    in_flight: usize,
+    manifest_version: u64,
+    /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
+    keys_wanted: bool,
+    /// It refused a batch for that.
+    keys_refused: bool,
+    effects: VecDeque<Effect>,
+    last_contact_ms: Option<u64>,
+}
+
+impl Uplink {
+    /// Starts with the line down; the first dial is due at once.
+    #[must_use]
+    pub fn new(start: Start) -> Self {
+        let mut uplink = Self {
+            school: start.school,
+            board: start.board,
+            cloud: start.cloud,
+            jitter: start.jitter | 1,
+            line: Line::Down { retry_at_ms: 0, failures: 0 },
+            refusals: 0,
+            loss_counter: start.loss_counter,
+            loss_being_kept: false,
+            own: BTreeMap::new(),
+            peers: Peers::new(start.peers, start.identities),
+            cloud_heads: Heads::new(),
+            in_flight: 0,
+            manifest_version: start.manifest_version,
+            keys_wanted: true,
+            keys_refused: false,
+            effects: VecDeque::new(),
+            last_contact_ms: None,
+        };
+        for incarnation in start.own {
+            for tier in Tier::ALL {
+                let log = LogName { tier, incarnation };
+                uplink.own.insert(log, OwnLog::new(start.receipted.get(&log).copied()));
+            }
+        }
+        for header in start.own_batches {
+            uplink.hold(&header);
+        }
+        uplink
+    }
+
+    fn hold(&mut self, header: &BatchHeader) {
+        if let Some(own) = self.own.get_mut(&header.log) {
+            own.hold(header);
+        }
+    }
+
+    /// A new batch of an own log is durable here.
+    pub fn handle_sealed(&mut self, header: &BatchHeader) {
+        self.hold(header);
+        self.send_more();
+    }
+
+    /// The time has come that `poll_timeout` named.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        if let Line::Down { retry_at_ms, failures } = self.line
+            && retry_at_ms <= now_ms
+        {
+            self.line = Line::Dialling { failures };
+            self.effects.push_back(Effect::Dial);
+        }
+    }
+
+    /// Returns when `handle_timeout` is due, if ever.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<u64> {
+        match self.line {
+            Line::Down { retry_at_ms, .. } => Some(retry_at_ms),
+            Line::Dialling { .. } | Line::Greeting { .. } | Line::Up => None,
+        }
+    }
+
+    /// Returns the next thing to do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The connection stands.
+    pub fn handle_connected(&mut self) {
+        self.line = Line::Greeting { failures: self.failures() };
+        self.effects.push_back(Effect::SendHello);
+    }
+
+    const fn failures(&self) -> u32 {
+        match self.line {
+            Line::Down { failures, .. } | Line::Dialling { failures } | Line::Greeting { failures } => {
+                failures
+            }
+            Line::Up => 0,
+        }
+    }
+
+    /// The connection is gone or could not be made.
+    pub fn handle_disconnected(&mut self, now_ms: u64) {
+        let failures = self.failures();
+        let doublings = failures.saturating_add(self.refusals).min(10);
+        let wait = DIAL_MS_MIN.saturating_mul(1 << doublings).min(DIAL_MS_MAX);
+        // xorshift: a spread of half the wait, so that a district's boxes do not dial in step.
+        self.jitter ^= self.jitter << 13;
+        self.jitter ^= self.jitter >> 7;
+        self.jitter ^= self.jitter << 17;
+        let retry_at_ms = now_ms + wait / 2 + self.jitter % (wait / 2 + 1);
+        self.line = Line::Down { retry_at_ms, failures: failures.saturating_add(1) };
+        self.in_flight = 0;
+        self.peers.forget_fetches();
+        self.own.values_mut().for_each(OwnLog::forget_sent);
+        self.effects.retain(|effect| !effect.needs_its_connection());
+    }
+
+    /// The cloud has answered the hello.
+    pub fn handle_welcome(&mut self, welcome: &Welcome, now_ms: u64) {
+        if welcome.heads.len() > VECTOR_LOGS_MAX {
+            self.effects.push_back(Effect::Disconnect);
+            return;
+        }
+        self.line = Line::Up;
+        self.last_contact_ms = Some(now_ms);
+        self.cloud_heads = welcome.heads.clone();
+        self.learn(&welcome.identities);
+        let differs = welcome.manifest_version != self.manifest_version;
+        let is_older = welcome.manifest_version < self.manifest_version;
+        if is_older || (differs && self.keys_wanted) || self.keys_refused {
+            self.keys_refused = false;
+            self.effects.push_back(Effect::SendKeys);
+        }
+        self.keys_wanted = false;
+        if !welcome.complete {
+            self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
+        }
+        if self.compare_own_logs(welcome) {
+            return;
+        }
+        self.want_peers(&welcome.heads);
+        self.send_more();
+    }
+
+    /// Compares own logs with what the cloud has. Returns whether a loss was found, after which nothing is
+    /// sent before the raised counter is kept.
+    fn compare_own_logs(&mut self, welcome: &Welcome) -> bool {
+        let mut lost = false;
+        for (log, own) in &mut self.own {
+            let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
+            match own.compare(there) {
+                Comparison::Fits => {}
+                Comparison::Lost { .. } if !welcome.complete => {}
+                Comparison::Lost { had } => {
+                    let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
+                    self.effects.push_back(Effect::Alarm(alarm));
+                    own.lower(there);
+                    lost = true;
+                }
+                Comparison::Elsewhere => {
+                    if own.wedge() {
+                        let here = own.held().sequence;
+                        let alarm = Alarm::OwnLogElsewhere { log: *log, here, there: there.sequence };
+                        self.effects.push_back(Effect::Alarm(alarm));
+                    }
+                }
+            }
+        }
+        if lost {
+            self.loss_counter += 1;
+            self.loss_being_kept = true;
+            let receipted = self.receipted();
+            self.effects.push_back(Effect::KeepLoss { loss_counter: self.loss_counter, receipted });
+        }
+        lost
+    }
+
+    /// The raised loss counter is durable: greet again with it.
+    pub fn handle_loss_kept(&mut self) {
+        self.loss_being_kept = false;
+        if matches!(self.line, Line::Greeting { .. } | Line::Up) {
+            self.effects.push_back(Effect::Disconnect);
+        }
+    }
+
+    fn learn(&mut self, identities: &[IdentityText]) {
+        for text in identities {
+            if self.peers.learn(text, &self.board, self.school) {
+                self.effects.push_back(Effect::KeepIdentity(Box::new(text.clone())));
+            }
+        }
+    }
+
+    fn want_peers(&mut self, heads: &Heads) {
+        for (log, there) in heads.iter().filter(|(log, _)| !self.own.contains_key(log)) {
+            if self.peers.want(*log, *there) {
+                let reason = "the cloud has another history of it than this replica".to_owned();
+                self.effects.push_back(Effect::Alarm(Alarm::BadPeerBatch { log: *log, reason }));
+            }
+        }
+        self.fetch_next();
+    }
+
+    fn fetch_next(&mut self) {
+        if self.line == Line::Up
+            && let Some(fetch) = self.peers.fetch_next()
+        {
+            self.effects.push_back(Effect::Fetch(fetch));
+        }
+    }
+
+    /// Other replicas' logs have moved.
+    pub fn handle_news(&mut self, news: &News, now_ms: u64) {
+        self.last_contact_ms = Some(now_ms);
+        self.learn(&news.identities);
+        self.cloud_heads.extend(news.heads.iter().map(|(log, head)| (*log, *head)));
+        if self.cloud_heads.len() > VECTOR_LOGS_MAX {
+            self.effects.push_back(Effect::Disconnect);
+            return;
+        }
+        self.want_peers(&news.heads);
+    }
+
+    /// A batch of a peer has come. It is stored only if it verifies and continues what is held.
+    pub fn handle_fetched(&mut self, batch: Batch) {
+        let log = batch.header().log;
+        let fetched = if self.own.contains_key(&log) {
+            Fetched::Bad("it is this replica's own log".to_owned())
+        } else {
+            self.peers.receive(&batch, self.school)
+        };
+        match fetched {
+            Fetched::Store => self.effects.push_back(Effect::StoreBatch(Box::new(batch))),
+            Fetched::Known => {}
+            Fetched::Bad(reason) => {
+                self.effects.push_back(Effect::Alarm(Alarm::BadPeerBatch { log, reason }));
+            }
+        }
+    }
+
+    /// A fetch has ended, whole or not.
+    pub fn handle_fetch_end(&mut self) {
+        self.peers.end_fetch(&self.cloud_heads);
+        self.fetch_next();
+    }
+
+    /// The cloud has answered a batch.
+    pub fn handle_batch_reply(&mut self, log: LogName, reply: BatchReply, now_ms: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.last_contact_ms = Some(now_ms);
+        match reply {
+            BatchReply::Receipt(bytes) => self.receive_receipt(bytes),
+            BatchReply::Refusal(refusal) => self.receive_refusal(log, refusal),
+        }
+        self.send_more();
+    }
+
+    fn receive_refusal(&mut self, log: LogName, refusal: Refusal) {
+        let passes = match refusal.code {
+            // Key documents travel on another stream than batches, so a batch can overtake them.
+            RefusalCode::Manifest => {
+                self.keys_refused = true;
+                true
+            }
+            RefusalCode::Storage | RefusalCode::Unexpected => true,
+            RefusalCode::Protocol
+            | RefusalCode::Identity
+            | RefusalCode::WrongSchool
+            | RefusalCode::Signature
+            | RefusalCode::Chain
+            | RefusalCode::Fork
+            | RefusalCode::Recipients
+            | RefusalCode::Malformed
+            | RefusalCode::Oversized => false,
+        };
+        let overtaken = refusal.code == RefusalCode::Manifest && self.refusals == 0;
+        if !overtaken {
+            self.effects.push_back(Effect::Alarm(Alarm::Refused(refusal)));
+        }
+        if passes {
+            self.refusals = self.refusals.saturating_add(1);
+            self.effects.push_back(Effect::Disconnect);
+        } else if let Some(own) = self.own.get_mut(&log) {
+            own.wedge();
+        }
+    }
+
+    fn receive_receipt(&mut self, bytes: Vec<u8>) {
+        let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
+        let current = receipt.school == self.school
+            && receipt.loss_counter == self.loss_counter
+            && !self.loss_being_kept;
+        let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
+        if own.receive_receipt(receipt.head) {
+            self.refusals = 0;
+            self.cloud_heads.insert(receipt.log, receipt.head);
+            self.effects.push_back(Effect::KeepReceipt { log: receipt.log, head: receipt.head, bytes });
+        }
+    }
+
+    fn send_more(&mut self) {
+        if self.line != Line::Up || self.loss_being_kept {
+            return;
+        }
+        for (log, own) in &mut self.own {
+            while self.in_flight < BATCHES_IN_FLIGHT_MAX {
+                let Some(first) = own.send_next() else { break };
+                self.effects.push_back(Effect::SendBatch { log: *log, first });
+                self.in_flight += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! One log of this replica: which of its batches are receipted, which are not, which are on the line.
+//!
+//! **Invariant**: a receipt counts only for a batch that is held with that very hash.
+//! **Invariant**: `receipted` is lowered by a loss that was noticed, and by nothing else.
+
+use std::collections::VecDeque;
+
+use crate::batch::BatchHeader;
+use crate::vector::LogHead;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Held {
+    first: u64,
+    head: LogHead,
+}
+
+/// How the cloud's head of an own log compares with what is held here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    /// It is a point of the history that is held, and nothing that has a receipt is missing.
+    Fits,
+    /// It is a point of the history that is held, before the receipted head.
+    Lost {
+        /// What had a receipt.
+        had: LogHead,
+    },
+    /// It is no point of the history that is held.
+    Elsewhere,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OwnLog {
+    receipted: Option<LogHead>,
+    /// Held batches up to the receipted head, oldest first: needed again when the cloud loses its tail.
+    receipted_batches: Vec<Held>,
+    /// Held batches after the receipted head, oldest first.
+    unsafe_batches: VecDeque<Held>,
+    /// How many of `unsafe_batches` have been sent on this connection.
+    sent: usize,
+    /// Not sent any more: the cloud has another history.
+    wedged: bool,
+}
+
+impl OwnLog {
+    pub(super) fn new(receipted: Option<LogHead>) -> Self {
+        Self { receipted, ..Self::default() }
+    }
+
+    /// Takes a batch that is durable here. Batches come in order.
+    pub(super) fn hold(&mut self, header: &BatchHeader) {
+        let held = Held { first: header.first, head: header.head() };
+        if self.receipted.is_some_and(|head| head.sequence >= header.last) {
+            self.receipted_batches.push(held);
+        } else {
+            self.unsafe_batches.push_back(held);
+        }
+    }
+
+    /// Returns the last batch that is held.
+    pub(super) fn held(&self) -> LogHead {
+        self.unsafe_batches.back().map(|held| held.head).or(self.receipted).unwrap_or(LogHead::EMPTY)
+    }
+
+    /// Returns what is safe.
+    pub(super) const fn receipted(&self) -> Option<LogHead> {
+        self.receipted
+    }
+
+    /// Compares with what the cloud says it has.
+    pub(super) fn compare(&self, there: LogHead) -> Comparison {
+        let had = self.receipted.unwrap_or(LogHead::EMPTY);
+        let receipted = self
+            .receipted_batches
+            .binary_search_by_key(&there.sequence, |batch| batch.head.sequence)
+            .is_ok_and(|index| self.receipted_batches.get(index).is_some_and(|batch| batch.head == there));
+        let held = there == LogHead::EMPTY
+            || there == had
+            || receipted
+            || self.unsafe_batches.iter().any(|batch| batch.head == there);
+        match held {
+            false => Comparison::Elsewhere,
+            true if there.sequence < had.sequence => Comparison::Lost { had },
+            true => Comparison::Fits,
+        }
+    }
+
+    /// Stops sending. Returns whether it was being sent until now.
+    pub(super) fn wedge(&mut self) -> bool {
+        !std::mem::replace(&mut self.wedged, true)
+    }
+
+    /// Lowers what is safe to what the cloud still has; the rest is to be sent again.
+    pub(super) fn lower(&mut self, there: LogHead) {
+        self.receipted = (there != LogHead::EMPTY).then_some(there);
+        let keep = self.receipted_batches.partition_point(|batch| batch.head.sequence <= there.sequence);
+        for batch in self.receipted_batches.drain(keep..).rev() {
+            self.unsafe_batches.push_front(batch);
+        }
+        self.sent = 0;
+    }
+
+    /// Takes a verified receipt. Returns whether it moves what is safe.
+    pub(super) fn receive_receipt(&mut self, head: LogHead) -> bool {
+        let Some(position) = self.unsafe_batches.iter().position(|batch| batch.head == head) else {
+            return false;
+        };
+        self.receipted_batches.extend(self.unsafe_batches.drain(..=position));
+        self.sent = self.sent.saturating_sub(position + 1);
+        self.receipted = Some(head);
+        true
+    }
+
+    /// Returns the first sequence of the next batch to send and counts it as sent.
+    pub(super) fn send_next(&mut self) -> Option<u64> {
+        if self.wedged {
+            return None;
+        }
+        let first = self.unsafe_batches.get(self.sent)?.first;
+        self.sent += 1;
+        Some(first)
+    }
+
+    /// The connection is gone, and with it whatever was on the line.
+    pub(super) fn forget_sent(&mut self) {
+        self.sent = 0;
+    }
+}

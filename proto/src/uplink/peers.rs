@@ -1,0 +1,141 @@
+//! Logs of other replicas: what is held of them, what is being fetched, who wrote them.
+//!
+//! **Invariant**: a peer's batch is stored only if its incarnation is the board's, its signature holds and it
+//! continues what is held.
+//! **Invariant**: logs are fetched one at a time in tier order.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ed25519_dalek::VerifyingKey;
+
+use crate::batch::Batch;
+use crate::identity::{Identity, IdentityText};
+use crate::ids::{Incarnation, LogName, SchoolCode};
+use crate::limits::VECTOR_LOGS_MAX;
+use crate::vector::{Heads, LogHead};
+use crate::wire::Fetch;
+
+/// Incarnations that are learnt: each may have a log in every tier.
+const INCARNATIONS_MAX: usize = VECTOR_LOGS_MAX / 3;
+
+#[derive(Debug)]
+pub(super) struct Peers {
+    heads: Heads,
+    identities: BTreeMap<Incarnation, Identity>,
+    to_fetch: BTreeSet<LogName>,
+    fetching: Option<LogName>,
+    /// Head of `fetching` when its fetch began: a fetch that brought nothing is not repeated at once.
+    fetched_from: u64,
+    /// Logs of which another history was seen; told once.
+    disputed: BTreeSet<LogName>,
+}
+
+/// What to do with a batch that was fetched.
+pub(super) enum Fetched {
+    /// Keep it.
+    Store,
+    /// It is held already.
+    Known,
+    /// It is wrong.
+    Bad(String),
+}
+
+impl Peers {
+    pub(super) fn new(heads: Heads, identities: Vec<Identity>) -> Self {
+        Self {
+            heads,
+            identities: identities.into_iter().map(|identity| (identity.name(), identity)).collect(),
+            to_fetch: BTreeSet::new(),
+            fetching: None,
+            fetched_from: 0,
+            disputed: BTreeSet::new(),
+        }
+    }
+
+    pub(super) const fn heads(&self) -> &Heads {
+        &self.heads
+    }
+
+    /// Learns an identity. Returns whether it is new and good.
+    pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
+        if self.identities.len() >= INCARNATIONS_MAX {
+            return false;
+        }
+        let Ok(identity) = text.verify(board, school) else { return false };
+        let name = identity.name();
+        let is_new = !self.identities.contains_key(&name);
+        if is_new {
+            self.identities.insert(name, identity);
+        }
+        is_new
+    }
+
+    /// Takes a head that the cloud says it has. Returns whether it is of another history, the first time.
+    pub(super) fn want(&mut self, log: LogName, there: LogHead) -> bool {
+        let here = self.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
+        if there.sequence > here.sequence {
+            self.to_fetch.insert(log);
+        }
+        there.sequence == here.sequence && there.hash != here.hash && self.disputed.insert(log)
+    }
+
+    /// Returns what to ask for next, unless something is being fetched.
+    pub(super) fn fetch_next(&mut self) -> Option<Fetch> {
+        if self.fetching.is_some() {
+            return None;
+        }
+        let log = self.to_fetch.pop_first()?;
+        self.fetching = Some(log);
+        self.fetched_from = self.heads.get(&log).map_or(0, |head| head.sequence);
+        Some(Fetch { log, after: self.fetched_from })
+    }
+
+    pub(super) fn receive(&mut self, batch: &Batch, school: SchoolCode) -> Fetched {
+        let header = batch.header();
+        let held = self.heads.get(&header.log).copied().unwrap_or(LogHead::EMPTY);
+        let bad = |reason: &str| Fetched::Bad(reason.to_owned());
+        let Some(identity) = self.identities.get(&header.log.incarnation) else {
+            return bad("its incarnation is not known");
+        };
+        if header.school != school {
+            return bad("it is of another school");
+        }
+        if header.last < held.sequence || header.head() == held {
+            return Fetched::Known;
+        }
+        if let Err(error) = batch.verify(identity.key()) {
+            return Fetched::Bad(error.to_string());
+        }
+        if !header.continues(&held) {
+            return bad("it does not continue its log");
+        }
+        self.heads.insert(header.log, header.head());
+        Fetched::Store
+    }
+
+    /// A fetch has ended. What the cloud has beyond it is asked for again if this one brought something.
+    pub(super) fn end_fetch(&mut self, cloud: &Heads) {
+        let Some(log) = self.fetching.take() else { return };
+        let here = self.heads.get(&log).map_or(0, |head| head.sequence);
+        let there = cloud.get(&log).map_or(0, |head| head.sequence);
+        if here > self.fetched_from && there > here {
+            self.to_fetch.insert(log);
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn forget_fetches(&mut self) {
+        self.fetching = None;
+        self.to_fetch.clear();
+    }
+
+    /// Whether nothing is being fetched and `there` of a log is held here.
+    pub(super) fn has(&self, log: LogName, there: LogHead) -> bool {
+        let here = self.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
+        here == there || here.sequence > there.sequence
+    }
+
+    pub(super) const fn is_fetching(&self) -> bool {
+        self.fetching.is_some()
+    }
+}

@@ -1,0 +1,60 @@
+//! How replication stands, for status pages and for the shell. Reads only.
+
+use crate::vector::Heads;
+
+use super::{Line, Uplink};
+
+impl Uplink {
+    /// Returns the receipted heads of own logs: what is safe.
+    #[must_use]
+    pub fn receipted(&self) -> Heads {
+        self.own.iter().filter_map(|(log, own)| Some((*log, own.receipted()?))).collect()
+    }
+
+    /// Returns the version of the manifest that is held.
+    #[must_use]
+    pub fn manifest_version(&self) -> u64 {
+        self.manifest_version
+    }
+
+    /// Returns the loss counter.
+    #[must_use]
+    pub fn loss_counter(&self) -> u64 {
+        self.loss_counter
+    }
+
+    /// Whether the cloud has been greeted and has answered.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.line == Line::Up
+    }
+
+    /// Returns when the cloud was last heard of.
+    #[must_use]
+    pub fn last_contact_ms(&self) -> Option<u64> {
+        self.last_contact_ms
+    }
+
+    /// Returns the heads that the cloud has said it has.
+    #[must_use]
+    pub fn cloud_heads(&self) -> &Heads {
+        &self.cloud_heads
+    }
+
+    /// Returns the heads of peers' logs that are verified here.
+    #[must_use]
+    pub fn peer_heads(&self) -> &Heads {
+        self.peers.heads()
+    }
+
+    /// Whether everything that the cloud has of others is here.
+    #[must_use]
+    pub fn has_all_of_peers(&self) -> bool {
+        self.line == Line::Up
+            && !self.peers.is_fetching()
+            && self
+                .cloud_heads
+                .iter()
+                .all(|(log, there)| self.own.contains_key(log) || self.peers.has(*log, *there))
+    }
+}

@@ -1,0 +1,107 @@
+//! The line and the cloud fail; "safe" follows what the sites hold.
+
+use sonae_proto::ids::Tier;
+use sonae_proto::uplink::Alarm;
+
+use crate::world::{Shape, World};
+
+fn write_all_tiers(world: &mut World, replica: usize) {
+    for tier in Tier::ALL {
+        world.write(replica, tier, "r1");
+    }
+    world.seal(replica, 10);
+}
+
+/// Goal: receipts move "safe" to what is kept. Method: writes in all tiers on a calm line.
+#[test]
+fn receipts_move_safe() {
+    let mut world = World::new(Shape::calm(1, 2, 2));
+    write_all_tiers(&mut world, 0);
+    assert!(!world.replicas[0].all_safe());
+    world.converge(20_000);
+    assert_eq!(world.replicas[0].engine.receipted().len(), 3);
+    assert_eq!(world.alarms(0, |_| true), 0);
+}
+
+/// Goal: a cut line stops "safe" and nothing else; afterwards all of it becomes safe. Method: write, cut, write
+/// for a long time, heal.
+#[test]
+fn a_cut_line_comes_back() {
+    let mut world = World::new(Shape::calm(1, 2, 2));
+    write_all_tiers(&mut world, 0);
+    world.converge(20_000);
+    let safe = world.replicas[0].engine.receipted();
+    world.cut(0);
+    for _ in 0..30 {
+        write_all_tiers(&mut world, 0);
+        world.run_for(5_000);
+    }
+    assert_eq!(world.replicas[0].engine.receipted(), safe);
+    world.heal(0);
+    world.converge(120_000);
+    assert_eq!(world.alarms(0, |_| true), 0);
+}
+
+/// Goal: a node that starts again from its sites has the same heads. Method: crash and boot; compare heads,
+/// alarms, and what a further write does.
+#[test]
+fn a_node_starts_again_from_its_sites() {
+    let mut world = World::new(Shape::calm(2, 2, 2));
+    write_all_tiers(&mut world, 0);
+    write_all_tiers(&mut world, 1);
+    world.converge(60_000);
+    let before = world.node.as_ref().unwrap().intake.overview();
+    world.crash_node();
+    world.boot_node(false);
+    assert_eq!(world.node.as_ref().unwrap().intake.overview(), before);
+    write_all_tiers(&mut world, 0);
+    world.converge(60_000);
+    assert_eq!(world.alarms(0, |_| true) + world.alarms(1, |_| true), 0);
+}
+
+/// Goal: a cloud that lost receipted data is noticed by the replica: counter raised, "safe" lowered, all sent
+/// again. Method: both sites lose their last two objects; watch "safe" go down and come back.
+#[test]
+fn a_lost_tail_is_noticed_and_sent_again() {
+    let mut world = World::new(Shape::calm(1, 2, 2));
+    for _ in 0..4 {
+        world.write(0, Tier::Safety, "r1");
+        world.seal(0, 10);
+        world.converge(20_000);
+    }
+    world.crash_node();
+    world.lose_tails(2);
+    world.boot_node(false);
+    let log = world.replicas[0].life.log(Tier::Safety);
+    let mut lowest = u64::MAX;
+    while lowest > 2 {
+        world.run_for(1);
+        lowest = lowest.min(world.replicas[0].engine.receipted()[&log].sequence);
+        assert!(world.now < 200_000, "the loss is noticed");
+    }
+    assert_eq!(world.alarms(0, |alarm| *alarm == Alarm::CloudLost { log, had: 4, has: 2 }), 1);
+    assert_eq!(world.replicas[0].disk.loss_counter, 1);
+    world.converge(60_000);
+    assert_eq!(world.replicas[0].engine.receipted()[&log].sequence, 4);
+}
+
+/// Goal: a loss that was noticed just before a power cut is noticed again. Method: restart the replica on the
+/// disk of before the welcome.
+#[test]
+fn a_loss_survives_a_crash_of_the_replica() {
+    let mut world = World::new(Shape::calm(1, 2, 2));
+    write_all_tiers(&mut world, 0);
+    world.converge(20_000);
+    let disk = world.replicas[0].disk.clone();
+    world.crash_node();
+    world.lose_tails(3);
+    world.boot_node(false);
+    while world.replicas[0].engine.loss_counter() == 0 {
+        world.run_for(1);
+        assert!(world.now < 200_000);
+    }
+    world.start_replica(0, disk);
+    assert_eq!(world.replicas[0].engine.loss_counter(), 0);
+    world.converge(60_000);
+    assert_eq!(world.replicas[0].disk.loss_counter, 1);
+}

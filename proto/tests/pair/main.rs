@@ -1,0 +1,26 @@
+//! Pairs of engines in virtual time: replicas and a node of the cloud on a line that drops, doubles, reorders and
+//! parts, with sites in memory and an outside ledger. No sleeps, no sockets, no clock.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "helpers of tests fail by panicking, and anything unexpected fails"
+)]
+
+mod board;
+mod desk;
+mod happen;
+mod ledger;
+mod line;
+mod node;
+mod random;
+mod replica;
+mod world;
+
+mod documents;
+mod forks;
+mod losses;
+mod peers;
+mod receipts;
+mod replay;
+mod storage;

@@ -1,0 +1,183 @@
+//! What a replica believes: only receipts of its own school, log, hash and loss counter under a known key.
+
+use ed25519_dalek::SigningKey;
+use sonae_proto::batch::Batch;
+use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::receipt::Receipt;
+use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect};
+use sonae_proto::vector::{Heads, LogHead};
+use sonae_proto::wire::{PROTOCOL, Refusal, RefusalCode, Welcome};
+
+use crate::board::{Board, school, site};
+use crate::replica::{Disk, Replica};
+
+pub fn welcome(heads: Heads) -> Welcome {
+    Welcome {
+        protocol: PROTOCOL,
+        nonce: String::new(),
+        time_ms: 0,
+        heads,
+        complete: true,
+        identities: vec![],
+        manifest_version: 1,
+        sites: 2,
+        quorum: 2,
+    }
+}
+
+pub fn effects(replica: &mut Replica) -> Vec<Effect> {
+    std::iter::from_fn(|| replica.engine.poll_effect()).collect()
+}
+
+/// A replica with `count` sealed batches of tier 0 that has been welcomed with `answer`.
+pub fn up(board: &Board, count: usize, answer: Welcome) -> (Replica, Vec<Batch>) {
+    let life = board.enrol(school(), 10);
+    let chain = board.chain(&life, Tier::Safety, count);
+    let disk = Disk { sealed: [(life.log(Tier::Safety), chain.clone())].into(), ..Disk::default() };
+    let mut replica = Replica::new(board, life, disk, 1);
+    replica.engine.handle_timeout(0);
+    replica.engine.handle_connected();
+    replica.engine.handle_welcome(&answer, 1);
+    (replica, chain)
+}
+
+fn receipt_for(batch: &Batch) -> Receipt {
+    let (log, head) = (batch.header().log, batch.header().head());
+    Receipt { school: school(), log, head, loss_counter: 0, issued_ms: 9, sites: vec![site(0), site(1)] }
+}
+
+/// Goal: every receipt that is not exactly for a held batch is ignored, the right one counts. Method: change one
+/// field at a time, then sign with a strange key, then send the right one.
+#[test]
+fn wrong_receipts_move_nothing() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 2, welcome(Heads::new()));
+    effects(&mut replica);
+    let right = receipt_for(&chain[0]);
+    let log = right.log;
+    let wrong = [
+        Receipt { school: "B113200000022".parse().unwrap(), ..right.clone() },
+        Receipt { head: LogHead { hash: Hash32([7; 32]), ..right.head }, ..right.clone() },
+        Receipt { head: LogHead { sequence: 4, ..right.head }, ..right.clone() },
+        Receipt { log: replica.life.log(Tier::Daily), ..right.clone() },
+        Receipt { log: board.enrol(school(), 11).log(Tier::Safety), ..right.clone() },
+        Receipt { loss_counter: 1, ..right.clone() },
+    ];
+    let mut texts: Vec<_> = wrong.iter().map(|receipt| receipt.sign(&board.receipt_key)).collect();
+    texts.push(right.sign(&SigningKey::from_bytes(&[99; 32])));
+    texts.push(right.sign(&board.receipt_key)[1..].to_vec());
+    for bytes in texts {
+        replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), 10);
+        assert_eq!(replica.engine.receipted(), Heads::new());
+    }
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(right.sign(&board.receipt_key)), 10);
+    assert_eq!(replica.engine.receipted(), Heads::from([(log, right.head)]));
+    assert!(matches!(effects(&mut replica).as_slice(), [Effect::KeepReceipt { .. }]));
+}
+
+/// Goal: after a loss was noticed, a late receipt of before never raises "safe" again. Method: two receipted
+/// batches, a welcome without the second, then its old receipt again, before and after the counter is kept.
+#[test]
+fn a_late_receipt_of_before_a_loss_is_ignored() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 2, welcome(Heads::new()));
+    let log = chain[0].header().log;
+    let old: Vec<_> = chain.iter().map(|batch| receipt_for(batch).sign(&board.receipt_key)).collect();
+    for bytes in &old {
+        replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes.clone()), 10);
+    }
+    assert_eq!(replica.engine.receipted()[&log], chain[1].header().head());
+    replica.engine.handle_disconnected(11);
+    replica.engine.handle_connected();
+    effects(&mut replica);
+    let left = Heads::from([(log, chain[0].header().head())]);
+    replica.engine.handle_welcome(&welcome(left.clone()), 12);
+    let told = effects(&mut replica);
+    assert_eq!(told[0], Effect::Alarm(Alarm::CloudLost { log, had: 4, has: 2 }));
+    assert_eq!(told[1], Effect::KeepLoss { loss_counter: 1, receipted: left.clone() });
+    assert_eq!(told.len(), 2, "nothing is sent before the counter is kept");
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(old[1].clone()), 13);
+    assert_eq!(replica.engine.receipted(), left);
+    replica.engine.handle_loss_kept();
+    assert_eq!(effects(&mut replica), [Effect::Disconnect]);
+    replica.engine.handle_disconnected(14);
+    replica.engine.handle_connected();
+    replica.engine.handle_welcome(&welcome(left.clone()), 15);
+    let sent = effects(&mut replica);
+    assert!(sent.contains(&Effect::SendBatch { log, first: 3 }), "{sent:?}");
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(old[1].clone()), 16);
+    assert_eq!(replica.engine.receipted(), left);
+    let new = Receipt { loss_counter: 1, ..receipt_for(&chain[1]) }.sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(new), 17);
+    assert_eq!(replica.engine.receipted()[&log], chain[1].header().head());
+}
+
+/// Goal: a cloud that could not read enough sites is no proof of a loss. Method: a welcome without the head that
+/// says it is incomplete.
+#[test]
+fn an_incomplete_answer_lowers_nothing() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 1, welcome(Heads::new()));
+    let log = chain[0].header().log;
+    let bytes = receipt_for(&chain[0]).sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), 10);
+    effects(&mut replica);
+    let unread = Welcome { complete: false, ..welcome(Heads::new()) };
+    replica.engine.handle_welcome(&unread, 11);
+    assert_eq!(effects(&mut replica), [Effect::Alarm(Alarm::Incomplete)]);
+    assert_eq!((replica.engine.receipted().len(), replica.engine.loss_counter()), (1, 0));
+}
+
+/// Goal: a refusal that may pass is retried, ever more slowly, until a receipt comes; one that cannot pass stops
+/// that log and no other. Method: storage refusals in a row, then a fork refusal of one of two logs.
+#[test]
+fn refusals_are_retried_or_stop_their_log() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 1, welcome(Heads::new()));
+    let log = chain[0].header().log;
+    let refusal = |code| BatchReply::Refusal(Refusal { code, text: String::new(), heads: Heads::new() });
+    let mut waits = Vec::new();
+    for _ in 0..8 {
+        replica.engine.handle_batch_reply(log, refusal(RefusalCode::Storage), 100);
+        assert!(effects(&mut replica).contains(&Effect::Disconnect));
+        replica.engine.handle_disconnected(100);
+        waits.push(replica.engine.poll_timeout().unwrap() - 100);
+        replica.engine.handle_timeout(u64::MAX);
+        replica.engine.handle_connected();
+        replica.engine.handle_welcome(&welcome(Heads::new()), 100);
+        assert!(effects(&mut replica).contains(&Effect::SendBatch { log, first: 1 }));
+    }
+    assert!(waits[0] <= 1_000 && waits[7] >= DIAL_MS_MAX / 2, "{waits:?}");
+    replica.engine.handle_batch_reply(log, refusal(RefusalCode::Fork), 100);
+    assert!(!effects(&mut replica).contains(&Effect::Disconnect));
+    replica.engine.handle_disconnected(100);
+    replica.engine.handle_connected();
+    replica.write(Tier::Daily, "p", 1, 5);
+    replica.seal(&board, 1);
+    replica.engine.handle_welcome(&welcome(Heads::new()), 101);
+    let daily = replica.life.log(Tier::Daily);
+    let sent: Vec<_> = effects(&mut replica)
+        .into_iter()
+        .filter(|effect| matches!(effect, Effect::SendBatch { .. }))
+        .collect();
+    assert_eq!(sent, [Effect::SendBatch { log: daily, first: 1 }]);
+}
+
+/// Goal: a box whose hello is refused does not hammer the cloud; a welcome ends that. Method: connections that are
+/// closed before the welcome, then one that is welcomed.
+#[test]
+fn refused_hellos_are_repeated_ever_more_slowly() {
+    let board = Board::new(1);
+    let (mut replica, _) = up(&board, 0, welcome(Heads::new()));
+    let mut lose = |replica: &mut Replica| {
+        replica.engine.handle_disconnected(100);
+        let wait = replica.engine.poll_timeout().unwrap() - 100;
+        replica.engine.handle_timeout(u64::MAX);
+        replica.engine.handle_connected();
+        wait
+    };
+    let waits: Vec<_> = (0..8).map(|_| lose(&mut replica)).collect();
+    assert!(waits[0] <= 500 && waits[7] >= DIAL_MS_MAX / 2, "{waits:?}");
+    replica.engine.handle_welcome(&welcome(Heads::new()), 101);
+    assert!(lose(&mut replica) <= 500);
+}
