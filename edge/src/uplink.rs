@@ -3,6 +3,7 @@
 //! **Invariant**: a batch is sent only after its sealed bytes are durable, and always the same bytes.
 
 mod connection;
+mod driver;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,25 +11,21 @@ use std::time::Duration;
 
 use quinn::{Endpoint, TransportConfig, VarInt};
 use sonae_proto::batch::BatchHeader;
-use sonae_proto::ids::LogName;
-use sonae_proto::uplink::{Alarm, BatchReply, Effect, Start, Uplink as Engine};
-use sonae_proto::wire::{Frame, Hello, PROTOCOL};
+use sonae_proto::uplink::{Start, Uplink as Engine};
+use sonae_proto::wire::KeyDocuments;
 use sonae_store::identity::ReplicaKeys;
-use sonae_store::status::{ReplicaStatus, Uplink as Shared};
+use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Evidence, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::tls;
-use connection::{Connection, Event};
+use driver::Driver;
 
 /// Keep-alive of an idle connection: under the 30 s after which common routers forget a UDP mapping.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 
 /// After this long without a packet a connection is given up.
 const IDLE_TIMEOUT_MS: u32 = 120_000;
-
-/// After this long without an answer while batches are under way, the line is dialled anew.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events that may wait for the driver; back-pressure on what a fetch brings.
 const EVENTS_WAITING_MAX: usize = 64;
@@ -39,6 +36,8 @@ pub struct Config {
     pub keys: ReplicaKeys,
     /// PEM of the device's TLS certificate.
     pub tls_certificate_pem: String,
+    /// Key documents as the bundle brought them.
+    pub bundled_documents: KeyDocuments,
     /// The cloud.
     pub cloud: sonae_proto::descriptor::CloudDescriptor,
     /// Dialled instead of the descriptor's hosts.
@@ -64,23 +63,6 @@ pub enum UplinkError {
     /// No socket.
     #[error("no UDP socket can be opened for the uplink")]
     Socket(#[source] std::io::Error),
-}
-
-struct Driver {
-    engine: Engine,
-    endpoint: Endpoint,
-    keys: ReplicaKeys,
-    hosts: Vec<String>,
-    next_host: usize,
-    store: Store,
-    shared: Shared,
-    clock: Clock,
-    events: mpsc::Sender<Event>,
-    connection: Option<Connection>,
-    generation: u64,
-    /// Batches under way on this connection.
-    under_way: usize,
-    closed_bytes: (u64, u64),
 }
 
 /// Runs until `stop` says so. Errors on the line are retried for ever; they are in the status.
@@ -115,6 +97,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         engine: Engine::new(start),
         endpoint,
         keys: config.keys,
+        bundled_documents: config.bundled_documents,
         hosts,
         next_host: 0,
         store: config.store,
@@ -147,281 +130,4 @@ fn transport() -> TransportConfig {
     transport.max_concurrent_bidi_streams(VarInt::from_u32(4));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));
     transport
-}
-
-impl Driver {
-    /// Sleeps until the engine or the watch over unanswered batches is due; for ever when nothing is.
-    fn sleep(&self) -> impl Future<Output = ()> + use<> {
-        let now_ms = self.clock.now_ms();
-        let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
-        let answer = (self.under_way > 0).then_some(ANSWER_TIMEOUT);
-        let wait = engine.into_iter().chain(answer).min();
-        async move {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn timeout(&mut self) {
-        self.engine.handle_timeout(self.clock.now_ms());
-        if self.under_way > 0 && self.connection.is_some() {
-            log::warn!(under_way = self.under_way; "the cloud does not answer; dialling anew");
-            self.hang_up();
-        }
-    }
-
-    async fn event(&mut self, event: Event) {
-        let now_ms = self.clock.now_ms();
-        if event.generation() != self.generation {
-            return;
-        }
-        match event {
-            Event::Connected { connection, .. } => {
-                self.connection = Some(connection);
-                self.shared.update(|status| status.connections += 1);
-                self.engine.handle_connected();
-            }
-            Event::Lost { reason, .. } => {
-                log::info!(reason; "the line to the cloud is down");
-                self.shared.note_error(now_ms, "line_down", reason);
-                self.hang_up();
-            }
-            Event::Control { frame, .. } => self.control(*frame, now_ms),
-            Event::Answer { log, changes, bytes, reply, .. } => {
-                self.under_way = self.under_way.saturating_sub(1);
-                self.shared.update(|status| {
-                    status.changes_sent += changes;
-                    status.batch_bytes_sent += bytes;
-                });
-                self.engine.handle_batch_reply(log, reply, now_ms);
-            }
-            Event::Fetched { batch, .. } => self.engine.handle_fetched(*batch),
-            Event::FetchEnd { .. } => self.engine.handle_fetch_end(),
-        }
-    }
-
-    fn control(&mut self, frame: Frame, now_ms: u64) {
-        match frame {
-            Frame::Welcome(welcome) => {
-                log::info!(logs = welcome.heads.len(), quorum = welcome.quorum, sites = welcome.sites;
-                    "the cloud answers");
-                self.engine.handle_welcome(&welcome, now_ms);
-                self.tell_replicas(&welcome.identities);
-                self.store.set_line(true);
-            }
-            Frame::News(news) => {
-                self.engine.handle_news(&news, now_ms);
-                self.tell_replicas(&news.identities);
-            }
-            Frame::Keys(keys) => self.store.keep_documents(*keys),
-            Frame::Refusal(refusal) => {
-                log::error!(code = format!("{:?}", refusal.code), text = refusal.text.as_str();
-                    "the cloud refuses this replica");
-                self.shared.note_error(now_ms, "refused", refusal.text);
-                self.hang_up();
-            }
-            Frame::Hello(_) | Frame::Batch(_) | Frame::Receipt(_) | Frame::Fetch(_) | Frame::FetchEnd(_) => {
-                log::warn!("the cloud sent a frame out of turn");
-                self.hang_up();
-            }
-        }
-    }
-
-    /// Notes the incarnations of this school that the cloud knows; two of one device are a rebuild or a bundle
-    /// that is in use twice.
-    fn tell_replicas(&self, identities: &[sonae_proto::identity::IdentityText]) {
-        let known: Vec<_> = identities
-            .iter()
-            .filter_map(|text| text.verify(&self.keys.board, self.keys.school).ok())
-            .collect();
-        let this = self.keys.name();
-        self.shared.update(|status| {
-            for identity in known {
-                let body = identity.incarnation.body();
-                let replica = ReplicaStatus {
-                    replica: body.replica,
-                    incarnation: identity.name(),
-                    beginning: body.beginning,
-                    began_ms: body.began_ms,
-                    device_has_several: false,
-                    this: identity.name() == this,
-                };
-                if !status.replicas.iter().any(|other| other.incarnation == replica.incarnation) {
-                    status.replicas.push(replica);
-                }
-            }
-            let devices: Vec<_> = status.replicas.iter().map(|replica| replica.replica).collect();
-            for replica in &mut status.replicas {
-                let same = devices.iter().filter(|device| **device == replica.replica).count();
-                replica.device_has_several = same > 1;
-            }
-        });
-    }
-
-    fn hang_up(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            let (sent, received) = connection.bytes();
-            self.closed_bytes.0 += sent;
-            self.closed_bytes.1 += received;
-            connection.close();
-        }
-        self.generation += 1;
-        self.under_way = 0;
-        self.store.set_line(false);
-        self.engine.handle_disconnected(self.clock.now_ms());
-    }
-
-    /// Does everything that the engine asks for.
-    async fn drain(&mut self) {
-        while let Some(effect) = self.engine.poll_effect() {
-            self.effect(effect).await;
-        }
-        let (sent, received) = self.connection.as_ref().map(Connection::bytes).unwrap_or_default();
-        self.shared.update(|status| {
-            status.up = self.engine.is_up();
-            status.last_contact_ms = self.engine.last_contact_ms();
-            status.has_all = self.engine.has_all_of_peers();
-            status.cloud_heads.clone_from(self.engine.cloud_heads());
-            status.udp_bytes_sent = self.closed_bytes.0 + sent;
-            status.udp_bytes_received = self.closed_bytes.1 + received;
-        });
-    }
-
-    async fn effect(&mut self, effect: Effect) {
-        match effect {
-            Effect::Dial => self.dial(),
-            Effect::SendHello => self.send_hello(),
-            Effect::SendKeys => {
-                let keys = Frame::Keys(Box::new(self.store.documents()));
-                self.tell(keys);
-            }
-            Effect::SendBatch { log, first } => self.send_batch(log, first),
-            Effect::Fetch(fetch) => {
-                if let Some(connection) = &self.connection {
-                    connection.fetch(fetch, self.events.clone());
-                }
-            }
-            Effect::StoreBatch(batch) => {
-                let log = batch.header().log;
-                if let Err(error) = self.store.store_batch(*batch).await {
-                    self.shared.note_error(
-                        self.clock.now_ms(),
-                        "peer_batch_not_stored",
-                        format!("a batch of log {log} was not stored: {error}"),
-                    );
-                }
-            }
-            Effect::KeepIdentity(identity) => self.store.keep_identity(*identity),
-            Effect::KeepReceipt { log, head, bytes } => self.store.keep_receipt(log, head, bytes),
-            Effect::KeepLoss { loss_counter, receipted } => {
-                match self.store.keep_loss(loss_counter, receipted).await {
-                    Ok(()) => self.engine.handle_loss_kept(),
-                    Err(error) => {
-                        log::error!(error = error.to_string(); "a raised loss counter was not kept")
-                    }
-                }
-            }
-            Effect::Alarm(alarm) => self.alarm(&alarm),
-            Effect::Disconnect => self.hang_up(),
-        }
-    }
-
-    fn dial(&mut self) {
-        let Some(host) = self.hosts.get(self.next_host % self.hosts.len().max(1)).cloned() else {
-            return self.engine.handle_disconnected(self.clock.now_ms());
-        };
-        self.next_host = self.next_host.wrapping_add(1);
-        self.shared.update(|status| status.cloud = Some(host.clone()));
-        connection::dial(self.endpoint.clone(), host, self.generation, self.events.clone());
-    }
-
-    fn send_hello(&mut self) {
-        let mut nonce = [0; 16];
-        let random =
-            sonae_trust::entropy::Entropy::fill(&mut sonae_trust::entropy::SystemEntropy, &mut nonce);
-        if random.is_err() {
-            return self.hang_up();
-        }
-        let state = self.store.state();
-        let hello = Hello {
-            protocol: PROTOCOL,
-            school: self.keys.school,
-            identity: self.keys.identity.text(),
-            loss_counter: self.engine.loss_counter(),
-            receipted: self.engine.receipted(),
-            have: state.vector,
-            manifest_version: self.engine.manifest_version(),
-            nonce: data_encoding::HEXLOWER.encode(&nonce),
-            software: concat!("sonae-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
-        };
-        self.tell(Frame::Hello(Box::new(hello)));
-    }
-
-    fn tell(&mut self, frame: Frame) {
-        let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frame));
-        if !sent {
-            self.hang_up();
-        }
-    }
-
-    fn send_batch(&mut self, log: LogName, first: u64) {
-        if let Some(connection) = &self.connection {
-            self.under_way += 1;
-            connection.send_batch(log, first, self.store.clone(), self.events.clone());
-        }
-    }
-
-    fn alarm(&self, alarm: &Alarm) {
-        let (code, text) = match alarm {
-            Alarm::CloudLost { log, had, has } => (
-                "cloud_lost",
-                format!("the cloud has lost changes {has} to {had} of log {log}; they are sent again"),
-            ),
-            Alarm::OwnLogElsewhere { log, here, there } => (
-                "own_log_elsewhere",
-                format!(
-                    "the cloud has change {there} of log {log}, this box has {here}: its data was restored from \
-                     a copy or its bundle is in use twice; rebuild this box with a new bundle"
-                ),
-            ),
-            Alarm::Refused(refusal) => {
-                ("batch_refused", format!("the cloud refuses a batch: {}", refusal.text))
-            }
-            Alarm::BadPeerBatch { log, reason } => {
-                ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
-            }
-            Alarm::Incomplete => (
-                "cloud_incomplete",
-                "the cloud cannot read enough of its sites; its answers may lack changes".into(),
-            ),
-        };
-        log::error!(code, text = text.as_str(); "alarm");
-        self.shared.note_error(self.clock.now_ms(), code, text);
-    }
-
-    async fn close(mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.close();
-        }
-        self.endpoint.close(VarInt::from_u32(0), b"stopping");
-        // A lost goodbye costs the cloud one idle timeout, so waiting is bounded.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
-    }
-}
-
-/// The answer to a batch as the engine takes it; anything else is a broken line.
-fn batch_reply(frame: Frame) -> Option<BatchReply> {
-    match frame {
-        Frame::Receipt(bytes) => Some(BatchReply::Receipt(bytes)),
-        Frame::Refusal(refusal) => Some(BatchReply::Refusal(refusal)),
-        Frame::Hello(_)
-        | Frame::Welcome(_)
-        | Frame::Batch(_)
-        | Frame::Keys(_)
-        | Frame::Fetch(_)
-        | Frame::FetchEnd(_)
-        | Frame::News(_) => None,
-    }
 }

@@ -47,10 +47,7 @@ impl Teller {
     /// Remembers a figure under a name and returns it for the sentence.
     pub fn figure(&mut self, name: &str, value: impl Into<Value>) -> String {
         let value = value.into();
-        let text = match &value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         self.figures.insert(name.to_owned(), value);
         text
     }

@@ -104,7 +104,9 @@ impl From<ImportError> for Failure {
                 );
                 Self::new(Exit::Refused, format!("{error}\n{lines}"))
             }
-            error => Self::of(Exit::Refused, &error),
+            ImportError::Read { .. } | ImportError::WrongSchool { .. } | ImportError::Kind { .. } => {
+                Self::of(Exit::Refused, &error)
+            }
         }
     }
 }

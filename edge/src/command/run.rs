@@ -8,6 +8,7 @@ use sonae_edge::exit::Exit;
 use sonae_edge::replica::Replica;
 use sonae_edge::{control, uplink};
 use sonae_lan::LanConfig;
+use sonae_store::keyring::Keyring;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -114,6 +115,7 @@ pub(super) fn start_uplink(
     let config = uplink::Config {
         keys,
         tls_certificate_pem: replica.bundle.tls_certificate_pem.clone(),
+        bundled_documents: Keyring::documents_of(&replica.bundle),
         cloud: replica.cloud.clone(),
         cloud_override,
         store: replica.opened.store.clone(),

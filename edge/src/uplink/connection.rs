@@ -1,6 +1,7 @@
 //! One connection to the cloud: its control stream and the streams of batches and fetches, each in a task of
 //! its own that reports events. Events of an earlier connection carry its number and are ignored.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use quinn::{Endpoint, VarInt};
@@ -11,7 +12,6 @@ use sonae_proto::wire::{Fetch, Frame};
 use sonae_store::Store;
 use tokio::sync::mpsc;
 
-use super::batch_reply;
 use crate::frames::{self, StreamError};
 
 /// A dial that has no answer after this long is given up.
@@ -71,9 +71,9 @@ async fn connect(endpoint: &Endpoint, host: &str) -> Result<quinn::Connection, S
         .ok_or_else(|| format!("{host} has no address"))?;
     // A v6 socket reaches v4 addresses in their mapped form.
     let is_v6 = endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
-    let address = match address {
-        std::net::SocketAddr::V4(v4) if is_v6 => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
-        address => address,
+    let address = match address.ip() {
+        IpAddr::V4(v4) if is_v6 => (v4.to_ipv6_mapped(), address.port()).into(),
+        IpAddr::V4(_) | IpAddr::V6(_) => address,
     };
     let connecting = endpoint.connect(address, &name).map_err(|error| format!("{host}: {error}"))?;
     connecting.await.map_err(|error| format!("{host}: {error}"))
@@ -199,5 +199,20 @@ async fn receive_batches(
             | Frame::Fetch(_)
             | Frame::News(_) => return Err("the cloud sent a frame out of turn".to_owned()),
         }
+    }
+}
+
+/// The answer to a batch as the engine takes it; anything else is a broken line.
+fn batch_reply(frame: Frame) -> Option<BatchReply> {
+    match frame {
+        Frame::Receipt(bytes) => Some(BatchReply::Receipt(bytes)),
+        Frame::Refusal(refusal) => Some(BatchReply::Refusal(refusal)),
+        Frame::Hello(_)
+        | Frame::Welcome(_)
+        | Frame::Batch(_)
+        | Frame::Keys(_)
+        | Frame::Fetch(_)
+        | Frame::FetchEnd(_)
+        | Frame::News(_) => None,
     }
 }

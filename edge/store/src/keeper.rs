@@ -25,12 +25,13 @@ use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use crate::batches::BatchIndex;
+use crate::clock::Clock;
 use crate::edit::{Action, Kept};
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
-use crate::store::{Clock, Shared, WriteError};
+use crate::store::{Shared, WriteError};
 
 pub(crate) use round::apply_batch;
 pub(crate) use standing::note_without_receipt;

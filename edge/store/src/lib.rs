@@ -7,6 +7,7 @@
 
 mod archive;
 mod batches;
+mod clock;
 pub mod data_dir;
 mod edit;
 pub mod enrolment;
@@ -17,6 +18,7 @@ mod keeper;
 pub mod keyring;
 mod recover;
 mod sealer;
+mod state;
 pub mod status;
 mod store;
 #[cfg(feature = "testing")]
@@ -24,10 +26,12 @@ pub mod testing;
 mod view;
 mod view_db;
 
+pub use clock::Clock;
 pub use edit::{Action, Edit, Kept};
 pub use evidence::Evidence;
 pub use frame::{SafeHead, StoredIdentity};
-pub use store::{Clock, Open, Opened, Point, Store, StoreError, StoreState, WriteError};
+pub use state::{Point, StoreState};
+pub use store::{Open, Opened, Store, StoreError, WriteError};
 pub use view_db::ViewError;
 
 /// The journal's disk, for those who open a store.

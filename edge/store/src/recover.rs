@@ -23,7 +23,8 @@ use crate::frame::{
 use crate::keeper::{Keeper, apply_batch, note_without_receipt};
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
-use crate::store::{Open, Shared, StoreError, StoreState};
+use crate::state::StoreState;
+use crate::store::{Open, Shared, StoreError};
 use crate::view::{Staged, View};
 use crate::view_db::ViewDb;
 

@@ -10,7 +10,8 @@ use serde::Serialize;
 use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
 
-use crate::store::{Point, Store};
+use crate::state::Point;
+use crate::store::Store;
 
 /// How many of the last errors are kept for people.
 const ERRORS_MAX: usize = 8;

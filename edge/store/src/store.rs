@@ -3,26 +3,25 @@
 //! Reads come from the view (sled and the overlay since its last checkpoint) under a read lock; writes go to
 //! the keeper thread, which collects what waits, makes one journal commit of it and only then answers.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
-use serde::Serialize;
 use sonae_proto::batch::{Batch, BatchHeader};
-use sonae_proto::digest::Digest;
 use sonae_proto::ids::{LogName, SchoolCode, Tier};
 use sonae_proto::record::RecordState;
-use sonae_proto::vector::{Heads, LogHead, Sequences};
+use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::oneshot;
 
+use crate::clock::Clock;
 use crate::edit::{Action, Kept};
 use crate::evidence::Evidence;
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::Request;
 use crate::recover;
+use crate::state::StoreState;
 use crate::view::View;
 use crate::view_db::ViewError;
 
@@ -98,83 +97,6 @@ pub enum WriteError {
     /// The store has failed and takes nothing more until it is opened again.
     #[error("nothing was saved: the disk of this box fails; write on paper and restart the box")]
     Failed,
-}
-
-/// The told clock: milliseconds since 1970 UTC.
-#[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> u64 + Send + Sync>);
-
-impl Clock {
-    /// The system's clock.
-    #[must_use]
-    pub fn system() -> Self {
-        Self::told(|| {
-            let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            since.map_or(0, |elapsed| u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX))
-        })
-    }
-
-    /// A clock that says what it is told.
-    pub fn told(now_ms: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
-        Self(Arc::new(now_ms))
-    }
-
-    /// Returns the time.
-    #[must_use]
-    pub fn now_ms(&self) -> u64 {
-        (self.0)()
-    }
-}
-
-impl std::fmt::Debug for Clock {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock(..)")
-    }
-}
-
-/// What the store says of itself. Kept and safe are never mixed (P2).
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct StoreState {
-    /// For each tier the last own change that is on stable storage here.
-    pub kept: BTreeMap<Tier, Point>,
-    /// For each tier the last own change with a receipt.
-    pub safe: BTreeMap<Tier, Point>,
-    /// Heads of own logs with a receipt, and of peers' logs that are held: witnesses of what the cloud has.
-    #[serde(skip)]
-    pub safe_heads: Heads,
-    /// Own changes without a receipt, by tier.
-    pub unsafe_by_tier: BTreeMap<Tier, u64>,
-    /// When the oldest of them was kept, milliseconds since 1970 UTC.
-    pub oldest_unsafe_ms: Option<u64>,
-    /// Sequences of all logs that the view adds up.
-    pub vector: Sequences,
-    /// State digests.
-    pub digests: BTreeMap<Tier, Digest>,
-    /// Records in which writers did not see each other.
-    pub disputed: u64,
-    /// Journal commits and device flushes since the start.
-    pub commits: u64,
-    /// Device flushes that those commits and marks took.
-    pub flushes: u64,
-    /// Bytes of journal and sealed batches.
-    pub storage_bytes: u64,
-    /// The loss counter: how often the cloud was found to have lost something.
-    pub loss_counter: u64,
-    /// Changes replayed at the last start.
-    pub replayed: u64,
-    /// Whether the view had to be rebuilt at the last start.
-    pub view_rebuilt: bool,
-    /// Why nothing more is kept, when the store has failed.
-    pub failed: Option<String>,
-}
-
-/// A point of an own log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Point {
-    /// Sequence of the change.
-    pub sequence: u64,
-    /// When it was kept, or for safe when the receipt came, milliseconds since 1970 UTC.
-    pub at_ms: u64,
 }
 
 /// Shared by the keeper and all handles.

@@ -18,11 +18,12 @@ use sonae_trust::entropy::{Entropy, SystemEntropy};
 use sonae_trust::leaf::ServerNames;
 use zeroize::Zeroizing;
 
+use crate::clock::Clock;
 use crate::enrolment;
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
 use crate::status::{StatusSource, Uplink};
-use crate::store::{Clock, Open, Opened, Store};
+use crate::store::{Open, Opened, Store};
 
 /// A board with one school and one cloud.
 pub struct Board {

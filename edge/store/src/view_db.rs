@@ -41,6 +41,9 @@ pub enum ViewError {
     Record,
 }
 
+/// A key and its record's bytes.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
 /// An open view.
 #[derive(Debug)]
 pub struct ViewDb {
@@ -111,7 +114,7 @@ impl ViewDb {
     ///
     /// # Errors
     /// [`ViewError::Broken`].
-    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ViewError> {
+    pub fn scan(&self, prefix: &[u8]) -> Result<Vec<Entry>, ViewError> {
         guarded(|| {
             self.records
                 .scan_prefix(prefix)

@@ -88,10 +88,14 @@ impl Intake {
         }
         let school = self.schools.entry(keys.school).or_default();
         let is_new = school.manifests.insert(signed.hash(), manifest.clone()).is_none();
-        if school.newest.as_ref().is_none_or(|(version, _)| *version < manifest.version) {
+        // Of one version the set with more keys stands, so that a first sender without them hides nothing.
+        let rank = |version: u64, keys: &KeyDocuments| (version, keys.wrapped_keys.len());
+        let present = school.newest.as_ref().map(|(version, known)| rank(*version, known));
+        let is_fuller = present.is_none_or(|present| present < rank(manifest.version, keys));
+        if is_fuller {
             school.newest = Some((manifest.version, keys.clone()));
         }
-        Ok(is_new)
+        Ok(is_new || is_fuller)
     }
 
     fn store_document(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {

@@ -169,7 +169,7 @@ fn refusals_are_retried_or_stop_their_log() {
 fn refused_hellos_are_repeated_ever_more_slowly() {
     let board = Board::new(1);
     let (mut replica, _) = up(&board, 0, welcome(Heads::new()));
-    let mut lose = |replica: &mut Replica| {
+    let lose = |replica: &mut Replica| {
         replica.engine.handle_disconnected(100);
         let wait = replica.engine.poll_timeout().unwrap() - 100;
         replica.engine.handle_timeout(u64::MAX);

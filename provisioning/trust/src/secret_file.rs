@@ -21,8 +21,9 @@ use zeroize::Zeroizing;
 
 use crate::entropy::{Entropy, EntropyError};
 
-/// Largest file of secrets, bytes: keys and passphrases have below 10 KiB.
-pub const SECRET_FILE_BYTES_MAX: usize = 64 * 1024;
+/// Largest file of secrets, bytes: an enrolment with wrapped keys for hundreds of readers has below 2 MiB, keys
+/// and passphrases below 10 KiB.
+pub const SECRET_FILE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Owner reads and writes, nobody else.
 const MODE: u32 = 0o600;

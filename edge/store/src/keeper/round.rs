@@ -23,6 +23,9 @@ use crate::view::{RecordKey, Staged};
 /// Bytes of frames after which a round takes no more requests: a quarter of the largest commit.
 const ROUND_BYTES: usize = 1024 * 1024;
 
+/// Answers somebody once the round's outcome is known.
+type Answer = Box<dyn FnOnce(&Result<(), WriteError>) + Send>;
+
 /// One round: what will be one commit.
 #[derive(Default)]
 struct Round {
@@ -32,7 +35,7 @@ struct Round {
     changes: Vec<(usize, LogName, u64, Vec<u8>)>,
     /// Batches by their place in `frames`.
     batches: Vec<(usize, BatchHeader, bool)>,
-    answers: Vec<Box<dyn FnOnce(&Result<(), WriteError>) + Send>>,
+    answers: Vec<Answer>,
     only_tier_0: bool,
 }
 

@@ -10,7 +10,7 @@ use sonae_proto::wire::KeyDocuments;
 use super::Keeper;
 use crate::frame::{self, ReceiptFrame, SafeHead, StoredIdentity, to_json};
 use crate::keyring::Keyring;
-use crate::store::Point;
+use crate::state::Point;
 
 impl Keeper {
     pub(super) fn receipt(&mut self, log: LogName, safe: SafeHead, receipt: Vec<u8>) {

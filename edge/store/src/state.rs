@@ -1,0 +1,53 @@
+//! What the store says of itself.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sonae_proto::digest::Digest;
+use sonae_proto::ids::Tier;
+use sonae_proto::vector::{Heads, Sequences};
+
+/// What the store says of itself. Kept and safe are never mixed (P2).
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct StoreState {
+    /// For each tier the last own change that is on stable storage here.
+    pub kept: BTreeMap<Tier, Point>,
+    /// For each tier the last own change with a receipt.
+    pub safe: BTreeMap<Tier, Point>,
+    /// Heads of own logs with a receipt, and of peers' logs that are held: witnesses of what the cloud has.
+    #[serde(skip)]
+    pub safe_heads: Heads,
+    /// Own changes without a receipt, by tier.
+    pub unsafe_by_tier: BTreeMap<Tier, u64>,
+    /// When the oldest of them was kept, milliseconds since 1970 UTC.
+    pub oldest_unsafe_ms: Option<u64>,
+    /// Sequences of all logs that the view adds up.
+    pub vector: Sequences,
+    /// State digests.
+    pub digests: BTreeMap<Tier, Digest>,
+    /// Records in which writers did not see each other.
+    pub disputed: u64,
+    /// Journal commits and device flushes since the start.
+    pub commits: u64,
+    /// Device flushes that those commits and marks took.
+    pub flushes: u64,
+    /// Bytes of journal and sealed batches.
+    pub storage_bytes: u64,
+    /// The loss counter: how often the cloud was found to have lost something.
+    pub loss_counter: u64,
+    /// Changes replayed at the last start.
+    pub replayed: u64,
+    /// Whether the view had to be rebuilt at the last start.
+    pub view_rebuilt: bool,
+    /// Why nothing more is kept, when the store has failed.
+    pub failed: Option<String>,
+}
+
+/// A point of an own log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Point {
+    /// Sequence of the change.
+    pub sequence: u64,
+    /// When it was kept, or for safe when the receipt came, milliseconds since 1970 UTC.
+    pub at_ms: u64,
+}
