@@ -4,7 +4,45 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
 use serde_json::Value;
+
+use crate::line::Line;
+use crate::town::Town;
+
+/// What a search over a town found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Search {
+    /// Byte strings that were looked for.
+    pub canaries: usize,
+    /// Found in the cloud's folders and in captured packets. Must be none.
+    pub hits: usize,
+    /// Found in the plain files of the generated school. Must not be none.
+    pub control_hits: usize,
+    /// Found in the same packets with every canary put in. Must be all.
+    pub control_packet_hits: usize,
+    /// Bytes of the cloud's folders.
+    pub stored_bytes: u64,
+    /// Bytes of captured packets.
+    pub captured_bytes: usize,
+}
+
+impl Search {
+    /// Returns why P3 is not shown to hold; empty when it is.
+    #[must_use]
+    pub fn objections(&self) -> Vec<&'static str> {
+        let checks = [
+            (self.hits == 0, "plaintext was found outside the box"),
+            (self.control_hits > 0, "the search finds nothing even in plain files, so it proves nothing"),
+            (
+                self.control_packet_hits == self.canaries,
+                "the search misses canaries in a packet, so it proves nothing",
+            ),
+            (self.stored_bytes > 0 && self.captured_bytes > 0, "there was nothing to search"),
+        ];
+        checks.into_iter().filter(|(holds, _)| !holds).map(|(_, why)| why).collect()
+    }
+}
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -41,6 +79,31 @@ impl Canaries {
     #[must_use]
     pub fn count(&self) -> usize {
         self.needles.len()
+    }
+
+    /// Searches the cloud's folders and all packets of the line, and the controls.
+    ///
+    /// # Errors
+    /// When a file cannot be read.
+    pub fn search(&self, town: &Town, line: &Line, plain: &Path) -> Result<Search> {
+        let (mut hits, mut stored_bytes) = (0, 0);
+        for dir in town.cloud_dirs() {
+            let below = self.hits_below(&dir)?;
+            hits += below.0;
+            stored_bytes += below.1;
+        }
+        let mut packets = line.capture();
+        let captured_bytes = packets.len();
+        hits += self.hits(&packets);
+        packets.extend(self.needles.iter().flatten());
+        Ok(Search {
+            canaries: self.count(),
+            hits,
+            control_hits: self.hits_below(plain)?.0,
+            control_packet_hits: self.hits(&packets),
+            stored_bytes,
+            captured_bytes,
+        })
     }
 
     /// Counts the canaries in some bytes.

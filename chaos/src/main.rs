@@ -82,6 +82,8 @@ enum Drill {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
+    /// Looks for names and numbers of a school in the cloud's folders and in captured packets
+    Canary,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,6 +150,13 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
             print(&report)?;
             if report.lost + report.alarms > 0 {
                 bail!("P2 is broken: changes that were called safe were lost");
+            }
+        }
+        Drill::Canary => {
+            let search = drill::canary::run_drill(&dir, 1).await?;
+            print(&search)?;
+            if !search.objections().is_empty() {
+                bail!("P3 is not shown to hold: {}", search.objections().join(", "));
             }
         }
     }

@@ -33,6 +33,8 @@ struct Stage {
     appliance: Appliance,
     edge: Daemon,
     otpauth: String,
+    /// The one-time code of the first sign-in.
+    used_code: String,
     client: LanClient,
 }
 
@@ -102,6 +104,7 @@ async fn open(dir: &Path, cut: Option<&str>, teller: &mut Teller) -> Result<Stag
     let started = Instant::now();
     let edge = town.start_edge(&appliance, &line)?;
     let address = edge.said("listen")?;
+    let used_code = one_time_code(&otpauth)?;
     let client = LanClient::sign_in(&address, &appliance.ca, LOGIN, PASSWORD, Some(&otpauth)).await?;
     let found = client.pupils("").await?;
     let took = teller.duration("first_roster_ms", started.elapsed());
@@ -109,7 +112,7 @@ async fn open(dir: &Path, cut: Option<&str>, teller: &mut Teller) -> Result<Stag
     teller
         .say(&format!("From starting the box to a signed-in search over {count} pupils on the LAN: {took}."));
     teller.promise("roster", found.len() == usize::try_from(PUPILS)?, "pupils are missing in the search");
-    Ok(Stage { town, written, cloud, line, appliance, edge, otpauth, client })
+    Ok(Stage { town, written, cloud, line, appliance, edge, otpauth, used_code, client })
 }
 
 async fn school_day(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
@@ -158,7 +161,7 @@ async fn line_goes(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
 
 async fn cloud_falls(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
     teller.chapter("The cloud is killed at the moment of a receipt 控えの電源断");
-    let report = kill_rounds(&mut stage.town, &mut stage.cloud, &stage.client, 5).await?;
+    let report = kill_rounds(&mut stage.town, &mut stage.cloud, &stage.line, &stage.client, 5).await?;
     let kills = teller.figure("cloud_kills", report.rounds);
     let lost = teller.figure("cloud_safe_lost", report.lost);
     let alarms = teller.figure("cloud_loss_alarms", report.alarms);
@@ -176,27 +179,21 @@ async fn cloud_falls(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
 fn blind(stage: &Stage, teller: &mut Teller) -> Result<()> {
     teller.chapter("The cloud and the line are blind 控えと回線からは読めない");
     let canaries = Canaries::of(&stage.written.summary, &[TYPED_PHONE, PASSWORD, "架空 連絡"])?;
-    let (mut hits, mut bytes) = (0, 0);
-    for dir in stage.town.cloud_dirs() {
-        let below = canaries.hits_below(&dir)?;
-        hits += below.0;
-        bytes += below.1;
-    }
-    let capture = stage.line.capture();
-    hits += canaries.hits(&capture);
-    let (control, _) = canaries.hits_below(stage.written.summary.parent().unwrap_or(Path::new(".")))?;
-    let looked = teller.figure("canaries", canaries.count());
-    let found = teller.figure("canary_hits", hits);
-    let controls = teller.figure("canary_control_hits", control);
-    let stored = teller.figure("cloud_bytes", bytes);
-    let packets = teller.figure("captured_bytes", capture.len());
+    let plain = stage.written.summary.parent().context("the school lies nowhere")?;
+    let search = canaries.search(&stage.town, &stage.line, plain)?;
+    let looked = teller.figure("canaries", search.canaries);
+    let found = teller.figure("canary_hits", search.hits);
+    let controls = teller.figure("canary_control_hits", search.control_hits);
+    let in_packet = teller.figure("canary_control_packet_hits", search.control_packet_hits);
+    let stored = teller.figure("cloud_bytes", search.stored_bytes);
+    let packets = teller.figure("captured_bytes", search.captured_bytes);
     teller.say(&format!(
         "{looked} names, numbers and passwords were looked for in {stored} bytes of the cloud's folders and \
-         {packets} bytes of captured packets: {found} hits. The same search over the plain files: {controls} hits."
+         {packets} bytes of captured packets: {found} hits. The same search over the plain files: {controls} hits; \
+         over the packets with all of them put in: {in_packet}."
     ));
-    teller.promise("P3", hits == 0, "plaintext was found outside the box");
-    teller.promise("P3", control > 0, "the search finds nothing even in plain files, so it proves nothing");
-    teller.promise("P3", !capture.is_empty() && bytes > 0, "there was nothing to search");
+    let objections = search.objections();
+    teller.promise("P3", objections.is_empty(), &objections.join(", "));
     Ok(())
 }
 
@@ -259,13 +256,17 @@ async fn after(stage: &mut Stage, teller: &mut Teller) -> Result<()> {
     let started = Instant::now();
     stage.edge = stage.town.start_edge(&stage.appliance, &stage.line)?;
     let address = stage.edge.said("listen")?;
-    // The same password; the one-time code may have been used a moment ago, so this sign-in does without.
-    stage.client = LanClient::sign_in(&address, &stage.appliance.ca, LOGIN, PASSWORD, None).await?;
+    // A code is good once, and the rebuilt box knows which one was used: wait for the next step of 30 s.
+    while one_time_code(&stage.otpauth)? == stage.used_code {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (ca, otpauth) = (&stage.appliance.ca, Some(stage.otpauth.as_str()));
+    stage.client = LanClient::sign_in(&address, ca, LOGIN, PASSWORD, otpauth).await?;
     let found = stage.client.pupils("").await?.len();
     let took = teller.duration("rebuilt_roster_ms", started.elapsed());
     let count = teller.figure("rebuilt_roster_pupils", found);
     teller.say(&format!(
-        "The teacher signed in with the same password and searched {count} pupils after {took}."
+        "The teacher signed in with the same password and authenticator and searched {count} pupils after {took}."
     ));
     teller.promise("P5", found == usize::try_from(PUPILS)?, "pupils are missing on the rebuilt box");
     let pupil = stage.client.pupils("").await?.first().cloned().context("no pupils")?;

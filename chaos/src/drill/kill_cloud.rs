@@ -47,18 +47,22 @@ pub async fn run_drill(dir: &Path, rounds: u32, seed: u64, cut: Option<&str>) ->
     run("sonae-edge", &["import", "--data", &data, &package], "")?;
     let mut edge = town.start_edge(&appliance, &line)?;
     let client = LanClient::sign_in(&edge.said("listen")?, &appliance.ca, LOGIN, PASSWORD, None).await?;
-    let report = kill_rounds(&mut town, &mut cloud, &client, rounds).await?;
+    let report = kill_rounds(&mut town, &mut cloud, &line, &client, rounds).await?;
     edge.stop()?;
     Ok(report)
 }
 
 /// Kills the cloud again and again while a client writes, each time just after "safe" has moved.
 ///
+/// The line is cut at the kill and mended only after the heads were read: what the appliance would send again
+/// must not stand in for what the cloud has lost.
+///
 /// # Errors
 /// When a program fails.
 pub async fn kill_rounds(
     town: &mut Town,
     cloud: &mut Daemon,
+    line: &Line,
     client: &LanClient,
     rounds: u32,
 ) -> Result<Report> {
@@ -67,36 +71,71 @@ pub async fn kill_rounds(
     let pupils = client.pupils("").await?;
     wait_for_line(client).await?;
     for round in 0..rounds {
-        let (first, mut turn) = (safe(&client.status().await?), 0_usize);
-        let give_up = Instant::now() + Duration::from_secs(60);
-        let at_kill = loop {
-            let pupil = pupils.get(turn % pupils.len().max(1)).context("no pupils")?;
-            let path = format!("/api/v1/attendance/2026-11-{:02}/{pupil}", 1 + round % 28);
-            let code = if turn.is_multiple_of(2) { "late" } else { "left_early" };
-            client.put(&path, json!({ "code": code })).await?;
-            turn += 1;
-            let now = safe(&client.status().await?);
-            // The first receipt of a round may be for what was written before it.
-            if turn > 2 && now != first {
-                break now;
-            }
-            if Instant::now() > give_up {
-                bail!("no receipt came for 60 s");
-            }
-        };
+        let at_kill = write_until_safe_moves(client, &pupils, round).await?;
+        let connections = connections(&client.status().await?);
+        line.set_cut(true);
         cloud.kill_hard()?;
         *cloud = town.start_cloud()?;
-        let has = cloud_sequences(town)?;
-        for (log, sequence) in &at_kill {
-            report.safe_changes += sequence;
-            report.lost += sequence.saturating_sub(has.get(log).copied().unwrap_or(0));
-        }
-        wait_for_line(client).await?;
+        let has = cloud_sequences(town, &cloud.said("boot")?).await?;
+        report.safe_changes += at_kill.values().sum::<u64>();
+        report.lost += missing(&at_kill, &has);
+        line.set_cut(false);
+        wait_for_new_connection(client, connections).await?;
     }
     let losses = client.status().await?.get("loss_counter").and_then(Value::as_u64);
-    report.alarms = losses.unwrap_or(0);
+    report.alarms = losses.context("the status has no loss counter")?;
     report.seconds = started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Writes until a receipt moves "safe". Returns what the appliance calls safe then.
+async fn write_until_safe_moves(
+    client: &LanClient,
+    pupils: &[String],
+    round: u32,
+) -> Result<BTreeMap<String, u64>> {
+    let (first, mut turn) = (safe(&client.status().await?), 0_usize);
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let pupil = pupils.get(turn % pupils.len().max(1)).context("no pupils")?;
+        let path = format!("/api/v1/attendance/2026-11-{:02}/{pupil}", 1 + round % 28);
+        let code = if turn.is_multiple_of(2) { "late" } else { "left_early" };
+        client.put(&path, json!({ "code": code })).await?;
+        turn += 1;
+        let now = safe(&client.status().await?);
+        // The first receipt of a round may be for what was written before it.
+        if turn > 2 && now != first {
+            return Ok(now);
+        }
+        if Instant::now() > give_up {
+            bail!("no receipt came for 60 s");
+        }
+    }
+}
+
+/// Counts the changes that were called safe and lie beyond what the cloud has.
+fn missing(safe: &BTreeMap<String, u64>, has: &BTreeMap<String, u64>) -> u64 {
+    safe.iter().map(|(log, sequence)| sequence.saturating_sub(has.get(log).copied().unwrap_or(0))).sum()
+}
+
+fn connections(status: &Value) -> u64 {
+    status.pointer("/uplink/connections").and_then(Value::as_u64).unwrap_or(0)
+}
+
+/// Waits until the appliance has greeted the cloud on a newer connection: the old one looks up for a while
+/// after the cloud is gone, and only a greeting can find a loss.
+async fn wait_for_new_connection(client: &LanClient, before: u64) -> Result<()> {
+    let give_up = Instant::now() + Duration::from_secs(60);
+    loop {
+        let status = client.status().await?;
+        if connections(&status) > before && status.pointer("/uplink/up") == Some(&Value::Bool(true)) {
+            return Ok(());
+        }
+        if Instant::now() > give_up {
+            bail!("the appliance did not greet the restarted cloud within 60 s");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 /// Waits until the appliance has greeted the cloud.
@@ -132,11 +171,22 @@ fn safe(status: &Value) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// What the cloud has right after its start, by its own word.
-fn cloud_sequences(town: &Town) -> Result<BTreeMap<String, u64>> {
+/// What the cloud has after its start, by its own word. Its status file is written anew within a second, so the
+/// one of this boot is waited for.
+async fn cloud_sequences(town: &Town, boot: &str) -> Result<BTreeMap<String, u64>> {
     let [data, _, _] = town.cloud_dirs();
-    let said = run("sonae-cloud", &["status", "--data", &data.display().to_string(), "--json"], "")?;
-    let status: Value = serde_json::from_str(&said)?;
+    let give_up = Instant::now() + Duration::from_secs(30);
+    let status: Value = loop {
+        let said = run("sonae-cloud", &["status", "--data", &data.display().to_string(), "--json"], "")?;
+        let status: Value = serde_json::from_str(&said)?;
+        if status.get("boot").and_then(Value::as_str) == Some(boot) {
+            break status;
+        }
+        if Instant::now() > give_up {
+            bail!("the cloud's status stays that of an earlier boot");
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
     let mut sequences = BTreeMap::new();
     for school in status.get("schools").and_then(Value::as_array).into_iter().flatten() {
         for (log, head) in school.get("heads").and_then(Value::as_object).into_iter().flatten() {

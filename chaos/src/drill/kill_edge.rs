@@ -73,7 +73,10 @@ pub async fn run_drill(dir: &Path, rounds: u32, seed: u64) -> Result<Report> {
         let mut edge = town.start_edge(&appliance, &line)?;
         let address = edge.said("listen")?;
         let client = LanClient::sign_in(&address, &appliance.ca, LOGIN, PASSWORD, None).await?;
-        lost += u64::try_from(verify(&client, &ledger, &under_way).await?.len())?;
+        let found = read_back(&client, &ledger).await?;
+        let value_of = |path: &str| found.get(path).cloned();
+        lost += u64::try_from(ledger.lost(value_of, &under_way).len())?;
+        ledger.settle(value_of, under_way);
         sequences_lost += behind(&client.status().await?, &ledger);
         edge.stop()?;
     }
@@ -118,11 +121,8 @@ async fn write(
     (answered, None)
 }
 
-async fn verify(
-    client: &LanClient,
-    ledger: &Ledger,
-    under_way: &BTreeMap<String, String>,
-) -> Result<Vec<String>> {
+/// Reads the values of all days that the ledger speaks of.
+async fn read_back(client: &LanClient, ledger: &Ledger) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let days: std::collections::BTreeSet<&str> =
         ledger.values.keys().filter_map(|path| path.split('/').nth(4)).collect();
@@ -134,7 +134,7 @@ async fn verify(
             found.insert(format!("/api/v1/attendance/{day}/{}", text("student_id")), text("code"));
         }
     }
-    Ok(ledger.lost(|path| found.get(path).cloned(), under_way))
+    Ok(found)
 }
 
 fn behind(status: &Value, ledger: &Ledger) -> u64 {
