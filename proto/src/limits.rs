@@ -48,8 +48,7 @@ pub const RECEIPT_SITES_MAX: usize = 16;
 /// How far ahead of trusted time a peer's stamp may push the local clock, in milliseconds.
 pub const CLOCK_AHEAD_MS_MAX: u64 = 5 * 60 * 1_000;
 
-/// Heads that one field keeps. Two replicas in dispute make two; more than this many wait in the log and are
-/// reported.
+/// Heads of one field that a client is shown and may name. All heads are kept; two replicas in dispute make two.
 pub const FIELD_HEADS_MAX: usize = 64;
 
 /// Characters of a collection or field name.

@@ -108,6 +108,13 @@ fn person_bases(
 /// beside theirs until a person decides. Where the source says nothing new, theirs stands.
 fn import_bases(field: Option<&FieldState>, source: &str, value: &Value) -> Option<Vec<ChangeId>> {
     let Some(field) = field else { return (!value.is_null()).then(Vec::new) };
+    // The source has come to say what stands already: it takes its place, and nobody is asked.
+    if let [only] = field.heads.as_slice()
+        && only.value == *value
+        && field.mirrored.get(source).is_some_and(|last| last.value != *value)
+    {
+        return Some(vec![only.id]);
+    }
     match field.mirrored.get(source) {
         Some(last) if last.value == *value => None,
         Some(last) => Some(vec![last.id]),
@@ -162,5 +169,16 @@ mod tests {
         assert_eq!(replica.record.disputed().count(), 1, "both values stand for a person to choose");
         assert!(replica.write(None, "newer"));
         assert_eq!(replica.record.disputed().count(), 0);
+    }
+
+    /// Goal: staff and source that come to the same value are no dispute. Method: correct, then import that.
+    #[test]
+    fn agreement_is_no_dispute() {
+        let mut replica = Box { record: RecordState::default(), next: 1 };
+        assert!(replica.write(Some("oneroster"), "old"));
+        assert!(replica.write(None, "new"));
+        assert!(replica.write(Some("oneroster"), "new"));
+        assert_eq!(replica.record.disputed().count(), 0);
+        assert!(!replica.write(Some("oneroster"), "new"));
     }
 }

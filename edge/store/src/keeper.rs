@@ -80,6 +80,8 @@ pub(crate) struct Keeper {
     /// Batches that are sealed and not durable yet.
     pub(crate) sealed: Vec<Batch>,
     pub(crate) sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
+    /// Not before then are sealed batches tried again that found no room.
+    pub(crate) retry_ms: Option<u64>,
     pub(crate) commits: u64,
     pub(crate) failed: Option<String>,
     pub(crate) clock: Clock,
@@ -98,14 +100,14 @@ impl Keeper {
         let mut closing = false;
         while !closing {
             self.seal_due(false);
-            let wait = if !queue.is_empty() || !self.sealed.is_empty() {
+            let wait = if !queue.is_empty() || self.has_sealed() {
                 Some(Duration::ZERO)
             } else {
                 self.wait(idle_work)
             };
             match receive(waiting, wait) {
                 Received::Request(request) => queue.push_back(request),
-                Received::Nothing if queue.is_empty() && self.sealed.is_empty() && idle_work => {
+                Received::Nothing if queue.is_empty() && !self.has_sealed() && idle_work => {
                     idle_work = self.idle();
                 }
                 Received::Nothing => {}
@@ -116,7 +118,7 @@ impl Keeper {
             {
                 queue.push_back(request);
             }
-            if !queue.is_empty() || !self.sealed.is_empty() {
+            if !queue.is_empty() || self.has_sealed() {
                 closing = self.round(&mut queue);
                 idle_work = true;
             }
@@ -124,12 +126,20 @@ impl Keeper {
         self.close();
     }
 
+    /// Whether sealed batches are to be made durable now. A store that has failed holds on to them.
+    fn has_sealed(&self) -> bool {
+        let due = self.retry_ms.is_none_or(|at_ms| at_ms <= self.clock.now_ms());
+        !self.sealed.is_empty() && due && self.failed.is_none()
+    }
+
     /// Returns how long nothing is to be done; `None` for ever.
     fn wait(&self, idle_work: bool) -> Option<Duration> {
         let now_ms = self.clock.now_ms();
         let seal = self.sealer.due_ms().map(|due_ms| due_ms.saturating_sub(now_ms));
         let idle = idle_work.then_some(IDLE_MS);
-        seal.into_iter().chain(idle).min().map(|ms| Duration::from_millis(ms.max(1)))
+        let retry =
+            self.retry_ms.map(|at_ms| at_ms.saturating_sub(now_ms)).filter(|_| !self.sealed.is_empty());
+        seal.into_iter().chain(idle).chain(retry).min().map(|ms| Duration::from_millis(ms.max(1)))
     }
 }
 

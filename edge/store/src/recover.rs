@@ -99,6 +99,7 @@ pub(crate) fn recover(
         lazy: Vec::new(),
         sealed: Vec::new(),
         sealed_out,
+        retry_ms: None,
         commits: 0,
         failed: None,
         clock: open.clock,

@@ -165,6 +165,17 @@ impl Board {
 /// Opens the store of an enrolled replica with the real disk.
 #[must_use]
 pub fn open_store(data: &Path, bundle: &ReplicaBundle, clock: Clock) -> Opened {
+    open_store_on(data, bundle, clock, Arc::new(sonae_journal::RealDisk))
+}
+
+/// Opens the store of an enrolled replica whose journal lies on a disk of the caller's.
+#[must_use]
+pub fn open_store_on(
+    data: &Path,
+    bundle: &ReplicaBundle,
+    clock: Clock,
+    disk: Arc<dyn sonae_journal::Disk>,
+) -> Opened {
     let keys = ReplicaKeys::load(data, bundle).unwrap();
     let keyring = Keyring::open(&keys.board, &Keyring::documents_of(bundle), &bundle.device_age_key).unwrap();
     Store::open(Open {
@@ -175,7 +186,7 @@ pub fn open_store(data: &Path, bundle: &ReplicaBundle, clock: Clock) -> Opened {
         device_age_key: Zeroizing::new(bundle.device_age_key.clone()),
         keyring,
         clock,
-        disk: Arc::new(sonae_journal::RealDisk),
+        disk,
     })
     .unwrap()
 }

@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use sonae_journal::sim::SimDisk;
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::Tier;
-use sonae_store::testing::{Board, open_store};
+use sonae_store::testing::{Board, open_store, open_store_on};
 use sonae_store::{Action, Clock, Edit, Opened, StoreState, enrolment};
 
 fn edit(collection: &str, record: &str, field: &str, value: &str) -> Action {
@@ -201,6 +202,48 @@ fn concurrent_edits_keep_both_values() {
     assert_eq!(opened.store.state().disputed, 1);
     opened.store.write_blocking(edit("student", "p", "address", "two")).unwrap();
     assert_eq!(opened.store.state().disputed, 0);
+    opened.close();
+}
+
+/// Goal: a full disk refuses clearly, keeps tier 0 writable, and nothing is lost or forked when room comes back.
+/// Method: a simulated disk whose room ends; write until it is full; give it room; restart.
+#[test]
+fn a_full_disk_refuses_and_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let disk = SimDisk::new(7);
+    let reopen = || open_store_on(&data, &bundle, Clock::system(), std::sync::Arc::new(disk.clone()));
+    let opened = reopen();
+    opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap();
+    disk.set_room(Some(6 * 1024 * 1024));
+    let filler = "x".repeat(60_000);
+    let mut kept = 0_u64;
+    let refused = (0..2_000).find_map(|n| {
+        let action = edit("school_diary", &format!("{n}"), "events", &format!("{n}{filler}"));
+        match opened.store.write_blocking(action) {
+            Ok(_) => {
+                kept += 1;
+                None
+            }
+            Err(error) => Some(error),
+        }
+    });
+    assert!(matches!(refused, Some(sonae_store::WriteError::Full)), "{refused:?}");
+    for n in 0..20 {
+        let action = edit("student", &format!("full{n}"), "grade", "P2");
+        assert_eq!(opened.store.write_blocking(action).unwrap().changes, 1, "tier 0 stays writable");
+    }
+    disk.set_room(None);
+    opened.store.write_blocking(edit("school_diary", "after", "events", "room again")).unwrap();
+    assert_eq!(opened.store.state().failed, None);
+    let before = essence(&opened.store.state());
+    opened.close();
+    std::fs::remove_dir_all(data.join("view")).unwrap();
+    let opened = reopen();
+    assert_eq!(essence(&opened.store.state()), before);
+    let diary = opened.store.records(Tier::Daily, "school_diary", "").unwrap();
+    assert_eq!(u64::try_from(diary.len()).unwrap(), kept + 1);
     opened.close();
 }
 

@@ -23,6 +23,9 @@ use crate::view::{RecordKey, Staged};
 /// Bytes of frames after which a round takes no more requests: a quarter of the largest commit.
 const ROUND_BYTES: usize = 1024 * 1024;
 
+/// Milliseconds before batches that found no room are tried again.
+const FULL_RETRY_MS: u64 = 1_000;
+
 /// Answers somebody once the round's outcome is known.
 type Answer = Box<dyn FnOnce(&Result<(), WriteError>) + Send>;
 
@@ -36,10 +39,23 @@ struct Round {
     /// Batches by their place in `frames`.
     batches: Vec<(usize, BatchHeader, bool)>,
     answers: Vec<Answer>,
-    only_tier_0: bool,
+    /// Whether something of tier 0, and of another tier, is in it: the reserve of a full disk is for tier 0 alone.
+    tier_0: bool,
+    other_tiers: bool,
 }
 
 impl Round {
+    fn concern(&mut self, tier: Tier) {
+        self.tier_0 |= tier == Tier::Safety;
+        self.other_tiers |= tier != Tier::Safety;
+    }
+
+    fn push_sealed(&mut self, batch: &Batch) {
+        self.concern(batch.header().log.tier);
+        let position = self.push(frame::SEALED, batch.bytes().to_vec());
+        self.batches.push((position, *batch.header(), true));
+    }
+
     fn push(&mut self, kind: FrameKind, payload: Vec<u8>) -> usize {
         self.bytes += payload.len();
         self.frames.push((kind, payload));
@@ -59,7 +75,8 @@ impl Keeper {
         let shared = self.shared();
         let before = self.fold.clone();
         let mut closing = false;
-        let mut round = Round { only_tier_0: true, ..Round::default() };
+        let mut round = Round::default();
+        let lazy_frames = self.lazy.len();
         let (staged, disputed) = {
             let view = shared.view.read().unwrap_or_else(PoisonError::into_inner);
             let mut staged = Staged::over(&view);
@@ -67,8 +84,7 @@ impl Keeper {
                 round.push(kind, payload);
             }
             for batch in std::mem::take(&mut self.sealed) {
-                let position = round.push(frame::SEALED, batch.bytes().to_vec());
-                round.batches.push((position, *batch.header(), true));
+                round.push_sealed(&batch);
             }
             while round.bytes < ROUND_BYTES {
                 match queue.pop_front() {
@@ -85,6 +101,7 @@ impl Keeper {
         let outcome = self.commit(&mut round, staged, disputed);
         if outcome.is_err() {
             self.fold = before;
+            self.take_back(&round, lazy_frames);
         }
         // Before the answers, so that whoever got one finds it in the status.
         self.publish_state();
@@ -95,6 +112,16 @@ impl Keeper {
             self.maintain();
         }
         closing
+    }
+
+    /// Keeps what a failed commit would have made durable for the next one: the sealer has let go of the lines of
+    /// these batches, and sealing them again would fork the log.
+    fn take_back(&mut self, round: &Round, lazy_frames: usize) {
+        self.lazy = round.frames.iter().take(lazy_frames).cloned().collect();
+        let own = round.batches.iter().filter(|(_, _, is_own)| *is_own);
+        let bytes = own.filter_map(|(position, _, _)| round.frames.get(*position));
+        self.sealed = bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok()).collect();
+        self.retry_ms = Some(self.clock.now_ms().saturating_add(FULL_RETRY_MS));
     }
 
     fn take(&mut self, request: Request, round: &mut Round, staged: &mut Staged<'_>) {
@@ -138,8 +165,7 @@ impl Keeper {
             Request::SealNow { reply } => {
                 self.seal_due(true);
                 for batch in std::mem::take(&mut self.sealed) {
-                    let position = round.push(frame::SEALED, batch.bytes().to_vec());
-                    round.batches.push((position, *batch.header(), true));
+                    round.push_sealed(&batch);
                 }
                 round.answers.push(Box::new(move |_| {
                     let _ = reply.send(());
@@ -203,7 +229,7 @@ impl Keeper {
         let line = change.to_line(log.incarnation).map_err(|error| refused(error.to_string()))?;
         let sequence = self.fold.applied(log) + 1;
         self.fold.apply(staged, log, sequence, &line).map_err(|error| refused(error.to_string()))?;
-        round.only_tier_0 &= log.tier == Tier::Safety;
+        round.concern(log.tier);
         let payload = ChangeFrame { log, sequence, kept_ms: now_ms, line: &line }.to_bytes();
         let position = round.push(frame::CHANGE, payload);
         round.changes.push((position, log, sequence, line));
@@ -227,7 +253,7 @@ impl Keeper {
         }
         let highest = apply_batch(&mut self.fold, staged, &self.keyring, batch)?.highest_stamp;
         self.hlc.observe(highest, self.clock.now_ms());
-        round.only_tier_0 &= header.log.tier == Tier::Safety;
+        round.concern(header.log.tier);
         let position = round.push(frame::PEER, batch.bytes().to_vec());
         round.batches.push((position, header, false));
         Ok(())
@@ -243,7 +269,7 @@ impl Keeper {
         if round.frames.is_empty() {
             return if self.failed.is_some() { Err(WriteError::Failed) } else { Ok(()) };
         }
-        let first = self.commit_frames(&round.frames, round.only_tier_0)?;
+        let first = self.commit_frames(&round.frames, round.tier_0 && !round.other_tiers)?;
         let lsn = |position: usize| first.plus(u64::try_from(position).unwrap_or(u64::MAX));
         let now_ms = self.clock.now_ms();
         for (position, log, sequence, line) in std::mem::take(&mut round.changes) {
