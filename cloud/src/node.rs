@@ -142,7 +142,8 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let listen_error = |source| NodeError::Listen { listen: options.listen, source };
         let NodeIdentity { board: board_key, receipt_key, tls } = identity;
-        let endpoint = server::open(options.listen, tls).map_err(listen_error)?;
+        let reset_key = blake3::derive_key("sonae 2026 quic stateless reset", receipt_key.as_bytes());
+        let endpoint = server::open(options.listen, tls, &reset_key).map_err(listen_error)?;
         let listen = endpoint.local_addr().map_err(listen_error)?;
 
         let loaded = load::load(&sites).await;

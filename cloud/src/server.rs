@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn_proto::HashedConnectionIdGenerator;
 use sonae_proto::intake::ConnectionId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -23,10 +24,17 @@ const TLS_ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub fn open(listen: SocketAddr, config: ServerConfig) -> std::io::Result<Endpoint> {
+pub fn open(listen: SocketAddr, config: ServerConfig, reset_key: &[u8; 32]) -> std::io::Result<Endpoint> {
     let socket = UdpSocket::bind(listen)?;
     enlarge_receive_buffer(&socket);
-    Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))
+    // The same key at every boot: a replica whose connection ended with the last boot is told so by a stateless
+    // reset with its next packet, and dials anew at once instead of waiting for an answer.
+    // Connection ids carry a check under the key, without which a packet of an earlier boot would be garbage.
+    let id_key = reset_key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
+    endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
+    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
 }
 
 fn enlarge_receive_buffer(socket: &UdpSocket) {

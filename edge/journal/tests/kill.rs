@@ -59,6 +59,7 @@ fn kill_a_writer(dir: &Path, after: Duration) -> u64 {
     let first =
         lines.by_ref().map_while(Result::ok).find_map(|line| number(&line)).expect("the writer writes");
     let killer = std::thread::spawn(move || {
+        // paced: the moment of the kill is random; nothing is waited for.
         std::thread::sleep(after);
         child.kill().unwrap();
         child.wait().unwrap();
