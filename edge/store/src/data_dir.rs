@@ -12,10 +12,17 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
+
+/// The file that says that a rebuild has begun here and not ended.
+pub const REBUILDING: &str = "rebuilding";
+
+/// What an enrolment leaves that was cut off before its last file. A directory with nothing else counts as
+/// empty.
+const UNFINISHED: [&str; 3] = ["lock", "incarnation.json", REBUILDING];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,10 +81,17 @@ impl DataDir {
     /// [`DataDirError`].
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
-        if path.exists() && fs::read_dir(path).map_err(io)?.next().is_some() {
-            return Err(DataDirError::Occupied { path: path.to_owned() });
+        if path.exists() {
+            for entry in fs::read_dir(path).map_err(io)? {
+                let name = entry.map_err(io)?.file_name();
+                if !UNFINISHED.iter().any(|left| name == *left) {
+                    return Err(DataDirError::Occupied { path: path.to_owned() });
+                }
+            }
         }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        // Also where the directory was there before: nobody else reads what is kept here.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
         Self::lock(path)
     }
 

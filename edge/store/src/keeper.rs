@@ -80,6 +80,10 @@ pub(crate) struct Keeper {
     /// Batches that are sealed and not durable yet.
     pub(crate) sealed: Vec<Batch>,
     pub(crate) sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
+    /// Where the view lies, whose file system is looked at.
+    pub(crate) view_dir: std::path::PathBuf,
+    /// Whether the last look found too little room for a checkpoint.
+    pub(crate) is_short_of_room: bool,
     /// Not before then are sealed batches tried again that found no room.
     pub(crate) retry_ms: Option<u64>,
     pub(crate) commits: u64,
@@ -127,13 +131,16 @@ impl Keeper {
     }
 
     /// Whether sealed batches are to be made durable now. A store that has failed holds on to them.
-    fn has_sealed(&self) -> bool {
+    pub(crate) fn has_sealed(&self) -> bool {
         let due = self.retry_ms.is_none_or(|at_ms| at_ms <= self.clock.now_ms());
         !self.sealed.is_empty() && due && self.failed.is_none()
     }
 
     /// Returns how long nothing is to be done; `None` for ever.
     fn wait(&self, idle_work: bool) -> Option<Duration> {
+        if self.failed.is_some() {
+            return None;
+        }
         let now_ms = self.clock.now_ms();
         let seal = self.sealer.due_ms().map(|due_ms| due_ms.saturating_sub(now_ms));
         let idle = idle_work.then_some(IDLE_MS);

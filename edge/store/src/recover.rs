@@ -99,6 +99,8 @@ pub(crate) fn recover(
         lazy: Vec::new(),
         sealed: Vec::new(),
         sealed_out,
+        view_dir: open.view,
+        is_short_of_room: false,
         retry_ms: None,
         commits: 0,
         failed: None,

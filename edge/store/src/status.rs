@@ -203,7 +203,8 @@ impl StatusSource {
     }
 }
 
-fn free_bytes(path: &std::path::Path) -> Option<u64> {
+/// Returns the bytes that a path's file system has left for this process, if it says so.
+pub(crate) fn free_bytes(path: &std::path::Path) -> Option<u64> {
     let system = rustix::fs::statvfs(path).ok()?;
     Some(system.f_bavail.saturating_mul(system.f_frsize))
 }

@@ -83,8 +83,11 @@ impl Keeper {
             for (kind, payload) in std::mem::take(&mut self.lazy) {
                 round.push(kind, payload);
             }
-            for batch in std::mem::take(&mut self.sealed) {
-                round.push_sealed(&batch);
+            // Batches that found no room wait for their time, so that tier 0 may use the reserve meanwhile.
+            if self.has_sealed() {
+                for batch in std::mem::take(&mut self.sealed) {
+                    round.push_sealed(&batch);
+                }
             }
             while round.bytes < ROUND_BYTES {
                 match queue.pop_front() {
@@ -117,10 +120,15 @@ impl Keeper {
     /// Keeps what a failed commit would have made durable for the next one: the sealer has let go of the lines of
     /// these batches, and sealing them again would fork the log.
     fn take_back(&mut self, round: &Round, lazy_frames: usize) {
-        self.lazy = round.frames.iter().take(lazy_frames).cloned().collect();
+        let mut lazy: Vec<_> = round.frames.iter().take(lazy_frames).cloned().collect();
+        lazy.append(&mut self.lazy);
+        self.lazy = lazy;
         let own = round.batches.iter().filter(|(_, _, is_own)| *is_own);
         let bytes = own.filter_map(|(position, _, _)| round.frames.get(*position));
-        self.sealed = bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok()).collect();
+        let mut sealed: Vec<Batch> =
+            bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok()).collect();
+        sealed.append(&mut self.sealed);
+        self.sealed = sealed;
         self.retry_ms = Some(self.clock.now_ms().saturating_add(FULL_RETRY_MS));
     }
 

@@ -9,7 +9,11 @@ use sonae_proto::ids::LogName;
 use super::Keeper;
 use crate::frame::{self, Checkpoint, to_json};
 use crate::sealer::Own;
+use crate::status::free_bytes;
 use crate::store::StoreError;
+
+/// Bytes that must be free before the view is written: several times what 4,000 records take.
+const CHECKPOINT_ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Records in the overlay that make a checkpoint due: four school days.
 const OVERLAY_RECORDS_MAX: usize = 4_000;
@@ -27,8 +31,13 @@ impl Keeper {
             self.round(&mut VecDeque::new());
         }
         let outcome = self.journal.mark().and_then(|_| self.journal.prepare());
-        if let Err(error) = outcome {
-            self.note_failure(&error);
+        match outcome {
+            Ok(_) => {}
+            // Nothing was written, and the handle stays usable.
+            Err(error) if error.is_full() => {
+                log::warn!(error = error.to_string(); "there is no room for idle work");
+            }
+            Err(error) => self.note_failure(&error),
         }
         false
     }
@@ -63,7 +72,7 @@ impl Keeper {
     pub(super) fn maintain(&mut self) {
         let overlay = self.shared.view.read().unwrap_or_else(PoisonError::into_inner).overlay_records();
         let recycle = self.journal.segments().count() > SEGMENTS_MAX;
-        if overlay < OVERLAY_RECORDS_MAX && !recycle {
+        if overlay < OVERLAY_RECORDS_MAX && !recycle || !self.has_room_for_checkpoint() {
             return;
         }
         let outcome = self.checkpoint().and_then(|checkpoint| {
@@ -81,6 +90,17 @@ impl Keeper {
                 self.failed = Some(error.to_string());
             }
         }
+    }
+
+    /// sled does not recover from a full disk, so it is written only while there is room; until then the overlay
+    /// grows.
+    fn has_room_for_checkpoint(&mut self) -> bool {
+        let has_room = free_bytes(&self.view_dir).is_none_or(|free| free >= CHECKPOINT_ROOM_BYTES);
+        if !has_room && !self.is_short_of_room {
+            log::error!("the disk is almost full; the view is not written any more");
+        }
+        self.is_short_of_room = !has_room;
+        has_room
     }
 
     /// Writes the view to sled and journals that it is whole. Returns the checkpoint's place.
@@ -116,7 +136,9 @@ impl Keeper {
         if self.failed.is_none() {
             self.seal_due(true);
             self.round(&mut VecDeque::new());
-            let outcome = self.checkpoint().and_then(|_| Ok(self.journal.mark()?));
+            let has_room = self.has_room_for_checkpoint();
+            let checkpoint = if has_room { self.checkpoint().map(|_| ()) } else { Ok(()) };
+            let outcome = checkpoint.and_then(|()| Ok(self.journal.mark()?));
             if let Err(error) = outcome {
                 log::error!(error = error.to_string(); "closing the store failed; the next start recovers it");
             }
