@@ -86,6 +86,7 @@ impl From<ControlError> for Failure {
     fn from(error: ControlError) -> Self {
         let exit = match &error {
             ControlError::Refused(_) => Exit::Refused,
+            ControlError::Store(_) => Exit::Store,
             ControlError::Socket { .. } | ControlError::Answer => Exit::DataDir,
         };
         Self::of(exit, &error)

@@ -12,16 +12,13 @@ use sonae_edge::{digest, uplink};
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::vector::Heads;
-use sonae_store::data_dir::DataDir;
+use sonae_store::data_dir::{DataDir, REBUILDING, sync_dir};
 use sonae_store::status::StatusSource;
 use sonae_store::{Clock, enrolment};
 use tokio::sync::watch;
 
 use super::print::print_line;
 use super::{Failure, read_secret};
-
-/// The file that says that a rebuild has begun here and not ended.
-const MARKER: &str = "rebuilding";
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(20);
@@ -62,13 +59,14 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
     let passphrase = read_secret("the bundle's passphrase")?;
     let bundle = enrolment::open_bundle(&arguments.bundle, &passphrase)?;
     let expected = arguments.expect.as_deref().map(read_heads).transpose()?;
-    let marker = arguments.data.join(MARKER);
-    let dir = if marker.exists() {
+    let marker = arguments.data.join(REBUILDING);
+    let dir = if marker.exists() && arguments.data.join("enrolment.json").exists() {
         DataDir::open(&arguments.data)?
     } else {
-        let dir = enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?;
-        std::fs::write(&marker, "").map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
-        dir
+        // The marker comes first, so that whatever cuts this off, the same command goes on.
+        drop(DataDir::create(&arguments.data)?);
+        mark(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+        enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?
     };
     let replica = Replica::open_dir(dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -114,6 +112,11 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         print_line(&describe(changes, &timing, completeness, &report.digests));
     }
     Ok(if completeness == "incomplete" { Exit::Unverified } else { Exit::Ok })
+}
+
+fn mark(marker: &Path) -> std::io::Result<()> {
+    std::fs::File::create(marker)?.sync_all()?;
+    marker.parent().map_or(Ok(()), sync_dir)
 }
 
 fn describe(

@@ -8,6 +8,7 @@ use sonae_edge::exit::Exit;
 use sonae_edge::replica::Replica;
 use sonae_edge::{control, uplink};
 use sonae_lan::LanConfig;
+use sonae_store::data_dir::REBUILDING;
 use sonae_store::keyring::Keyring;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -33,6 +34,13 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
+    if arguments.data.join(REBUILDING).exists() {
+        let text = format!(
+            "the rebuild of {} has not ended; run `sonae-edge rebuild` on it again, it resumes",
+            arguments.data.display()
+        );
+        return Err(Failure::new(Exit::DataDir, text));
+    }
     let replica = Replica::open(&arguments.data)?;
     if let Some(path) = &arguments.ca_out {
         std::fs::write(path, &replica.bundle.ca_pem).map_err(|error| {
@@ -64,7 +72,8 @@ async fn serve(replica: Replica, listener: TcpListener, cloud: Option<String>) -
     let address = listener.local_addr().map_err(internal)?;
     let (uplink, rest) = start_uplink(replica, cloud)?;
     let mut uplink = tokio::spawn(uplink::run(uplink, stopped.clone()));
-    let mut control = tokio::spawn(control::serve(rest.status.clone(), stopped.clone()));
+    let socket = control::bind(rest.dir.path())?;
+    let mut control = tokio::spawn(control::serve(socket, rest.status.clone(), stopped.clone()));
     let config = LanConfig {
         certificate_pem: rest.bundle.lan_certificate_pem.clone(),
         key_pem: Zeroizing::new(rest.bundle.lan_key_pem.clone()),
