@@ -12,13 +12,14 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sonae_lan::people::{NewStaff, add_staff};
+use sonae_lan::people::{NewStaff, PeopleError, add_staff};
 use sonae_proto::ids::Tier;
 use sonae_proto::record::RecordState;
 use sonae_store::data_dir::control_socket;
 use sonae_store::status::StatusSource;
-use sonae_store::{Action, Kept};
-use sonae_trust::password::PasswordHasher;
+use sonae_store::{Action, Kept, WriteError};
+use sonae_trust::password::{Cost, PasswordHasher};
+use sonae_trust::role::RoleError;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader as AsyncBufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
@@ -78,6 +79,29 @@ pub struct StaffAdded {
 enum Answer {
     Ok(Value),
     Error(String),
+    Store(String),
+}
+
+/// Why something asked was not done.
+#[derive(Debug)]
+pub enum Refusal {
+    /// It was wrong to ask.
+    Asked(String),
+    /// The store is full or fails.
+    Store(String),
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        match error {
+            WriteError::Refused { .. } => Self::Asked(error.to_string()),
+            WriteError::Full | WriteError::Failed => Self::Store(error.to_string()),
+        }
+    }
+}
+
+fn asked(error: impl ToString) -> Refusal {
+    Refusal::Asked(error.to_string())
 }
 
 /// Why a command was not done.
@@ -98,14 +122,17 @@ pub enum ControlError {
     /// The command was refused.
     #[error("{0}")]
     Refused(String),
+    /// The store is full or fails.
+    #[error("{0}")]
+    Store(String),
 }
 
-/// Serves commands until `stop` says so.
+/// Makes the socket, so that whoever saw the daemon ready reaches it.
 ///
 /// # Errors
-/// [`ControlError::Socket`] when the socket cannot be made.
-pub async fn serve(source: StatusSource, mut stop: watch::Receiver<bool>) -> Result<(), ControlError> {
-    let path = control_socket(&source.data);
+/// [`ControlError::Socket`].
+pub fn bind(data: &Path) -> Result<UnixListener, ControlError> {
+    let path = control_socket(data);
     let failed = |source| ControlError::Socket { path: path.clone(), source };
     // The lock on the directory is held, so a socket that lies here belongs to nobody.
     match std::fs::remove_file(&path) {
@@ -114,6 +141,18 @@ pub async fn serve(source: StatusSource, mut stop: watch::Receiver<bool>) -> Res
     }
     let listener = UnixListener::bind(&path).map_err(failed)?;
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Serves commands until `stop` says so.
+///
+/// # Errors
+/// None at present; a conversation that fails ends by itself.
+pub async fn serve(
+    listener: UnixListener,
+    source: StatusSource,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), ControlError> {
     let source = Arc::new(source);
     loop {
         tokio::select! {
@@ -125,7 +164,7 @@ pub async fn serve(source: StatusSource, mut stop: watch::Receiver<bool>) -> Res
             }
         }
     }
-    let _ = std::fs::remove_file(&path);
+    let _ = std::fs::remove_file(control_socket(&source.data));
     Ok(())
 }
 
@@ -139,13 +178,14 @@ async fn converse(stream: UnixStream, source: Arc<StatusSource>) {
         // Writes wait for a flush, and passwords are slow on purpose.
         let answer = tokio::task::spawn_blocking(move || match serde_json::from_str::<Ask>(&text) {
             Ok(ask) => answer(&source, ask),
-            Err(error) => Err(format!("the request cannot be read: {error}")),
+            Err(error) => Err(asked(format!("the request cannot be read: {error}"))),
         })
         .await
-        .unwrap_or_else(|_| Err("the daemon failed on this command; see its log".into()));
+        .unwrap_or_else(|_| Err(Refusal::Store("the daemon failed on this command; see its log".into())));
         let answer = match answer {
             Ok(value) => Answer::Ok(value),
-            Err(text) => Answer::Error(text),
+            Err(Refusal::Asked(text)) => Answer::Error(text),
+            Err(Refusal::Store(text)) => Answer::Store(text),
         };
         let Ok(mut bytes) = serde_json::to_vec(&answer) else { return };
         bytes.push(b'\n');
@@ -159,28 +199,27 @@ async fn converse(stream: UnixStream, source: Arc<StatusSource>) {
 /// Does what is asked. Blocking.
 ///
 /// # Errors
-/// A text for people.
-pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, String> {
-    fn value<T: Serialize>(value: T) -> Result<Value, String> {
-        serde_json::to_value(value).map_err(|error| error.to_string())
+/// [`Refusal`], with a text for people.
+pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
+    fn value<T: Serialize>(value: T) -> Result<Value, Refusal> {
+        serde_json::to_value(value).map_err(asked)
     }
     match ask {
         Ask::Status => value(source.status()),
         Ask::Digest => value(digest::report(source)),
         Ask::Records { tier, collection } => {
-            value(source.store.records(tier, &collection, "").map_err(|error| error.to_string())?)
+            value(source.store.records(tier, &collection, "").map_err(asked)?)
         }
-        Ask::Write { action } => {
-            value(source.store.write_blocking(action).map_err(|error| error.to_string())?)
-        }
+        Ask::Write { action } => value(source.store.write_blocking(action)?),
         Ask::StaffAdd { login, name, role, password, totp } => {
-            let role = role.parse().map_err(|error: sonae_trust::role::RoleError| error.to_string())?;
+            let role = role.parse().map_err(|error: RoleError| asked(error))?;
             let mut entropy = sonae_trust::entropy::SystemEntropy;
-            let hasher = PasswordHasher::new(sonae_trust::password::Cost::STANDARD, &mut entropy)
-                .map_err(|error| error.to_string())?;
+            let hasher = PasswordHasher::new(Cost::STANDARD, &mut entropy).map_err(asked)?;
             let new = NewStaff { login, name, role, password, totp };
             let added = add_staff(&source.store, &hasher, &source.store.school().to_string(), new, None)
-                .map_err(|error| error.to_string())?;
+                .map_err(
+                    |error| if let PeopleError::Write(error) = error { error.into() } else { asked(error) },
+                )?;
             value(StaffAdded { kept: added.kept, otpauth_uri: added.otpauth_uri })
         }
     }
@@ -221,6 +260,7 @@ impl Client {
         match serde_json::from_str(&line).map_err(|_| ControlError::Answer)? {
             Answer::Ok(value) => Ok(value),
             Answer::Error(text) => Err(ControlError::Refused(text)),
+            Answer::Store(text) => Err(ControlError::Store(text)),
         }
     }
 }
@@ -233,7 +273,10 @@ impl Replica {
     pub fn ask<T: DeserializeOwned>(&mut self, ask: Ask) -> Result<T, ControlError> {
         let value = match self {
             Self::Daemon(client) => client.ask(&ask)?,
-            Self::Own(replica) => answer(&replica.status, ask).map_err(ControlError::Refused)?,
+            Self::Own(replica) => answer(&replica.status, ask).map_err(|refusal| match refusal {
+                Refusal::Asked(text) => ControlError::Refused(text),
+                Refusal::Store(text) => ControlError::Store(text),
+            })?,
         };
         serde_json::from_value(value).map_err(|_| ControlError::Answer)
     }
