@@ -107,6 +107,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         connection: None,
         generation: 0,
         under_way: 0,
+        fetching: false,
+        answer_by: None,
+        heard_bytes: 0,
         closed_bytes: (0, 0),
     };
     loop {

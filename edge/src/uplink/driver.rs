@@ -1,6 +1,6 @@
 //! The driver: turns events of the line into inputs of the engine, and the engine's effects into deeds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, VarInt};
 use sonae_proto::identity::IdentityText;
@@ -9,7 +9,7 @@ use sonae_proto::uplink::{Alarm, Effect, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::status::{ReplicaStatus, Uplink as Shared};
-use sonae_store::{Clock, Store};
+use sonae_store::{Clock, Store, WriteError};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
 use tokio::sync::mpsc;
 
@@ -17,6 +17,9 @@ use super::connection::{self, Connection, Event};
 
 /// After this long without an answer while batches are under way, the line is dialled anew.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two tries of what a full disk did not take.
+const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// Everything that the uplink task owns.
 pub(super) struct Driver {
@@ -34,6 +37,12 @@ pub(super) struct Driver {
     pub generation: u64,
     /// Batches under way on this connection.
     pub under_way: usize,
+    /// Whether a fetch is under way.
+    pub fetching: bool,
+    /// Until when the cloud must have said something; set while an answer is due.
+    pub answer_by: Option<Instant>,
+    /// Bytes received when that wait began.
+    pub heard_bytes: u64,
     pub closed_bytes: (u64, u64),
 }
 
@@ -42,7 +51,7 @@ impl Driver {
     pub(super) fn sleep(&self) -> impl Future<Output = ()> + use<> {
         let now_ms = self.clock.now_ms();
         let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
-        let answer = (self.under_way > 0).then_some(ANSWER_TIMEOUT);
+        let answer = self.answer_by.map(|at| at.saturating_duration_since(Instant::now()));
         let wait = engine.into_iter().chain(answer).min();
         async move {
             match wait {
@@ -52,9 +61,33 @@ impl Driver {
         }
     }
 
+    fn received_bytes(&self) -> u64 {
+        self.connection.as_ref().map_or(0, |connection| connection.bytes().1)
+    }
+
+    /// Starts the wait for the cloud's next word, if one is due and none is being waited for.
+    fn expect_answer(&mut self) {
+        let greeting = self.connection.is_some() && !self.engine.is_up();
+        if greeting || self.under_way > 0 || self.fetching {
+            if self.answer_by.is_none() {
+                self.answer_by = Some(Instant::now() + ANSWER_TIMEOUT);
+                self.heard_bytes = self.received_bytes();
+            }
+        } else {
+            self.answer_by = None;
+        }
+    }
+
     pub(super) fn timeout(&mut self) {
         self.engine.handle_timeout(self.clock.now_ms());
-        if self.under_way > 0 && self.connection.is_some() {
+        if self.answer_by.is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        if self.engine.is_up() && self.received_bytes() > self.heard_bytes {
+            // A slow line: what was sent is being acknowledged, the answers are still to come.
+            self.answer_by = None;
+            self.expect_answer();
+        } else {
             log::warn!(under_way = self.under_way; "the cloud does not answer; dialling anew");
             self.hang_up();
         }
@@ -65,6 +98,7 @@ impl Driver {
         if event.generation() != self.generation {
             return;
         }
+        let is_word = !matches!(event, Event::Connected { .. } | Event::Lost { .. });
         match event {
             Event::Connected { connection, .. } => {
                 self.connection = Some(connection);
@@ -86,8 +120,15 @@ impl Driver {
                 self.engine.handle_batch_reply(log, reply, now_ms);
             }
             Event::Fetched { batch, .. } => self.engine.handle_fetched(*batch),
-            Event::FetchEnd { .. } => self.engine.handle_fetch_end(),
+            Event::FetchEnd { .. } => {
+                self.fetching = false;
+                self.engine.handle_fetch_end();
+            }
         }
+        if is_word {
+            self.answer_by = None;
+        }
+        self.expect_answer();
     }
 
     pub(super) fn control(&mut self, frame: Frame, now_ms: u64) {
@@ -157,6 +198,8 @@ impl Driver {
         }
         self.generation += 1;
         self.under_way = 0;
+        self.fetching = false;
+        self.answer_by = None;
         self.store.set_line(false);
         self.engine.handle_disconnected(self.clock.now_ms());
     }
@@ -194,11 +237,19 @@ impl Driver {
             Effect::Fetch(fetch) => {
                 if let Some(connection) = &self.connection {
                     connection.fetch(fetch, self.events.clone());
+                    self.fetching = true;
+                    self.expect_answer();
                 }
             }
             Effect::StoreBatch(batch) => {
                 let log = batch.header().log;
-                if let Err(error) = self.store.store_batch(*batch).await {
+                let mut outcome = self.store.store_batch((*batch).clone()).await;
+                // The engine counts on it, so a full disk is waited for.
+                while matches!(outcome, Err(WriteError::Full)) {
+                    tokio::time::sleep(FULL_RETRY).await;
+                    outcome = self.store.store_batch((*batch).clone()).await;
+                }
+                if let Err(error) = outcome {
                     self.shared.note_error(
                         self.clock.now_ms(),
                         "peer_batch_not_stored",
@@ -209,12 +260,12 @@ impl Driver {
             Effect::KeepIdentity(identity) => self.store.keep_identity(*identity),
             Effect::KeepReceipt { log, head, bytes } => self.store.keep_receipt(log, head, bytes),
             Effect::KeepLoss { loss_counter, receipted } => {
-                match self.store.keep_loss(loss_counter, receipted).await {
-                    Ok(()) => self.engine.handle_loss_kept(),
-                    Err(error) => {
-                        log::error!(error = error.to_string(); "a raised loss counter was not kept")
-                    }
+                // Nothing is sent before the counter is durable, so a full disk is waited for.
+                while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {
+                    self.shared.note_error(self.clock.now_ms(), "loss_not_kept", error.to_string());
+                    tokio::time::sleep(FULL_RETRY).await;
                 }
+                self.engine.handle_loss_kept();
             }
             Effect::Alarm(alarm) => self.alarm(&alarm),
             Effect::Disconnect => self.hang_up(),
@@ -260,8 +311,9 @@ impl Driver {
 
     pub(super) fn send_batch(&mut self, log: LogName, first: u64) {
         if let Some(connection) = &self.connection {
-            self.under_way += 1;
             connection.send_batch(log, first, self.store.clone(), self.events.clone());
+            self.under_way += 1;
+            self.expect_answer();
         }
     }
 
