@@ -13,9 +13,11 @@ use tokio::task::JoinHandle;
 /// Bytes of packets that are kept; a demo sends about 2 MB.
 const CAPTURE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     is_cut: AtomicBool,
+    /// Bytes from cloud to school after which the line is cut.
+    down_bytes_max: AtomicU64,
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
     up_packets: AtomicU64,
@@ -25,7 +27,8 @@ struct Shared {
 
 impl Shared {
     fn pass(&self, packet: &[u8], up: bool) -> bool {
-        if self.is_cut.load(Ordering::Relaxed) {
+        let used_up = self.down_bytes.load(Ordering::Relaxed) >= self.down_bytes_max.load(Ordering::Relaxed);
+        if used_up || self.is_cut.load(Ordering::Relaxed) {
             return false;
         }
         let length = u64::try_from(packet.len()).unwrap_or(0);
@@ -70,7 +73,15 @@ impl Line {
     pub async fn open(cloud: SocketAddr) -> Result<Self> {
         let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
         let address = near.local_addr()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            is_cut: AtomicBool::new(false),
+            down_bytes_max: AtomicU64::new(u64::MAX),
+            up_bytes: AtomicU64::new(0),
+            down_bytes: AtomicU64::new(0),
+            up_packets: AtomicU64::new(0),
+            down_packets: AtomicU64::new(0),
+            capture: Mutex::default(),
+        });
         let task = tokio::spawn(relay(near, cloud, Arc::clone(&shared)));
         Ok(Self { shared, address, task })
     }
@@ -84,6 +95,21 @@ impl Line {
     /// Cuts or mends the line.
     pub fn set_cut(&self, cut: bool) {
         self.shared.is_cut.store(cut, Ordering::Relaxed);
+    }
+
+    /// Cuts the line once so many more bytes have come from the cloud; `None` takes that back.
+    pub fn set_cut_after(&self, down_bytes: Option<u64>) {
+        let passed = self.shared.down_bytes.load(Ordering::Relaxed);
+        let max = down_bytes.map_or(u64::MAX, |bytes| passed.saturating_add(bytes));
+        self.shared.down_bytes_max.store(max, Ordering::Relaxed);
+    }
+
+    /// Returns whether the line lets nothing through.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.shared.is_cut.load(Ordering::Relaxed)
+            || self.shared.down_bytes.load(Ordering::Relaxed)
+                >= self.shared.down_bytes_max.load(Ordering::Relaxed)
     }
 
     /// Returns what has passed.

@@ -64,6 +64,58 @@ pub fn run_to_end(name: &str, arguments: &[&str], input: &str) -> Result<(i32, S
     Ok((output.status.code().unwrap_or(-1), text(&output.stdout), text(&output.stderr)))
 }
 
+/// A program under way that prints no ready line. Killed when its owner goes.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts a program with text on its standard input.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(name: &str, arguments: &[&str], input: &str) -> Result<Self> {
+        let mut child = Command::new(find(name)?)
+            .args(arguments)
+            .env("RUST_LOG", "warn")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {name}"))?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A program that ends without reading its input says why by itself.
+            let _ = stdin.write_all(input.as_bytes());
+        }
+        Ok(Self(child))
+    }
+
+    /// Returns whether it has ended.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
+    /// Kills it as `kill -9` does, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill_hard(&mut self) -> Result<()> {
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// A daemon that is killed when its owner goes.
 #[derive(Debug)]
 pub struct Daemon {

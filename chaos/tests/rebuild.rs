@@ -1,0 +1,129 @@
+//! Rebuilds that are cut off, and rebuilds that lack something. They run the real programs: `make build` first.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sonae_chaos::generate::{self, Options};
+use sonae_chaos::lan_client::LanClient;
+use sonae_chaos::line::Line;
+use sonae_chaos::program::{Daemon, Running, run, run_to_end};
+use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town};
+
+/// A school whose changes are all safe, and whose appliance is gone.
+struct Ruin {
+    dir: tempfile::TempDir,
+    town: Town,
+    _cloud: Daemon,
+    line: Line,
+    digest: Value,
+}
+
+impl Ruin {
+    async fn new() -> Self {
+        // A second install changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { pupils: 120, years: 1, seed: 5, ..Options::default() };
+        let school = generate::school(options).unwrap();
+        let mut town = Town::found(dir.path(), &school.school_code, &school.school_name).unwrap();
+        let written = generate::write(&school, &dir.path().join("school")).unwrap();
+        let cloud = town.start_cloud().unwrap();
+        let line = Line::open(town.cloud_address().unwrap()).await.unwrap();
+        let (appliance, _) = town.appliance("edge").unwrap();
+        let data = appliance.data.display().to_string();
+        for file in [&written.package, &written.contacts, &written.attendance] {
+            run("sonae-edge", &["import", "--data", &data, &file.display().to_string()], "").unwrap();
+        }
+        let mut edge = town.start_edge(&appliance, &line).unwrap();
+        let listen = edge.said("listen").unwrap();
+        let client = LanClient::sign_in(&listen, &appliance.ca, LOGIN, PASSWORD, None).await.unwrap();
+        appliance.wait_until_safe(&client, Duration::from_secs(300)).await.unwrap();
+        let digest = appliance.digest().unwrap();
+        edge.kill_hard().unwrap();
+        std::fs::remove_dir_all(&appliance.data).unwrap();
+        Self { dir, town, _cloud: cloud, line, digest }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, value: &Value) -> String {
+        std::fs::write(self.path(name), value.to_string()).unwrap();
+        self.path(name).display().to_string()
+    }
+
+    fn rebuild(&self, data: &Path, bundle: &Path) -> Vec<String> {
+        let mut arguments: Vec<String> =
+            ["rebuild", "--json", "--passphrase-stdin"].map(str::to_owned).into();
+        arguments.extend(["--cloud".into(), self.line.address().to_string()]);
+        arguments.extend(["--data".into(), data.display().to_string()]);
+        arguments.extend(["--bundle".into(), bundle.display().to_string()]);
+        arguments
+    }
+}
+
+fn essence(digest: &Value) -> (&Value, &Value) {
+    (digest.get("digests").unwrap(), digest.get("version_vector").unwrap())
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+/// Goal: a rebuild that is cut off in its middle is never served, and the same command ends it. Method: cut the line
+/// once some of the data has come, `kill -9`, try to run it, mend the line, rebuild again, compare digests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rebuild_resumes_after_a_kill() {
+    let ruin = Ruin::new().await;
+    let (bundle, passphrase) = ruin.town.enrol_bundle("spare", "spare.bundle").unwrap();
+    let spare: Appliance = ruin.town.appliance_at("spare");
+    let arguments = ruin.rebuild(&spare.data, &bundle);
+    // More than the greeting, less than the whole.
+    ruin.line.set_cut_after(Some(30_000));
+    let mut rebuild = Running::start("sonae-edge", &words(&arguments), &passphrase).unwrap();
+    let journal = spare.data.join("journal");
+    while !(ruin.line.is_cut() && journal.exists()) {
+        assert!(!rebuild.has_ended().unwrap(), "the rebuild ended before the line was cut");
+        // paced: looks again
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rebuild.kill_hard().unwrap();
+    let data = spare.data.display().to_string();
+    let (code, _, said) = run_to_end("sonae-edge", &["run", "--data", &data], "").unwrap();
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("sonae-edge rebuild"), "{said}");
+    let begun = spare.digest().unwrap();
+    assert_ne!(essence(&begun), essence(&ruin.digest), "the cut came too late");
+    ruin.line.set_cut_after(None);
+    run("sonae-edge", &words(&arguments), &passphrase).unwrap();
+    assert_eq!(essence(&spare.digest().unwrap()), essence(&ruin.digest));
+    let edge = ruin.town.start_edge(&spare, &ruin.line).unwrap();
+    assert_ne!(edge.said("incarnation").unwrap(), "", "it serves once it is whole");
+}
+
+/// Goal: what an outside witness knows and the cloud lacks is named, and nothing else is. Method: rebuild with the
+/// heads as they were, then with one that says more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_missing_head_is_named() {
+    let ruin = Ruin::new().await;
+    let (bundle, passphrase) = ruin.town.enrol_bundle("spare", "spare.bundle").unwrap();
+    let expect = |name: &str, heads: &Value| {
+        let mut arguments = ruin.rebuild(&ruin.path(&format!("data-{name}")), &bundle);
+        arguments.extend(["--expect".to_owned(), ruin.write(name, heads)]);
+        let (code, out, said) = run_to_end("sonae-edge", &words(&arguments), &passphrase).unwrap();
+        (code, serde_json::from_str::<Value>(&out).unwrap_or_else(|_| Value::String(said)))
+    };
+    let (code, report) = expect("true", &ruin.digest);
+    assert_eq!((code, &report["completeness"]), (0, &Value::from("verified")), "{report}");
+    let mut more = ruin.digest.clone();
+    let heads = more.get_mut("heads").and_then(Value::as_object_mut).unwrap();
+    let (log, head) = heads.iter_mut().next().unwrap();
+    head["sequence"] = Value::from(head["sequence"].as_u64().unwrap() + 1);
+    let log = log.clone();
+    let (code, report) = expect("more", &more);
+    assert_eq!((code, &report["completeness"]), (7, &Value::from("incomplete")), "{report}");
+    assert_eq!(report["missing"], serde_json::json!([log]), "{report}");
+}
