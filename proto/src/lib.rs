@@ -23,6 +23,7 @@ pub mod object;
 pub mod padme;
 pub mod receipt;
 pub mod record;
+pub mod reissue;
 pub mod seal;
 pub mod signed;
 pub mod uplink;

@@ -3,14 +3,18 @@
 //!
 //! **Invariant**: of each log a gapless prefix is applied, each change once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::change::Change;
 use crate::clock::Stamp;
 use crate::digest::{Digest, DigestKey};
 use crate::ids::{ChangeId, LogName, Tier};
-use crate::record::RecordState;
+use crate::record::{FieldState, RecordState};
 use crate::vector::Sequences;
+
+/// The records that say which re-issued changes have been applied, by their names. No change can name this
+/// collection, and no digest counts it. Spec: `docs/spec/batch.md#re-issue`.
+pub const REISSUED: &str = "~reissued";
 
 /// Where records are kept.
 pub trait Records {
@@ -142,14 +146,24 @@ impl Fold {
             return Ok(Applied::Unreadable);
         };
         let id = change.origin.unwrap_or(ChangeId { incarnation: log.incarnation, sequence });
-        if change.origin.is_some() && self.has_seen(log.tier, id) {
-            self.sequences.insert(log, sequence);
-            return Ok(Applied::Duplicate);
+        if change.origin.is_some() {
+            if self.has_seen(log.tier, id) || is_reissued(records, log.tier, id)? {
+                self.sequences.insert(log, sequence);
+                return Ok(Applied::Duplicate);
+            }
+            let mark = RecordState { fields: BTreeMap::from([("applied".into(), FieldState::default())]) };
+            records.put(log.tier, REISSUED, &id.to_string(), mark).map_err(FoldError::Store)?;
+        }
+        let mut reissued = BTreeSet::new();
+        for base in change.fields.values().flat_map(|write| &write.bases) {
+            if !self.has_seen(log.tier, *base) && is_reissued(records, log.tier, *base)? {
+                reissued.insert(*base);
+            }
         }
         let mut state =
             records.get(log.tier, &change.collection, &change.record).map_err(FoldError::Store)?;
         let before = self.fields_digest(&change, &state);
-        state.apply(id, &change, |base| self.has_seen(log.tier, base));
+        state.apply(id, &change, |base| self.has_seen(log.tier, base) || reissued.contains(&base));
         let after = self.fields_digest(&change, &state);
         records.put(log.tier, &change.collection, &change.record, state).map_err(FoldError::Store)?;
         let digest = self.digests.entry(log.tier).or_default();
@@ -171,6 +185,11 @@ impl Fold {
         }
         sum
     }
+}
+
+fn is_reissued<R: Records>(records: &R, tier: Tier, id: ChangeId) -> Result<bool, FoldError<R::Error>> {
+    let mark = records.get(tier, REISSUED, &id.to_string()).map_err(FoldError::Store)?;
+    Ok(!mark.fields.is_empty())
 }
 
 #[cfg(test)]
@@ -261,5 +280,37 @@ mod tests {
         let again = format!(r#"{{"t":[1,0],"c":"c","r":"r","f":{{"f":1}},"o":"{}:1"}}"#, log(1).incarnation);
         assert_eq!(fold.apply(&mut records, log(2), 1, again.as_bytes()).unwrap(), Applied::Duplicate);
         assert_eq!((fold.digests, records), before);
+    }
+
+    /// Goal: what was carried over twice applies once, in any order, and its bases are known. Method: two logs
+    /// re-issue one branch, interleaved both ways; then somebody replaces its last value.
+    #[test]
+    fn a_branch_that_was_carried_over_twice_applies_once() {
+        let branch = [
+            (5, br#"{"t":[1,0],"c":"c","r":"r","f":{"f":1}}"#.to_vec()),
+            (6, br#"{"t":[2,0],"c":"c","r":"r","f":{"f":2},"b":{"f":[5]}}"#.to_vec()),
+        ];
+        let changes = crate::reissue::reissue(log(1), &branch).unwrap();
+        let ends: Vec<_> = [[(2, 0), (2, 1), (3, 0), (3, 1)], [(3, 0), (2, 0), (2, 1), (3, 1)]]
+            .into_iter()
+            .map(|order| {
+                let (mut fold, mut records) =
+                    (Fold::new(DigestKey::from_secret("k")), MemoryRecords::default());
+                for (writer, change) in order {
+                    let sequence = fold.applied(log(writer)) + 1;
+                    let line = changes[change].to_line(log(writer).incarnation).unwrap();
+                    fold.apply(&mut records, log(writer), sequence, &line).unwrap();
+                }
+                let state = records.get(Tier::Daily, "c", "r").unwrap();
+                let field = &state.fields["f"];
+                assert_eq!(
+                    field.heads.iter().map(|head| head.id).collect::<Vec<_>>(),
+                    [changes[1].origin.unwrap()]
+                );
+                assert!(field.replaced_early.is_empty());
+                (fold.digests, records)
+            })
+            .collect();
+        assert_eq!(ends[0], ends[1]);
     }
 }

@@ -46,6 +46,9 @@ pub enum Effect {
         /// Heads that are still safe.
         receipted: Heads,
     },
+    /// The cloud has another history of an own log: go on under a new incarnation. Asked for once; this engine
+    /// sends and dials no more.
+    Renew,
     /// Tell people.
     Alarm(Alarm),
     /// Close the connection; a new hello is needed.

@@ -10,6 +10,7 @@
 //! Spec: `docs/spec/wire.md#loss-counter`.
 
 mod alarm;
+mod answers;
 mod effect;
 mod own;
 mod peers;
@@ -25,9 +26,8 @@ use crate::descriptor::CloudDescriptor;
 use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode, Tier};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
-use crate::receipt::Receipt;
 use crate::vector::{Heads, LogHead};
-use crate::wire::{News, Refusal, RefusalCode, Welcome};
+use crate::wire::{News, Welcome};
 
 pub use alarm::Alarm;
 pub use effect::{BatchReply, Effect};
@@ -78,6 +78,9 @@ pub struct Uplink {
     keys_wanted: bool,
     /// It refused a batch for that.
     keys_refused: bool,
+    /// A new incarnation has been asked for: nothing is sent any more, so that what the cloud has of the own
+    /// logs stands still.
+    renewing: bool,
     effects: VecDeque<Effect>,
     last_contact_ms: Option<u64>,
 }
@@ -102,6 +105,7 @@ impl Uplink {
             manifest_version: start.manifest_version,
             keys_wanted: true,
             keys_refused: false,
+            renewing: false,
             effects: VecDeque::new(),
             last_contact_ms: None,
         };
@@ -133,6 +137,7 @@ impl Uplink {
     pub fn handle_timeout(&mut self, now_ms: u64) {
         if let Line::Down { retry_at_ms, failures } = self.line
             && retry_at_ms <= now_ms
+            && !self.renewing
         {
             self.line = Line::Dialling { failures };
             self.effects.push_back(Effect::Dial);
@@ -143,7 +148,7 @@ impl Uplink {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.line {
-            Line::Down { retry_at_ms, .. } => Some(retry_at_ms),
+            Line::Down { retry_at_ms, .. } => (!self.renewing).then_some(retry_at_ms),
             Line::Dialling { .. } | Line::Greeting { .. } | Line::Up => None,
         }
     }
@@ -212,10 +217,10 @@ impl Uplink {
         self.send_more();
     }
 
-    /// Compares own logs with what the cloud has. Returns whether a loss was found, after which nothing is
-    /// sent before the raised counter is kept.
+    /// Compares own logs with what the cloud has. Returns whether a loss or a fork was found: nothing is sent
+    /// then before the raised counter is kept, or any more.
     fn compare_own_logs(&mut self, welcome: &Welcome) -> bool {
-        let mut lost = false;
+        let (mut lost, mut renew) = (false, false);
         for (log, own) in &mut self.own {
             let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
             match own.compare(there) {
@@ -232,9 +237,14 @@ impl Uplink {
                         let here = own.held().sequence;
                         let alarm = Alarm::OwnLogElsewhere { log: *log, here, there: there.sequence };
                         self.effects.push_back(Effect::Alarm(alarm));
+                        renew = true;
                     }
                 }
             }
+        }
+        if renew {
+            self.renew();
+            return true;
         }
         if lost {
             self.loss_counter += 1;
@@ -314,62 +324,8 @@ impl Uplink {
         self.fetch_next();
     }
 
-    /// The cloud has answered a batch.
-    pub fn handle_batch_reply(&mut self, log: LogName, reply: BatchReply, now_ms: u64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.last_contact_ms = Some(now_ms);
-        match reply {
-            BatchReply::Receipt(bytes) => self.receive_receipt(bytes),
-            BatchReply::Refusal(refusal) => self.receive_refusal(log, refusal),
-        }
-        self.send_more();
-    }
-
-    fn receive_refusal(&mut self, log: LogName, refusal: Refusal) {
-        let passes = match refusal.code {
-            // Key documents travel on another stream than batches, so a batch can overtake them.
-            RefusalCode::Manifest => {
-                self.keys_refused = true;
-                true
-            }
-            RefusalCode::Storage | RefusalCode::Unexpected => true,
-            RefusalCode::Protocol
-            | RefusalCode::Identity
-            | RefusalCode::WrongSchool
-            | RefusalCode::Signature
-            | RefusalCode::Chain
-            | RefusalCode::Fork
-            | RefusalCode::Recipients
-            | RefusalCode::Malformed
-            | RefusalCode::Oversized => false,
-        };
-        let overtaken = refusal.code == RefusalCode::Manifest && self.refusals == 0;
-        if !overtaken {
-            self.effects.push_back(Effect::Alarm(Alarm::Refused(refusal)));
-        }
-        if passes {
-            self.refusals = self.refusals.saturating_add(1);
-            self.effects.push_back(Effect::Disconnect);
-        } else if let Some(own) = self.own.get_mut(&log) {
-            own.wedge();
-        }
-    }
-
-    fn receive_receipt(&mut self, bytes: Vec<u8>) {
-        let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
-        let current = receipt.school == self.school
-            && receipt.loss_counter == self.loss_counter
-            && !self.loss_being_kept;
-        let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
-        if own.receive_receipt(receipt.head) {
-            self.refusals = 0;
-            self.cloud_heads.insert(receipt.log, receipt.head);
-            self.effects.push_back(Effect::KeepReceipt { log: receipt.log, head: receipt.head, bytes });
-        }
-    }
-
     fn send_more(&mut self) {
-        if self.line != Line::Up || self.loss_being_kept {
+        if self.line != Line::Up || self.loss_being_kept || self.renewing {
             return;
         }
         for (log, own) in &mut self.own {

@@ -1,9 +1,9 @@
 //! One log, two histories: refused, told, and nothing of either is overwritten.
 
 use sonae_proto::ids::Tier;
-use sonae_proto::uplink::{Alarm, Effect};
+use sonae_proto::uplink::{Alarm, BatchReply, Effect};
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::RefusalCode;
+use sonae_proto::wire::{Refusal, RefusalCode};
 
 use crate::board::Board;
 use crate::desk::Desk;
@@ -81,10 +81,11 @@ fn an_old_copy_of_a_data_directory_is_noticed() {
     world.run_for(60_000);
     let safe = world.replicas[0].engine.receipted();
     assert_eq!(safe[&log].sequence, 1, "the rest of the old copy is not called safe");
-    assert_eq!(safe[&world.replicas[0].life.log(Tier::Daily)].sequence, 1, "other logs go on");
+    assert_eq!(safe.get(&world.replicas[0].life.log(Tier::Daily)), None, "nothing moves before the renewal");
     let after = world.node.as_ref().unwrap().intake.overview();
     assert_eq!(after[0].heads[&log], before[0].heads[&log]);
     assert_eq!(world.alarms(0, |alarm| matches!(alarm, Alarm::Refused(_))), 0, "it was not even tried");
+    assert_eq!(world.replicas[0].renewals, 1);
 }
 
 /// Goal: the same sequence with another hash at the cloud is another history too. Method: a welcome with a
@@ -98,12 +99,32 @@ fn another_hash_of_the_own_head_is_noticed() {
     let other = board.chain(&replica.life, Tier::Safety, 1);
     for alarms in [1, 0] {
         replica.engine.handle_disconnected(1);
+        assert_eq!(replica.engine.poll_timeout().is_some(), alarms == 1, "it dials no more");
         replica.engine.handle_connected();
         let heads = Heads::from([(log, other[0].header().head())]);
         replica.engine.handle_welcome(&welcome(heads), 1);
         let effects = effects(&mut replica);
         let elsewhere = Effect::Alarm(Alarm::OwnLogElsewhere { log, here: 4, there: 2 });
         assert_eq!(effects.iter().filter(|effect| **effect == elsewhere).count(), alarms);
+        assert!(!effects.iter().any(|effect| matches!(effect, Effect::SendBatch { .. })));
+    }
+}
+
+/// Goal: a clone that runs at the same time is noticed at the first batch, without a new greeting. Method: the
+/// cloud refuses a batch as a fork; a second refusal asks for nothing more.
+#[test]
+fn a_refused_fork_asks_for_a_new_incarnation() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 2, welcome(Heads::new()));
+    let log = chain[0].header().log;
+    effects(&mut replica);
+    for renewals in [1, 0] {
+        let refusal =
+            Refusal { code: RefusalCode::Fork, text: "another history".into(), heads: Heads::new() };
+        replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), 1);
+        let effects = effects(&mut replica);
+        let expected: &[Effect] = if renewals == 1 { &[Effect::Renew, Effect::Disconnect] } else { &[] };
+        assert_eq!(effects.get(1..).unwrap_or_default(), expected, "after the alarm");
         assert!(!effects.iter().any(|effect| matches!(effect, Effect::SendBatch { .. })));
     }
 }

@@ -151,6 +151,7 @@ impl World {
                 let (at, life) = (self.now + self.delay(), self.lives[replica]);
                 self.at(at, Event::LossKept { replica, life });
             }
+            Effect::Renew => self.replicas[replica].renewals += 1,
             Effect::Alarm(alarm) => self.replicas[replica].alarms.push(alarm),
             Effect::Disconnect => self.lose_line(replica),
         }

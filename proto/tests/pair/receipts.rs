@@ -129,7 +129,7 @@ fn an_incomplete_answer_lowers_nothing() {
 }
 
 /// Goal: a refusal that may pass is retried, ever more slowly, until a receipt comes; one that cannot pass stops
-/// that log and no other. Method: storage refusals in a row, then a fork refusal of one of two logs.
+/// that log and no other. Method: storage refusals in a row, then a refused signature in one of two logs.
 #[test]
 fn refusals_are_retried_or_stop_their_log() {
     let board = Board::new(1);
@@ -148,7 +148,7 @@ fn refusals_are_retried_or_stop_their_log() {
         assert!(effects(&mut replica).contains(&Effect::SendBatch { log, first: 1 }));
     }
     assert!(waits[0] <= 1_000 && waits[7] >= DIAL_MS_MAX / 2, "{waits:?}");
-    replica.engine.handle_batch_reply(log, refusal(RefusalCode::Fork), 100);
+    replica.engine.handle_batch_reply(log, refusal(RefusalCode::Signature), 100);
     assert!(!effects(&mut replica).contains(&Effect::Disconnect));
     replica.engine.handle_disconnected(100);
     replica.engine.handle_connected();

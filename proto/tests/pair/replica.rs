@@ -36,6 +36,8 @@ pub struct Replica {
     pub fold: Fold,
     pub records: MemoryRecords,
     pub alarms: Vec<Alarm>,
+    /// How often a new incarnation was asked for.
+    pub renewals: usize,
     clock: Clock,
 }
 
@@ -62,7 +64,7 @@ impl Replica {
         let fold = Fold::new(board.digest_key());
         let records = MemoryRecords::default();
         let clock = Clock::default();
-        let mut replica = Self { life, disk, engine, fold, records, alarms: Vec::new(), clock };
+        let mut replica = Self { life, disk, engine, fold, records, alarms: Vec::new(), renewals: 0, clock };
         for (log, lines) in replica.disk.lines.clone() {
             for (line, sequence) in lines.iter().zip(1..) {
                 replica.apply(log, sequence, line);

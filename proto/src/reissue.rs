@@ -1,0 +1,121 @@
+//! Re-issue: what an incarnation wrote and nobody else will ever take under its name, written again under
+//! another (P6). Owns the names that such changes get.
+//!
+//! **Invariant**: the same line of the same place gets the same name, whoever re-issues it and how often, and
+//! another line in that place gets another one. So the branches of a fork never pass for each other, and what
+//! was carried over twice applies once.
+//! Spec: `docs/spec/batch.md#re-issue`.
+
+use std::collections::BTreeMap;
+
+use crate::change::{Change, ChangeError};
+use crate::ids::{ChangeId, Incarnation, LogName};
+
+/// Context of the name of a forked change.
+const CONTEXT: &str = "sonae 2026 forked change";
+
+/// Names a change by its place and its line: the place alone is taken by the other branch as well.
+#[must_use]
+pub fn forked_name(log: LogName, sequence: u64, line: &[u8]) -> ChangeId {
+    let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
+    hasher.update(log.incarnation.bytes());
+    hasher.update(&[log.tier.number()]);
+    hasher.update(&sequence.to_be_bytes());
+    hasher.update(line);
+    let name = hasher.finalize().as_bytes().first_chunk::<16>().copied().unwrap_or_default();
+    ChangeId { incarnation: Incarnation::from_bytes(name), sequence }
+}
+
+/// Turns the lines of one branch of a log, from where it parts on, into changes for another log. What each saw
+/// of its own branch, it names by the new names.
+///
+/// # Errors
+/// [`ChangeError`] when a line is no change; it stays where it is.
+pub fn reissue(log: LogName, lines: &[(u64, Vec<u8>)]) -> Result<Vec<Change>, ChangeError> {
+    let mut changes = Vec::with_capacity(lines.len());
+    let mut names = BTreeMap::new();
+    for (sequence, line) in lines {
+        let change = Change::from_line(line, log.incarnation)?;
+        let name = change.origin.unwrap_or_else(|| forked_name(log, *sequence, line));
+        names.insert(ChangeId { incarnation: log.incarnation, sequence: *sequence }, name);
+        changes.push((change, name));
+    }
+    let renamed = |(mut change, name): (Change, ChangeId)| {
+        change.origin = Some(name);
+        let bases = change.fields.values_mut().flat_map(|write| &mut write.bases);
+        bases.for_each(|base| *base = names.get(base).copied().unwrap_or(*base));
+        change
+    };
+    Ok(changes.into_iter().map(renamed).collect())
+}
+
+/// Returns the first change of `here` that `there` does not have in the same place. Both are consecutive lines of
+/// one log, sorted by their sequence.
+#[must_use]
+pub fn parting(here: &[(u64, Vec<u8>)], there: &[(u64, Vec<u8>)]) -> Option<u64> {
+    let there: BTreeMap<u64, &[u8]> =
+        there.iter().map(|(sequence, line)| (*sequence, line.as_slice())).collect();
+    let differs = |(sequence, line): &&(u64, Vec<u8>)| there.get(sequence) != Some(&line.as_slice());
+    here.iter().find(differs).map(|(sequence, _)| *sequence)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Tier;
+
+    const LOG: LogName = LogName { tier: Tier::Daily, incarnation: Incarnation::from_bytes([1; 16]) };
+
+    fn line(value: u32, base: Option<u64>) -> Vec<u8> {
+        let bases = base.map(|base| format!(r#","b":{{"f":[{base}]}}"#)).unwrap_or_default();
+        format!(r#"{{"t":[1,0],"c":"c","r":"r","f":{{"f":{value}}}{bases}}}"#).into_bytes()
+    }
+
+    /// Goal: names follow place and content. Method: vary each.
+    #[test]
+    fn names_commit_to_place_and_line() {
+        let name = forked_name(LOG, 3, b"a");
+        assert_eq!(name, forked_name(LOG, 3, b"a"));
+        assert_eq!(name.sequence, 3);
+        let other = LogName { tier: Tier::Safety, ..LOG };
+        for differs in [forked_name(LOG, 4, b"a"), forked_name(LOG, 3, b"b"), forked_name(other, 3, b"a")] {
+            assert_ne!(differs.incarnation, name.incarnation);
+        }
+    }
+
+    /// Goal: a chain of edits stays a chain. Method: three edits, each seeing the one before; the first saw what
+    /// both branches have.
+    #[test]
+    fn bases_follow_the_branch() {
+        let lines = vec![(5, line(1, Some(4))), (6, line(2, Some(5))), (7, line(3, Some(6)))];
+        let changes = reissue(LOG, &lines).unwrap();
+        let base = |change: &Change| change.fields["f"].bases[0];
+        assert_eq!(base(&changes[0]), ChangeId { incarnation: LOG.incarnation, sequence: 4 });
+        assert_eq!(Some(base(&changes[1])), changes[0].origin);
+        assert_eq!(Some(base(&changes[2])), changes[1].origin);
+        assert_eq!(changes[2].origin, Some(forked_name(LOG, 7, &lines[2].1)));
+    }
+
+    /// Goal: a change that was carried over keeps its name when it is carried over again. Method: re-issue twice.
+    #[test]
+    fn a_second_reissue_keeps_the_name() {
+        let first = reissue(LOG, &[(5, line(1, None))]).unwrap();
+        let next = LogName { tier: Tier::Daily, incarnation: Incarnation::from_bytes([2; 16]) };
+        let again = first[0].to_line(next.incarnation).unwrap();
+        assert_eq!(reissue(next, &[(1, again)]).unwrap()[0].origin, first[0].origin);
+    }
+
+    /// Goal: only what the other branch lacks is carried over. Method: equal, longer, shorter and other branches.
+    #[test]
+    fn branches_part_where_they_differ() {
+        let lines = |values: &[u32]| -> Vec<(u64, Vec<u8>)> {
+            values.iter().zip(3..).map(|(value, sequence)| (sequence, line(*value, None))).collect()
+        };
+        let here = lines(&[1, 2, 3]);
+        assert_eq!(parting(&here, &lines(&[1, 2, 3])), None);
+        assert_eq!(parting(&here, &lines(&[1, 2, 3, 4])), None);
+        assert_eq!(parting(&here, &lines(&[1, 2])), Some(5));
+        assert_eq!(parting(&here, &lines(&[1, 9, 3])), Some(4));
+        assert_eq!(parting(&here, &[]), Some(3));
+    }
+}

@@ -1,0 +1,72 @@
+//! What the cloud answers to a batch: a receipt, or a refusal that passes, stops a log, or ends an incarnation.
+
+use super::{Alarm, BatchReply, Effect, Uplink};
+use crate::ids::LogName;
+use crate::receipt::Receipt;
+use crate::wire::{Refusal, RefusalCode};
+
+impl Uplink {
+    /// The cloud has answered a batch.
+    pub fn handle_batch_reply(&mut self, log: LogName, reply: BatchReply, now_ms: u64) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.last_contact_ms = Some(now_ms);
+        match reply {
+            BatchReply::Receipt(bytes) => self.receive_receipt(bytes),
+            BatchReply::Refusal(refusal) => self.receive_refusal(log, refusal),
+        }
+        self.send_more();
+    }
+
+    fn receive_refusal(&mut self, log: LogName, refusal: Refusal) {
+        let passes = match refusal.code {
+            // Key documents travel on another stream than batches, so a batch can overtake them.
+            RefusalCode::Manifest => {
+                self.keys_refused = true;
+                true
+            }
+            RefusalCode::Storage | RefusalCode::Unexpected => true,
+            RefusalCode::Protocol
+            | RefusalCode::Identity
+            | RefusalCode::WrongSchool
+            | RefusalCode::Signature
+            | RefusalCode::Chain
+            | RefusalCode::Fork
+            | RefusalCode::Recipients
+            | RefusalCode::Malformed
+            | RefusalCode::Oversized => false,
+        };
+        let overtaken = refusal.code == RefusalCode::Manifest && self.refusals == 0;
+        let is_fork = refusal.code == RefusalCode::Fork;
+        if !overtaken {
+            self.effects.push_back(Effect::Alarm(Alarm::Refused(refusal)));
+        }
+        if passes {
+            self.refusals = self.refusals.saturating_add(1);
+            self.effects.push_back(Effect::Disconnect);
+        } else if let Some(own) = self.own.get_mut(&log) {
+            own.wedge();
+            if is_fork {
+                self.renew();
+            }
+        }
+    }
+
+    pub(super) fn renew(&mut self) {
+        if !std::mem::replace(&mut self.renewing, true) {
+            self.effects.extend([Effect::Renew, Effect::Disconnect]);
+        }
+    }
+
+    fn receive_receipt(&mut self, bytes: Vec<u8>) {
+        let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
+        let current = receipt.school == self.school
+            && receipt.loss_counter == self.loss_counter
+            && !self.loss_being_kept;
+        let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
+        if own.receive_receipt(receipt.head) {
+            self.refusals = 0;
+            self.cloud_heads.insert(receipt.log, receipt.head);
+            self.effects.push_back(Effect::KeepReceipt { log: receipt.log, head: receipt.head, bytes });
+        }
+    }
+}
