@@ -95,7 +95,7 @@ impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Refused { .. } => Self::Asked(error.to_string()),
-            WriteError::Full | WriteError::Failed => Self::Store(error.to_string()),
+            WriteError::Full | WriteError::Moving | WriteError::Failed => Self::Store(error.to_string()),
         }
     }
 }

@@ -10,9 +10,11 @@
 pub mod control;
 pub mod digest;
 pub mod exit;
+pub mod fetch;
 pub mod frames;
 pub mod import;
 pub mod logging;
+pub mod renewal;
 pub mod replica;
 pub mod tls;
 pub mod uplink;

@@ -1,6 +1,6 @@
 //! An open replica: data directory, enrolment, keys and store together, as every command needs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sonae_proto::bundle::ReplicaBundle;
@@ -10,9 +10,13 @@ use sonae_store::data_dir::{DataDir, DataDirError};
 use sonae_store::enrolment::{self, EnrolmentError};
 use sonae_store::identity::{IdentityError, ReplicaKeys, board_key};
 use sonae_store::keyring::{Keyring, KeyringError};
+use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
 use sonae_store::{Clock, Open, Opened, RealDisk, Store, StoreError};
+use tokio::sync::watch;
 use zeroize::Zeroizing;
+
+use crate::uplink;
 
 /// Why a replica cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +36,15 @@ pub enum ReplicaError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A renewal that was cut off cannot be finished.
+    #[error("the stores of {} cannot be exchanged; free some room or look at the disk, then start again", path.display())]
+    Renewal {
+        /// The data directory.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
     /// The cloud's descriptor does not verify.
     #[error("the description of the cloud is not signed by the board")]
     Descriptor(#[from] DocumentError),
@@ -65,7 +78,9 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open(data: &Path) -> Result<Self, ReplicaError> {
-        Self::open_dir(DataDir::open(data)?)
+        let dir = DataDir::open(data)?;
+        renewal::finish(&dir).map_err(|source| ReplicaError::Renewal { path: data.to_owned(), source })?;
+        Self::open_dir(dir)
     }
 
     /// Opens the replica in a directory that is locked already.
@@ -73,7 +88,7 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open_dir(dir: DataDir) -> Result<Self, ReplicaError> {
-        let bundle = enrolment::load(&dir)?;
+        let bundle = enrolment::load(dir.path())?;
         let board = board_key(&bundle)?;
         let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
         let keys = ReplicaKeys::load(dir.path(), &bundle)?;
@@ -99,6 +114,26 @@ impl Replica {
             data: dir.path().to_owned(),
         };
         Ok(Self { dir, bundle, cloud, opened, status, clock })
+    }
+
+    /// Takes what an uplink needs. The store goes on without a listener for sealed headers when the uplink ends.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn uplink(&mut self, cloud_override: Option<String>) -> Result<uplink::Config, ReplicaError> {
+        Ok(uplink::Config {
+            keys: self.keys()?,
+            tls_certificate_pem: self.bundle.tls_certificate_pem.clone(),
+            bundled_documents: Keyring::documents_of(&self.bundle),
+            cloud: self.cloud.clone(),
+            cloud_override,
+            store: self.opened.store.clone(),
+            evidence: self.opened.evidence.clone(),
+            sealed: self.opened.take_sealed(),
+            shared: self.status.uplink.clone(),
+            clock: self.clock.clone(),
+            renew: watch::Sender::new(false),
+        })
     }
 
     /// Loads the keys again; each user of them has its own copy.

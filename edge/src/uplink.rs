@@ -52,6 +52,8 @@ pub struct Config {
     pub shared: Shared,
     /// The told clock.
     pub clock: Clock,
+    /// Becomes true when the cloud has another history of an own log.
+    pub renew: watch::Sender<bool>,
 }
 
 /// Why an uplink cannot start.
@@ -103,6 +105,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         store: config.store,
         shared: config.shared,
         clock: config.clock,
+        renew: config.renew,
         events,
         connection: None,
         generation: 0,

@@ -229,6 +229,12 @@ impl From<WriteError> for ApiError {
                 "Nothing was saved: the disk of this box is full. Write on paper and call the board.",
                 "保存できていません。紙に書いてください（空き容量がありません。教育委員会に連絡してください）。",
             ),
+            WriteError::Moving => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "moving",
+                "Nothing was saved: this box is changing over. Save it again in a moment.",
+                "保存できていません。この装置を切り替えています。少し待って、もう一度保存してください。",
+            ),
             WriteError::Failed => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_saved",
@@ -260,6 +266,7 @@ mod tests {
         let rows = [
             (WriteError::Refused { reason: "SECRET".into() }, 422, "refused"),
             (WriteError::Full, 507, "disk_full"),
+            (WriteError::Moving, 503, "moving"),
             (WriteError::Failed, 503, "not_saved"),
         ];
         for (error, status, code) in rows {

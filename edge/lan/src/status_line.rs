@@ -112,6 +112,7 @@ mod tests {
             lag_ms: None,
             disputed: 0,
             loss_counter: 0,
+            forks: 0,
             replayed: 0,
             view_rebuilt: false,
             commits: 0,

@@ -5,6 +5,7 @@ use std::io::Write;
 
 use sonae_edge::control::ControlError;
 use sonae_edge::exit::Exit;
+use sonae_edge::fetch::FetchError;
 use sonae_edge::import::ImportError;
 use sonae_edge::replica::ReplicaError;
 use sonae_edge::uplink::UplinkError;
@@ -76,6 +77,7 @@ impl From<ReplicaError> for Failure {
             ReplicaError::Identity(_)
             | ReplicaError::Keyring(_)
             | ReplicaError::Store(_)
+            | ReplicaError::Renewal { .. }
             | ReplicaError::Descriptor(_) => Exit::Store,
         };
         Self::of(exit, &error)
@@ -115,6 +117,16 @@ impl From<ImportError> for Failure {
 impl From<UplinkError> for Failure {
     fn from(error: UplinkError) -> Self {
         Self::of(Exit::Network, &error)
+    }
+}
+
+impl From<FetchError> for Failure {
+    fn from(error: FetchError) -> Self {
+        let mut failure = Self::of(Exit::Network, &error);
+        if matches!(error, FetchError::Silent { .. }) {
+            failure.text.push_str("; run the command again to resume");
+        }
+        failure
     }
 }
 

@@ -2,29 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use sonae_edge::digest;
 use sonae_edge::exit::Exit;
+use sonae_edge::fetch::{Progress, Timing, fetch_all};
 use sonae_edge::replica::Replica;
-use sonae_edge::{digest, uplink};
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::vector::Heads;
 use sonae_store::data_dir::{DataDir, REBUILDING, sync_dir};
-use sonae_store::status::StatusSource;
 use sonae_store::{Clock, enrolment};
-use tokio::sync::watch;
 
 use super::print::print_line;
 use super::{Failure, read_secret};
-
-/// How often progress is looked at.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// Without a word from the cloud for this long, a rebuild is given up; run again, it resumes.
-const SILENCE_MAX: Duration = Duration::from_secs(120);
 
 #[derive(Debug, Args)]
 pub(super) struct RebuildArguments {
@@ -48,12 +41,6 @@ pub(super) struct RebuildArguments {
     json: bool,
 }
 
-/// How a rebuild went.
-struct Timing {
-    tier_0: Duration,
-    total: Duration,
-}
-
 pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
     let started = Instant::now();
     let passphrase = read_secret("the bundle's passphrase")?;
@@ -68,14 +55,8 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         mark(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
         enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?
     };
-    let replica = Replica::open_dir(dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))?;
-    let (outcome, replica) = runtime.block_on(fetch(replica, arguments.cloud.clone(), started));
-    let replica = replica?;
+    let mut replica = Replica::open_dir(dir)?;
+    let outcome = fetch(&mut replica, arguments.cloud.clone(), started);
     let report = digest::report(&replica.status);
     let status = replica.status.status();
     let timing = match outcome {
@@ -164,70 +145,25 @@ fn missing(expected: &Heads, replica: &Replica) -> Vec<LogName> {
     expected.iter().filter(|(log, head)| !held(log, **head)).map(|(log, _)| *log).collect()
 }
 
-/// Runs the uplink until everything that the cloud has is here.
-async fn fetch(
-    replica: Replica,
-    cloud: Option<String>,
-    started: Instant,
-) -> (Result<Timing, Failure>, Result<Replica, Failure>) {
-    let (config, replica) = match super::run::start_uplink(replica, cloud) {
-        Ok(started) => started,
-        Err(failure) => return (Err(Failure::new(Exit::Internal, "not started")), Err(failure)),
-    };
-    let (stop, stopped) = watch::channel(false);
-    let uplink = tokio::spawn(uplink::run(config, stopped));
-    let timing = watch_progress(&replica.status, started).await;
-    let _ = stop.send(true);
-    let ended = uplink.await;
-    let timing = match ended {
-        Ok(Err(error)) => Err(error.into()),
-        _ => timing,
-    };
-    (timing, Ok(replica))
-}
-
-async fn watch_progress(source: &StatusSource, started: Instant) -> Result<Timing, Failure> {
+/// Fetches with a progress bar.
+fn fetch(replica: &mut Replica, cloud: Option<String>, started: Instant) -> Result<Timing, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))?;
     let template = "{spinner} {msg} {bar:30} {pos}/{len} changes, {eta} left";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::new(0).with_style(style);
-    let mut tier_0 = None;
-    let mut last_word = Instant::now();
-    let mut last_count = 0;
-    let mut look = tokio::time::interval(LOOK);
-    loop {
-        look.tick().await;
-        let (uplink, state) = (source.uplink.get(), source.store.state());
-        let refused = uplink.errors.iter().find(|error| error.code == "refused");
-        if let Some(error) = refused {
-            return Err(Failure::new(
-                Exit::Network,
-                format!("the cloud refuses this device: {}", error.text),
-            ));
-        }
-        let wanted: u64 = uplink.cloud_heads.values().map(|head| head.sequence).sum();
-        let here: u64 = state.vector.values().sum();
-        bar.set_length(wanted);
-        bar.set_position(here);
-        let has = |log: &LogName, sequence: u64| state.vector.get(log).copied().unwrap_or(0) >= sequence;
-        let first = uplink.cloud_heads.iter().filter(|(log, _)| log.tier == Tier::Safety);
-        if uplink.up && tier_0.is_none() && first.clone().all(|(log, head)| has(log, head.sequence)) {
-            tier_0 = Some(started.elapsed());
+    let report = |progress: Progress| {
+        bar.set_length(progress.there);
+        bar.set_position(progress.here);
+        if progress.tier_0 {
             bar.set_message("roster usable 名簿は使えます");
         }
-        let all = uplink.cloud_heads.iter().all(|(log, head)| has(log, head.sequence));
-        if uplink.has_all && all {
-            bar.finish_and_clear();
-            let total = started.elapsed();
-            return Ok(Timing { tier_0: tier_0.unwrap_or(total), total });
-        }
-        if here > last_count {
-            (last_count, last_word) = (here, Instant::now());
-        }
-        if last_word.elapsed() > SILENCE_MAX {
-            let why = uplink.errors.last().map(|error| error.text.clone()).unwrap_or_default();
-            let text =
-                format!("nothing has come from the cloud for 120 s ({why}); run the command again to resume");
-            return Err(Failure::new(Exit::Network, text));
-        }
-    }
+    };
+    let config = replica.uplink(cloud)?;
+    let timing = runtime.block_on(fetch_all(config, &replica.status, started, report))?;
+    bar.finish_and_clear();
+    Ok(timing)
 }

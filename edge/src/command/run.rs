@@ -2,20 +2,23 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use sonae_edge::exit::Exit;
 use sonae_edge::replica::Replica;
-use sonae_edge::{control, uplink};
+use sonae_edge::{control, renewal, uplink};
 use sonae_lan::LanConfig;
-use sonae_store::data_dir::REBUILDING;
-use sonae_store::keyring::Keyring;
+use sonae_store::data_dir::{DataDir, REBUILDING};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::Failure;
 use super::print::print_line;
+
+/// Wait before a renewal that failed is tried again.
+const RENEWAL_RETRY: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub(super) struct RunArguments {
@@ -60,24 +63,76 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))?;
-    let outcome = runtime.block_on(serve(replica, listener, arguments.cloud.clone()));
+    let outcome = runtime.block_on(serve_lives(replica, &listener, arguments.cloud.as_deref()));
     // Whatever still sleeps must not hold up a shutdown on battery.
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
-async fn serve(replica: Replica, listener: TcpListener, cloud: Option<String>) -> Result<Exit, Failure> {
-    let internal = |error: std::io::Error| Failure::new(Exit::Internal, error.to_string());
+/// Serves one incarnation after the other: a renewal ends one life and begins the next.
+async fn serve_lives(
+    mut replica: Replica,
+    listener: &TcpListener,
+    cloud: Option<&str>,
+) -> Result<Exit, Failure> {
+    let mut not_before = Instant::now();
+    let mut note = None;
+    for life in 0_u64.. {
+        let (clock, status) = (replica.clock.clone(), replica.status.uplink.clone());
+        if let Some((code, text)) = note.take() {
+            status.note_error(clock.now_ms(), code, text);
+        }
+        let listener = listener.try_clone().map_err(internal)?;
+        let Some((old, next)) = serve(replica, listener, cloud, life == 0, not_before).await? else { break };
+        let (dir, exchanged) = renewal::exchange(old, *next).await;
+        note = Some(match exchanged {
+            Ok(carried) => {
+                log::warn!(carried; "this box goes on under a new incarnation");
+                let text = format!(
+                    "this box went on under a new incarnation, because its data had been restored from a copy or \
+                     a copy runs elsewhere; {carried} change(s) that only it had were carried over. Find out which"
+                );
+                ("renewed", text)
+            }
+            Err(error) => {
+                not_before = Instant::now() + RENEWAL_RETRY;
+                log::error!(error = error.to_string(); "a new incarnation could not be begun");
+                ("not_renewed", format!("a new incarnation could not be begun: {error}; it is tried again"))
+            }
+        });
+        replica = reopen(dir)?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// Opens what an exchange left, whichever store it is.
+fn reopen(dir: DataDir) -> Result<Replica, Failure> {
+    Ok(Replica::open_dir(dir)?)
+}
+
+fn internal(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Internal, error.to_string())
+}
+
+/// Serves until somebody asks it to stop, or until a second store is ready to go on with; returns both then.
+async fn serve(
+    mut replica: Replica,
+    listener: TcpListener,
+    cloud: Option<&str>,
+    announce: bool,
+    renew_not_before: Instant,
+) -> Result<Option<(Replica, Box<Replica>)>, Failure> {
     let (stop, stopped) = watch::channel(false);
     let address = listener.local_addr().map_err(internal)?;
-    let (uplink, rest) = start_uplink(replica, cloud)?;
-    let mut uplink = tokio::spawn(uplink::run(uplink, stopped.clone()));
-    let socket = control::bind(rest.dir.path())?;
-    let mut control = tokio::spawn(control::serve(socket, rest.status.clone(), stopped.clone()));
+    let config = replica.uplink(cloud.map(str::to_owned))?;
+    let renew = config.renew.subscribe();
+    let mut uplink = tokio::spawn(uplink::run(config, stopped.clone()));
+    let socket = control::bind(replica.dir.path())?;
+    let mut control = tokio::spawn(control::serve(socket, replica.status.clone(), stopped.clone()));
     let config = LanConfig {
-        certificate_pem: rest.bundle.lan_certificate_pem.clone(),
-        key_pem: Zeroizing::new(rest.bundle.lan_key_pem.clone()),
-        status: rest.status.clone(),
+        certificate_pem: replica.bundle.lan_certificate_pem.clone(),
+        key_pem: Zeroizing::new(replica.bundle.lan_key_pem.clone()),
+        status: replica.status.clone(),
         argon2: sonae_trust::password::Cost::STANDARD,
     };
     let mut lan_stop = stopped.clone();
@@ -85,66 +140,80 @@ async fn serve(replica: Replica, listener: TcpListener, cloud: Option<String>) -
         let _ = lan_stop.changed().await;
     });
     let mut lan = tokio::spawn(lan);
+    if announce {
+        print_ready(&replica, address);
+    }
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    let outcome: Result<Option<Box<Replica>>, Failure> = tokio::select! {
+        _ = tokio::signal::ctrl_c() => Ok(None),
+        _ = terminate.recv() => Ok(None),
+        ended = &mut lan => flatten(ended),
+        ended = &mut uplink => flatten(ended),
+        ended = &mut control => flatten(ended),
+        next = next_life(&replica, cloud, renew, renew_not_before) => Ok(Some(Box::new(next))),
+    };
+    log::info!("stopping");
+    let _ = stop.send(true);
+    tokio::join!(wait(lan), wait(uplink), wait(control));
+    if let Ok(Some(next)) = outcome {
+        return Ok(Some((replica, next)));
+    }
+    tokio::task::spawn_blocking(move || replica.opened.close())
+        .await
+        .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
+    outcome.map(|_| None)
+}
+
+/// Waits until a new incarnation is needed, then prepares it beside the service that goes on.
+async fn next_life(
+    replica: &Replica,
+    cloud: Option<&str>,
+    mut renew: watch::Receiver<bool>,
+    not_before: Instant,
+) -> Replica {
+    if renew.wait_for(|needed| *needed).await.is_err() {
+        // The uplink has ended, and with it this service.
+        std::future::pending::<()>().await;
+    }
+    tokio::time::sleep_until(not_before.into()).await;
+    loop {
+        match renewal::prepare(replica.dir.path(), cloud.map(str::to_owned)).await {
+            Ok(next) => return next,
+            Err(error) => {
+                log::error!(error = error.to_string(); "a new incarnation cannot be prepared yet");
+                let text = format!("a new incarnation cannot be prepared yet: {error}; it is tried again");
+                replica.status.uplink.note_error(replica.clock.now_ms(), "not_renewed", text);
+            }
+        }
+        tokio::time::sleep(RENEWAL_RETRY).await;
+    }
+}
+
+fn print_ready(replica: &Replica, address: SocketAddr) {
     print_line(
         &serde_json::json!({
             "ready": true,
             "listen": address.to_string(),
             "url": format!("https://localhost:{}/", address.port()),
-            "school": rest.bundle.school,
-            "replica": rest.status.replica,
-            "incarnation": rest.status.incarnation,
+            "school": replica.bundle.school,
+            "replica": replica.status.replica,
+            "incarnation": replica.status.incarnation,
         })
         .to_string(),
     );
-    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
-    let outcome: Result<(), Failure> = tokio::select! {
-        _ = tokio::signal::ctrl_c() => Ok(()),
-        _ = terminate.recv() => Ok(()),
-        ended = &mut lan => flatten(ended),
-        ended = &mut uplink => flatten(ended),
-        ended = &mut control => flatten(ended),
-    };
-    log::info!("stopping");
-    let _ = stop.send(true);
-    tokio::join!(wait(lan), wait(uplink), wait(control));
-    tokio::task::spawn_blocking(move || rest.opened.close())
-        .await
-        .map_err(|error| Failure::new(Exit::Internal, error.to_string()))?;
-    outcome.map(|()| Exit::Ok)
 }
 
-/// Takes what the uplink needs out of an open replica.
-pub(super) fn start_uplink(
-    mut replica: Replica,
-    cloud_override: Option<String>,
-) -> Result<(uplink::Config, Replica), Failure> {
-    let keys = replica.keys()?;
-    // The store goes on without a listener for sealed headers when the uplink ends.
-    let sealed = replica.opened.take_sealed();
-    let config = uplink::Config {
-        keys,
-        tls_certificate_pem: replica.bundle.tls_certificate_pem.clone(),
-        bundled_documents: Keyring::documents_of(&replica.bundle),
-        cloud: replica.cloud.clone(),
-        cloud_override,
-        store: replica.opened.store.clone(),
-        evidence: replica.opened.evidence.clone(),
-        sealed,
-        shared: replica.status.uplink.clone(),
-        clock: replica.clock.clone(),
-    };
-    Ok((config, replica))
-}
-
-fn flatten<E: Into<Failure>>(ended: Result<Result<(), E>, tokio::task::JoinError>) -> Result<(), Failure> {
+fn flatten<T, E: Into<Failure>>(
+    ended: Result<Result<(), E>, tokio::task::JoinError>,
+) -> Result<Option<T>, Failure> {
     match ended {
-        Ok(outcome) => outcome.map_err(Into::into),
+        Ok(outcome) => outcome.map(|()| None).map_err(Into::into),
         Err(error) => Err(Failure::new(Exit::Internal, error.to_string())),
     }
 }
 
 async fn wait<T>(task: tokio::task::JoinHandle<T>) {
     if !task.is_finished() {
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(5), task).await;
+        let _ = tokio::time::timeout(Duration::from_secs(5), task).await;
     }
 }

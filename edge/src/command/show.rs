@@ -59,6 +59,7 @@ fn describe(status: &Value, running: bool) -> String {
         ),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         format!("losses     {} found at the cloud", text("/loss_counter")),
+        format!("forks      {} kept aside", text("/forks")),
         format!(
             "storage    {} bytes used, {} bytes free",
             text("/storage/used_bytes"),

@@ -11,7 +11,7 @@ use sonae_store::identity::ReplicaKeys;
 use sonae_store::status::{ReplicaStatus, Uplink as Shared};
 use sonae_store::{Clock, Store, WriteError};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::connection::{self, Connection, Event};
 
@@ -32,6 +32,7 @@ pub(super) struct Driver {
     pub store: Store,
     pub shared: Shared,
     pub clock: Clock,
+    pub renew: watch::Sender<bool>,
     pub events: mpsc::Sender<Event>,
     pub connection: Option<Connection>,
     pub generation: u64,
@@ -267,6 +268,7 @@ impl Driver {
                 }
                 self.engine.handle_loss_kept();
             }
+            Effect::Renew => drop(self.renew.send_replace(true)),
             Effect::Alarm(alarm) => self.alarm(&alarm),
             Effect::Disconnect => self.hang_up(),
         }
@@ -327,7 +329,7 @@ impl Driver {
                 "own_log_elsewhere",
                 format!(
                     "the cloud has change {there} of log {log}, this box has {here}: its data was restored from \
-                     a copy or its bundle is in use twice; rebuild this box with a new bundle"
+                     a copy, or a copy runs elsewhere; it goes on under a new incarnation and loses nothing"
                 ),
             ),
             Alarm::Refused(refusal) => {

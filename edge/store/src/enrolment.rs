@@ -87,7 +87,7 @@ pub fn enrol(
 ///
 /// # Errors
 /// [`EnrolmentError`].
-pub fn load(dir: &DataDir) -> Result<ReplicaBundle, EnrolmentError> {
-    let content = secret_file::read(&dir.path().join("enrolment.json"))?;
+pub fn load(data: &Path) -> Result<ReplicaBundle, EnrolmentError> {
+    let content = secret_file::read(&data.join("enrolment.json"))?;
     serde_json::from_slice(&content).map_err(|_| EnrolmentError::Damaged)
 }

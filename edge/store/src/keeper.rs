@@ -5,6 +5,7 @@
 //! **Invariant**: sealed bytes are durable before anybody may send them, in a flush shared with the next
 //! commit when one waits.
 
+mod reissue;
 mod round;
 mod standing;
 mod upkeep;
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use sonae_journal::{FrameKind, Journal};
 use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::change::Change;
 use sonae_proto::clock;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::vector::{Heads, LogHead};
@@ -45,6 +47,8 @@ type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 #[derive(Debug)]
 pub(crate) enum Request {
     Write { action: Action, reply: Reply<Kept> },
+    Reissue { tier: Tier, changes: Vec<Change>, reply: Reply<()> },
+    Held { reply: oneshot::Sender<BTreeMap<LogName, Vec<BatchHeader>>> },
     StoreBatch { batch: Box<Batch>, reply: Reply<()> },
     ReadBatch { log: LogName, first: u64, reply: oneshot::Sender<Option<Vec<u8>>> },
     HasHead { log: LogName, head: LogHead, reply: oneshot::Sender<bool> },
@@ -53,6 +57,7 @@ pub(crate) enum Request {
     Identity(Box<StoredIdentity>),
     Documents(Box<KeyDocuments>),
     Line { up: bool },
+    Freeze,
     SealNow { reply: oneshot::Sender<()> },
     Close,
 }
@@ -88,6 +93,8 @@ pub(crate) struct Keeper {
     pub(crate) retry_ms: Option<u64>,
     pub(crate) commits: u64,
     pub(crate) failed: Option<String>,
+    /// Nobody may write any more.
+    pub(crate) is_frozen: bool,
     pub(crate) clock: Clock,
     pub(crate) shared: Arc<Shared>,
 }

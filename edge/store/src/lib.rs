@@ -17,6 +17,7 @@ pub mod identity;
 mod keeper;
 pub mod keyring;
 mod recover;
+pub mod renewal;
 mod sealer;
 mod state;
 pub mod status;

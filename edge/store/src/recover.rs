@@ -104,6 +104,7 @@ pub(crate) fn recover(
         retry_ms: None,
         commits: 0,
         failed: None,
+        is_frozen: false,
         clock: open.clock,
         shared,
         journal,

@@ -129,6 +129,9 @@ pub struct Status {
     pub disputed: u64,
     /// How often the cloud was found to have lost something.
     pub loss_counter: u64,
+    /// Branches of own logs that are kept aside: how often this box had to go on under a new incarnation, as long
+    /// as they are kept.
+    pub forks: usize,
     /// Changes replayed at the last start.
     pub replayed: u64,
     /// Whether the view had to be rebuilt at the last start.
@@ -192,6 +195,7 @@ impl StatusSource {
             lag_ms: state.oldest_unsafe_ms.map(|oldest| now_ms.saturating_sub(oldest)),
             disputed: state.disputed,
             loss_counter: state.loss_counter,
+            forks: crate::renewal::forks(&self.data),
             replayed: state.replayed,
             view_rebuilt: state.view_rebuilt,
             commits: state.commits,

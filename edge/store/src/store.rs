@@ -3,12 +3,14 @@
 //! Reads come from the view (sled and the overlay since its last checkpoint) under a read lock; writes go to
 //! the keeper thread, which collects what waits, makes one journal commit of it and only then answers.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::change::Change;
 use sonae_proto::ids::{LogName, SchoolCode, Tier};
 use sonae_proto::record::RecordState;
 use sonae_proto::vector::{Heads, LogHead};
@@ -94,6 +96,9 @@ pub enum WriteError {
     /// The disk is full. Nothing was kept.
     #[error("nothing was saved: the disk of this box is full; write on paper and call the board")]
     Full,
+    /// The box is just going on under a new incarnation. Nothing was kept.
+    #[error("nothing was saved: this box is changing over; save it again in a moment")]
+    Moving,
     /// The store has failed and takes nothing more until it is opened again.
     #[error("nothing was saved: the disk of this box fails; write on paper and restart the box")]
     Failed,
@@ -210,6 +215,29 @@ impl Store {
         answer.blocking_recv().map_err(|_| WriteError::Failed)?
     }
 
+    /// Keeps changes of another branch under their first names, and applies those that are new here.
+    ///
+    /// # Errors
+    /// [`WriteError`]; none of them was kept then. They must fit into one commit.
+    ///
+    /// # Durability
+    /// They are on stable storage when this returns.
+    pub async fn reissue(&self, tier: Tier, changes: Vec<Change>) -> Result<(), WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Reissue { tier, changes, reply })?;
+        answer.await.map_err(|_| WriteError::Failed)?
+    }
+
+    /// Returns the headers of all batches that are held, by log, in order.
+    ///
+    /// # Errors
+    /// [`WriteError::Failed`] when the store is gone.
+    pub async fn held(&self) -> Result<BTreeMap<LogName, Vec<BatchHeader>>, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Held { reply })?;
+        answer.await.map_err(|_| WriteError::Failed)
+    }
+
     /// Keeps and applies a peer's verified batch.
     ///
     /// # Errors
@@ -270,6 +298,11 @@ impl Store {
     /// Tells the sealer whether the line is up; batches are made larger while it is down.
     pub fn set_line(&self, up: bool) {
         let _ = self.send(Request::Line { up });
+    }
+
+    /// Refuses all writes of people and imports from now on, with [`WriteError::Moving`], until it is opened again.
+    pub fn freeze(&self) {
+        let _ = self.send(Request::Freeze);
     }
 
     /// Waits until everything kept so far is sealed, whatever the window says.

@@ -31,7 +31,7 @@ type Answer = Box<dyn FnOnce(&Result<(), WriteError>) + Send>;
 
 /// One round: what will be one commit.
 #[derive(Default)]
-struct Round {
+pub(super) struct Round {
     frames: Vec<(FrameKind, Vec<u8>)>,
     bytes: usize,
     /// Own changes by their place in `frames`.
@@ -138,6 +138,16 @@ impl Keeper {
                 Ok(kept) => round.answer(reply, kept),
                 Err(error) => drop(reply.send(Err(error))),
             },
+            Request::Reissue { tier, changes, reply } => {
+                match self.stage_reissue(tier, &changes, round, staged) {
+                    Ok(()) => round.answer(reply, ()),
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
+            Request::Held { reply } => {
+                let headers = |log| (log, self.index.headers(log).collect());
+                let _ = reply.send(self.index.logs().map(headers).collect());
+            }
             Request::StoreBatch { batch, reply } => match self.stage_batch(&batch, round, staged) {
                 Ok(()) => round.answer(reply, ()),
                 Err(error) => {
@@ -170,6 +180,7 @@ impl Keeper {
             Request::Identity(identity) => self.identity(*identity),
             Request::Documents(documents) => self.documents(&documents),
             Request::Line { up } => self.sealer.set_line(up),
+            Request::Freeze => self.is_frozen = true,
             Request::SealNow { reply } => {
                 self.seal_due(true);
                 for batch in std::mem::take(&mut self.sealed) {
@@ -193,6 +204,9 @@ impl Keeper {
         if let Some(reason) = &self.failed {
             log::error!(reason; "a write is refused because the store has failed");
             return Err(WriteError::Failed);
+        }
+        if self.is_frozen {
+            return Err(WriteError::Moving);
         }
         let now_ms = self.clock.now_ms();
         let refused = |reason: String| WriteError::Refused { reason };
@@ -225,7 +239,7 @@ impl Keeper {
         Ok(kept)
     }
 
-    fn stage_change(
+    pub(super) fn stage_change(
         &mut self,
         change: &Change,
         log: LogName,

@@ -1,0 +1,212 @@
+//! Renewal: going on under a new incarnation, by itself, when the cloud has another history of an own log (P6).
+//!
+//! That happens to a box that was restored from an old copy, and to a box whose copy runs elsewhere. A second
+//! store beside the first fetches everything that the cloud has, the other branch included, while the first goes on
+//! serving. Then what only this box has is written again into the second, and they are exchanged.
+//!
+//! **Invariant**: what was kept here is in the store that goes on, and the old branch stays aside, before anybody is
+//! served again.
+//! **Invariant**: cut off anywhere, it is begun again or finished by the next start, and nothing applies twice.
+
+use std::path::Path;
+use std::time::Instant;
+
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::change::ChangeError;
+use sonae_proto::identity::Beginning;
+use sonae_proto::ids::LogName;
+use sonae_proto::reissue::{parting, reissue};
+use sonae_proto::seal::{SealError, open_lines};
+use sonae_proto::vector::LogHead;
+use sonae_store::data_dir::DataDir;
+use sonae_store::keyring::{Keyring, KeyringError};
+use sonae_store::{WriteError, enrolment, renewal};
+
+use crate::fetch::{FetchError, fetch_all};
+use crate::replica::{Replica, ReplicaError};
+
+/// Changes that are taken over in one commit: with the largest lines a quarter of what a commit may hold.
+const REISSUED_AT_ONCE: usize = 16;
+
+/// Why a renewal did not happen. The box goes on as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewalError {
+    /// The second store cannot be opened.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The cloud cannot be read.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// A store fails or is full.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Keys cannot be opened.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// A held batch cannot be read or opened.
+    #[error("a batch of log {log} cannot be read")]
+    Batch {
+        /// Which log.
+        log: LogName,
+        /// Why, if sealing says it.
+        #[source]
+        source: Option<SealError>,
+    },
+    /// A kept line is no change.
+    #[error("a change of log {log} cannot be read by this version")]
+    Change {
+        /// Which log.
+        log: LogName,
+        /// Why.
+        #[source]
+        source: ChangeError,
+    },
+    /// The files cannot be exchanged.
+    #[error("the stores cannot be exchanged")]
+    Exchange(#[source] std::io::Error),
+}
+
+/// Makes the second store and fetches everything that the cloud has into it. Resumes what an earlier try left.
+///
+/// # Errors
+/// [`RenewalError`]; try again later.
+pub async fn prepare(old: &Path, cloud: Option<String>) -> Result<Replica, RenewalError> {
+    let mut next = open_next(old)?;
+    let config = next.uplink(cloud)?;
+    fetch_all(config, &next.status, Instant::now(), |_| {}).await?;
+    Ok(next)
+}
+
+fn open_next(old: &Path) -> Result<Replica, RenewalError> {
+    let path = renewal::next(old);
+    if path.join("enrolment.json").exists() {
+        return Ok(Replica::open(&path)?);
+    }
+    let bundle = enrolment::load(old).map_err(ReplicaError::from)?;
+    let now_ms = sonae_store::Clock::system().now_ms();
+    let dir = enrolment::enrol(&path, &bundle, Beginning::Restored, now_ms).map_err(ReplicaError::from)?;
+    Ok(Replica::open_dir(dir)?)
+}
+
+/// Writes into the second store what only the first has, and exchanges them. Nobody may write to the first any
+/// more. Returns the directory, still locked, and how many changes were carried over.
+///
+/// # Errors
+/// [`RenewalError`]; the first store stays what it was.
+///
+/// # Durability
+/// The exchange is on stable storage when this returns.
+pub async fn exchange(old: Replica, next: Replica) -> (DataDir, Result<u64, RenewalError>) {
+    let carried = carry_over(&old, &next).await;
+    let (dir, ends) = (old.dir, old.status.incarnation);
+    let closed = tokio::task::spawn_blocking(move || {
+        old.opened.close();
+        next.opened.close();
+    });
+    // A store that failed to close has said so; the next start recovers it.
+    let _ = closed.await;
+    let exchanged = carried.and_then(|carried| {
+        renewal::set_ready(dir.path(), ends).map_err(RenewalError::Exchange)?;
+        renewal::finish(&dir).map_err(RenewalError::Exchange)?;
+        Ok(carried)
+    });
+    (dir, exchanged)
+}
+
+async fn carry_over(old: &Replica, next: &Replica) -> Result<u64, RenewalError> {
+    old.opened.store.freeze();
+    // Everything that was kept is then in a batch, which is what the branches are compared by.
+    old.opened.store.seal_now().await;
+    next.opened.store.keep_documents(old.opened.store.documents());
+    let (here, there) = (old.opened.store.held().await?, next.opened.store.held().await?);
+    for (log, sequence) in old.opened.store.state().vector {
+        let sealed = here.get(&log).and_then(|headers| headers.last()).map_or(0, |header| header.last);
+        // A full disk may have kept some of it from being sealed; it must not stay behind.
+        if sealed < sequence {
+            return Err(WriteError::Full.into());
+        }
+    }
+    let mut carried = 0;
+    for (log, headers) in &here {
+        let others = there.get(log).map(Vec::as_slice).unwrap_or_default();
+        if old.opened.evidence.own.contains(&log.incarnation) {
+            carried += carry_branch(old, next, *log, headers, others).await?;
+        } else {
+            carry_batches(old, next, *log, headers, others).await?;
+        }
+    }
+    next.opened.store.seal_now().await;
+    Ok(carried)
+}
+
+/// Re-issues what an own log holds beyond where the branches part.
+async fn carry_branch(
+    old: &Replica,
+    next: &Replica,
+    log: LogName,
+    here: &[BatchHeader],
+    there: &[BatchHeader],
+) -> Result<u64, RenewalError> {
+    let common = here.iter().zip(there).take_while(|(one, other)| one.hash() == other.hash()).count();
+    let mine = lines(old, log, here.get(common..).unwrap_or_default()).await?;
+    let theirs = lines(next, log, there.get(common..).unwrap_or_default()).await?;
+    let Some(from) = parting(&mine, &theirs) else { return Ok(0) };
+    let branch: Vec<_> = mine.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
+    let changes = reissue(log, &branch).map_err(|source| RenewalError::Change { log, source })?;
+    for some in changes.chunks(REISSUED_AT_ONCE) {
+        next.opened.store.reissue(log.tier, some.to_vec()).await?;
+    }
+    Ok(u64::try_from(changes.len()).unwrap_or(u64::MAX))
+}
+
+/// Reads the lines of batches with their sequences.
+async fn lines(
+    replica: &Replica,
+    log: LogName,
+    headers: &[BatchHeader],
+) -> Result<Vec<(u64, Vec<u8>)>, RenewalError> {
+    let keyring = Keyring::open(
+        &replica.keys()?.board,
+        &replica.opened.store.documents(),
+        &replica.bundle.device_age_key,
+    )?;
+    let mut lines = Vec::new();
+    for header in headers {
+        let batch = read(replica, log, header.first).await?;
+        let key = keyring.opening(log.tier, header.epoch);
+        let key = key.ok_or_else(|| KeyringError::Missing {
+            what: format!("tier {} of {}", log.tier, header.epoch),
+        })?;
+        let opened = open_lines(batch.payload(), key)
+            .map_err(|source| RenewalError::Batch { log, source: Some(source) })?;
+        let texts = opened.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
+        lines.extend((header.first..=header.last).zip(texts));
+    }
+    Ok(lines)
+}
+
+async fn read(replica: &Replica, log: LogName, first: u64) -> Result<Batch, RenewalError> {
+    let bytes = replica.opened.store.batch(log, first).await;
+    let batch = bytes.and_then(|bytes| Batch::from_bytes(bytes).ok());
+    batch.ok_or(RenewalError::Batch { log, source: None })
+}
+
+/// Takes over what is held of a peer's log beyond what the cloud has of it.
+async fn carry_batches(
+    old: &Replica,
+    next: &Replica,
+    log: LogName,
+    here: &[BatchHeader],
+    there: &[BatchHeader],
+) -> Result<(), RenewalError> {
+    let mut head = there.last().map_or(LogHead::EMPTY, BatchHeader::head);
+    for header in here.iter().filter(|header| header.first > head.sequence).collect::<Vec<_>>() {
+        if !header.continues(&head) {
+            // Another history of a peer's log; it stays aside with this branch.
+            break;
+        }
+        next.opened.store.store_batch(read(old, log, header.first).await?).await?;
+        head = header.head();
+    }
+    Ok(())
+}
