@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use crate::generate;
 use crate::lan_client::LanClient;
 use crate::line::Line;
 use crate::program::{Daemon, run};
@@ -28,6 +29,50 @@ pub struct Town {
     cloud_listen: String,
     /// Environment of the cloud, for test switches.
     pub cloud_environment: Vec<(String, String)>,
+}
+
+/// A town whose cloud runs and whose appliance has taken in the files of its school.
+#[derive(Debug)]
+pub struct Settled {
+    /// The town.
+    pub town: Town,
+    /// Its cloud, running.
+    pub cloud: Daemon,
+    /// The line to it.
+    pub line: Line,
+    /// The appliance, not running.
+    pub appliance: Appliance,
+}
+
+impl Settled {
+    /// Makes one in an empty folder, with a generated school.
+    ///
+    /// # Errors
+    /// When a program fails.
+    pub async fn found(dir: &Path, pupils: u32, seed: u64) -> Result<Self> {
+        let options = generate::Options { pupils, years: 1, seed, ..generate::Options::default() };
+        let school = generate::school(options)?;
+        let mut town = Town::found(dir, &school.school_code, &school.school_name)?;
+        let written = generate::write(&school, &dir.join("school"))?;
+        let cloud = town.start_cloud()?;
+        let line = Line::open(town.cloud_address()?).await?;
+        let (appliance, _) = town.appliance("edge")?;
+        for file in [&written.package, &written.contacts, &written.attendance] {
+            run("sonae-edge", &["import", "--data", &text(&appliance.data), &text(file)], "")?;
+        }
+        Ok(Self { town, cloud, line, appliance })
+    }
+
+    /// Starts an appliance on this town's line and signs the teacher in.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub async fn start(&self, appliance: &Appliance) -> Result<(Daemon, LanClient)> {
+        let edge = self.town.start_edge(appliance, &self.line)?;
+        let listen = edge.said("listen")?;
+        let client = LanClient::sign_in(&listen, &appliance.ca, LOGIN, PASSWORD, None).await?;
+        Ok((edge, client))
+    }
 }
 
 /// An appliance's data directory and its trust root for clients.

@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
-use sonae_chaos::generate::{self, Options};
-use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::line::Line;
 use sonae_chaos::program::{Daemon, Running, run, run_to_end};
-use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town};
+use sonae_chaos::town::{Appliance, Settled, Town};
 
 /// A school whose changes are all safe, and whose appliance is gone.
 struct Ruin {
@@ -25,24 +23,14 @@ impl Ruin {
         // A second install changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let options = Options { pupils: 120, years: 1, seed: 5, ..Options::default() };
-        let school = generate::school(options).unwrap();
-        let mut town = Town::found(dir.path(), &school.school_code, &school.school_name).unwrap();
-        let written = generate::write(&school, &dir.path().join("school")).unwrap();
-        let cloud = town.start_cloud().unwrap();
-        let line = Line::open(town.cloud_address().unwrap()).await.unwrap();
-        let (appliance, _) = town.appliance("edge").unwrap();
-        let data = appliance.data.display().to_string();
-        for file in [&written.package, &written.contacts, &written.attendance] {
-            run("sonae-edge", &["import", "--data", &data, &file.display().to_string()], "").unwrap();
-        }
-        let mut edge = town.start_edge(&appliance, &line).unwrap();
-        let listen = edge.said("listen").unwrap();
-        let client = LanClient::sign_in(&listen, &appliance.ca, LOGIN, PASSWORD, None).await.unwrap();
+        let settled = Settled::found(dir.path(), 120, 5).await.unwrap();
+        let (mut edge, client) = settled.start(&settled.appliance).await.unwrap();
+        let appliance = &settled.appliance;
         appliance.wait_until_safe(&client, Duration::from_secs(300)).await.unwrap();
         let digest = appliance.digest().unwrap();
         edge.kill_hard().unwrap();
         std::fs::remove_dir_all(&appliance.data).unwrap();
+        let Settled { town, cloud, line, .. } = settled;
         Self { dir, town, _cloud: cloud, line, digest }
     }
 
