@@ -64,10 +64,11 @@ drill: build ## kill -9 of edge and cloud under load with an outside ledger. ROU
 	target/debug/sonae-chaos drill kill-cloud --rounds $(ROUNDS) --json
 
 .PHONY: bench
-bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory
+bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory, size after 90 days without a line
 	cargo run --release -p sonae-journal --example commit_ratio -- --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench wire --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench idle --json
+	cargo run --release -p sonae-store --example dark --features testing -- 90
 
 .PHONY: audit
 audit: $(TOOLS)/bin/cargo-deny ## Checks known advisories; needs a download

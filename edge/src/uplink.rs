@@ -121,7 +121,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         tokio::select! {
             _ = stop.changed() => break,
             Some(event) = waiting.recv() => driver.event(event).await,
-            Some(header) = sealed.recv() => driver.engine.handle_sealed(&header),
+            Some(header) = sealed.recv() => driver.sealed(&header),
             () = sleep => driver.timeout(),
         }
     }

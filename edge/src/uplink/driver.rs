@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use quinn::{Endpoint, VarInt};
+use sonae_proto::batch::BatchHeader;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::LogName;
 use sonae_proto::uplink::{Alarm, Effect, Uplink as Engine};
@@ -77,6 +78,10 @@ impl Driver {
         } else {
             self.answer_by = None;
         }
+    }
+
+    pub(super) fn sealed(&mut self, header: &BatchHeader) {
+        self.engine.handle_sealed(header, self.clock.now_ms());
     }
 
     pub(super) fn timeout(&mut self) {
@@ -243,7 +248,7 @@ impl Driver {
                 }
             }
             Effect::StoreBatch(batch) => {
-                let log = batch.header().log;
+                let (header, log) = (*batch.header(), batch.header().log);
                 let mut outcome = self.store.store_batch((*batch).clone()).await;
                 // The engine counts on it, so a full disk is waited for.
                 while matches!(outcome, Err(WriteError::Full)) {
@@ -251,6 +256,7 @@ impl Driver {
                     outcome = self.store.store_batch((*batch).clone()).await;
                 }
                 if let Err(error) = outcome {
+                    self.engine.handle_store_failed(&header);
                     self.shared.note_error(
                         self.clock.now_ms(),
                         "peer_batch_not_stored",
@@ -338,6 +344,14 @@ impl Driver {
             Alarm::BadPeerBatch { log, reason } => {
                 ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
             }
+            Alarm::Stalled { since_ms } => (
+                "stalled",
+                format!(
+                    "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
+                     store. What is kept here stays; call whoever runs the cloud",
+                    self.clock.now_ms().saturating_sub(*since_ms) / 1_000
+                ),
+            ),
             Alarm::Incomplete => (
                 "cloud_incomplete",
                 "the cloud cannot read enough of its sites; its answers may lack changes".into(),

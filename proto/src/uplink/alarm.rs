@@ -34,6 +34,11 @@ pub enum Alarm {
         /// What is wrong.
         reason: String,
     },
+    /// With the line up and changes waiting, no receipt has come for [`super::STALL_MS`].
+    Stalled {
+        /// Since when nothing has moved, milliseconds since 1970 UTC.
+        since_ms: u64,
+    },
     /// The cloud could not read enough sites to say what it has.
     Incomplete,
 }

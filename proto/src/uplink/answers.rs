@@ -11,7 +11,7 @@ impl Uplink {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.last_contact_ms = Some(now_ms);
         match reply {
-            BatchReply::Receipt(bytes) => self.receive_receipt(bytes),
+            BatchReply::Receipt(bytes) => self.receive_receipt(bytes, now_ms),
             BatchReply::Refusal(refusal) => self.receive_refusal(log, refusal),
         }
         self.send_more();
@@ -57,7 +57,7 @@ impl Uplink {
         }
     }
 
-    fn receive_receipt(&mut self, bytes: Vec<u8>) {
+    fn receive_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) {
         let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
         let current = receipt.school == self.school
             && receipt.loss_counter == self.loss_counter
@@ -65,6 +65,8 @@ impl Uplink {
         let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
         if own.receive_receipt(receipt.head) {
             self.refusals = 0;
+            let waiting = self.is_waiting();
+            self.stall.moved(now_ms, waiting);
             self.cloud_heads.insert(receipt.log, receipt.head);
             self.effects.push_back(Effect::KeepReceipt { log: receipt.log, head: receipt.head, bytes });
         }

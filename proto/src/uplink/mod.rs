@@ -14,6 +14,7 @@ mod answers;
 mod effect;
 mod own;
 mod peers;
+mod stall;
 mod standing;
 mod start;
 
@@ -33,6 +34,8 @@ pub use alarm::Alarm;
 pub use effect::{BatchReply, Effect};
 use own::{Comparison, OwnLog};
 use peers::{Fetched, Peers};
+pub use stall::STALL_MS;
+use stall::Stall;
 pub use start::Start;
 
 /// Shortest wait before the next dial, in milliseconds. Doubles with each failure.
@@ -81,6 +84,7 @@ pub struct Uplink {
     /// A new incarnation has been asked for: nothing is sent any more, so that what the cloud has of the own
     /// logs stands still.
     renewing: bool,
+    stall: Stall,
     effects: VecDeque<Effect>,
     last_contact_ms: Option<u64>,
 }
@@ -106,6 +110,7 @@ impl Uplink {
             keys_wanted: true,
             keys_refused: false,
             renewing: false,
+            stall: Stall::default(),
             effects: VecDeque::new(),
             last_contact_ms: None,
         };
@@ -128,8 +133,11 @@ impl Uplink {
     }
 
     /// A new batch of an own log is durable here.
-    pub fn handle_sealed(&mut self, header: &BatchHeader) {
+    pub fn handle_sealed(&mut self, header: &BatchHeader, now_ms: u64) {
         self.hold(header);
+        if self.line == Line::Up {
+            self.stall.watch(now_ms, true);
+        }
         self.send_more();
     }
 
@@ -142,6 +150,12 @@ impl Uplink {
             self.line = Line::Dialling { failures };
             self.effects.push_back(Effect::Dial);
         }
+        if self.line == Line::Up
+            && let Some(since_ms) = self.stall.check(now_ms)
+        {
+            // A new connection is the only remedy that there is from here.
+            self.effects.extend([Effect::Alarm(Alarm::Stalled { since_ms }), Effect::Disconnect]);
+        }
     }
 
     /// Returns when `handle_timeout` is due, if ever.
@@ -149,7 +163,8 @@ impl Uplink {
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.line {
             Line::Down { retry_at_ms, .. } => (!self.renewing).then_some(retry_at_ms),
-            Line::Dialling { .. } | Line::Greeting { .. } | Line::Up => None,
+            Line::Dialling { .. } | Line::Greeting { .. } => None,
+            Line::Up => self.stall.due_ms(),
         }
     }
 
@@ -197,6 +212,8 @@ impl Uplink {
             return;
         }
         self.line = Line::Up;
+        let silent_ms = self.last_contact_ms.map(|last_ms| now_ms.saturating_sub(last_ms));
+        self.stall.up(now_ms, self.is_waiting(), silent_ms);
         self.last_contact_ms = Some(now_ms);
         self.cloud_heads = welcome.heads.clone();
         self.learn(&welcome.identities);
@@ -322,6 +339,16 @@ impl Uplink {
     pub fn handle_fetch_end(&mut self) {
         self.peers.end_fetch(&self.cloud_heads);
         self.fetch_next();
+    }
+
+    /// Whether something that is sealed has no receipt.
+    fn is_waiting(&self) -> bool {
+        self.own.values().any(OwnLog::is_waiting)
+    }
+
+    /// A peer's batch could not be stored: it and what follows it are asked for again on the next connection.
+    pub fn handle_store_failed(&mut self, header: &BatchHeader) {
+        self.peers.take_back(header);
     }
 
     fn send_more(&mut self) {

@@ -66,6 +66,11 @@ impl OwnLog {
         self.receipted
     }
 
+    /// Whether a held batch has no receipt.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.unsafe_batches.is_empty()
+    }
+
     /// Compares with what the cloud says it has.
     pub(super) fn compare(&self, there: LogHead) -> Comparison {
         let had = self.receipted.unwrap_or(LogHead::EMPTY);

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::VerifyingKey;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
 use crate::ids::{Incarnation, LogName, SchoolCode};
 use crate::limits::VECTOR_LOGS_MAX;
@@ -111,6 +111,14 @@ impl Peers {
         }
         self.heads.insert(header.log, header.head());
         Fetched::Store
+    }
+
+    /// A batch was not stored: the log is held up to the one before it.
+    pub(super) fn take_back(&mut self, header: &BatchHeader) {
+        let before = LogHead { sequence: header.first.saturating_sub(1), hash: header.previous };
+        if self.heads.get(&header.log).is_some_and(|head| head.sequence > before.sequence) {
+            self.heads.insert(header.log, before);
+        }
     }
 
     /// A fetch has ended. What the cloud has beyond it is asked for again if this one brought something.

@@ -160,3 +160,28 @@ fn a_replica_that_has_more_than_the_cloud_is_complete() {
     replica.engine.handle_welcome(&welcome(heads), 3);
     assert!(replica.engine.has_all_of_peers());
 }
+
+/// Goal: a batch that the disk refused is asked for again. Method: the first of two fails to be stored; the next
+/// connection fetches from before it, and until then the replica does not say that it has all.
+#[test]
+fn a_batch_that_was_not_stored_is_fetched_again() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let chain = board.chain(&peer, Tier::Safety, 2);
+    let log = peer.log(Tier::Safety);
+    let head = chain[1].header().head();
+    let mut replica = fetching(&board, &peer, head);
+    for batch in chain.clone() {
+        replica.engine.handle_fetched(batch);
+    }
+    replica.engine.handle_store_failed(chain[0].header());
+    replica.engine.handle_store_failed(chain[1].header());
+    replica.engine.handle_fetch_end();
+    assert!(!replica.engine.has_all_of_peers());
+    replica.engine.handle_disconnected(5);
+    replica.engine.handle_timeout(u64::MAX);
+    replica.engine.handle_connected();
+    effects(&mut replica);
+    replica.engine.handle_welcome(&welcome(Heads::from([(log, head)])), 6);
+    assert!(effects(&mut replica).contains(&Effect::Fetch(Fetch { log, after: 0 })));
+}

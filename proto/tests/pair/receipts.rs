@@ -4,7 +4,7 @@ use ed25519_dalek::SigningKey;
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::receipt::Receipt;
-use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect};
+use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{PROTOCOL, Refusal, RefusalCode, Welcome};
 
@@ -153,7 +153,7 @@ fn refusals_are_retried_or_stop_their_log() {
     replica.engine.handle_disconnected(100);
     replica.engine.handle_connected();
     replica.write(Tier::Daily, "p", 1, 5);
-    replica.seal(&board, 1);
+    replica.seal(&board, 1, 100);
     replica.engine.handle_welcome(&welcome(Heads::new()), 101);
     let daily = replica.life.log(Tier::Daily);
     let sent: Vec<_> = effects(&mut replica)
@@ -180,4 +180,26 @@ fn refused_hellos_are_repeated_ever_more_slowly() {
     assert!(waits[0] <= 500 && waits[7] >= DIAL_MS_MAX / 2, "{waits:?}");
     replica.engine.handle_welcome(&welcome(Heads::new()), 101);
     assert!(lose(&mut replica) <= 500);
+}
+
+/// Goal: a cloud that answers and never receipts is told of after five minutes, once, and dialled anew; a receipt
+/// begins the watch anew. Method: wait, then a receipt for the first of two batches, then wait again.
+#[test]
+fn a_cloud_without_receipts_is_a_stall() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 2, welcome(Heads::new()));
+    effects(&mut replica);
+    assert_eq!(replica.engine.poll_timeout(), Some(1 + STALL_MS));
+    replica.engine.handle_timeout(STALL_MS);
+    assert_eq!(effects(&mut replica), []);
+    replica.engine.handle_timeout(1 + STALL_MS);
+    let told = [Effect::Alarm(Alarm::Stalled { since_ms: 1 }), Effect::Disconnect];
+    assert_eq!(effects(&mut replica), told);
+    assert_eq!(replica.engine.poll_timeout(), None);
+    let receipt = receipt_for(&chain[0]).sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(chain[0].header().log, BatchReply::Receipt(receipt), 2 * STALL_MS);
+    assert_eq!(replica.engine.poll_timeout(), Some(3 * STALL_MS));
+    let receipt = receipt_for(&chain[1]).sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(chain[0].header().log, BatchReply::Receipt(receipt), 2 * STALL_MS + 1);
+    assert_eq!(replica.engine.poll_timeout(), None, "nothing waits");
 }

@@ -114,7 +114,7 @@ impl Replica {
     }
 
     /// Seals what is kept and not sealed, at most `changes_max` changes a batch, and tells the engine.
-    pub fn seal(&mut self, board: &Board, changes_max: usize) {
+    pub fn seal(&mut self, board: &Board, changes_max: usize, now_ms: u64) {
         for (log, lines) in &self.disk.lines {
             let sealed = self.disk.sealed.entry(*log).or_default();
             loop {
@@ -126,7 +126,7 @@ impl Replica {
                 }
                 let batch = board.seal(&self.life, log.tier, after, &lines[done..end]);
                 sealed.push(batch.clone());
-                self.engine.handle_sealed(batch.header());
+                self.engine.handle_sealed(batch.header(), now_ms);
             }
         }
     }

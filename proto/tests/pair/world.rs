@@ -195,7 +195,8 @@ impl World {
     }
 
     pub fn seal(&mut self, number: usize, changes_max: usize) {
-        self.replicas[number].seal(&self.board, changes_max);
+        let now_ms = self.now;
+        self.replicas[number].seal(&self.board, changes_max, now_ms);
         self.drain_replica(number);
     }
 
