@@ -15,6 +15,7 @@ pub mod frames;
 pub mod import;
 pub mod logging;
 pub mod renewal;
+pub mod repair;
 pub mod replica;
 pub mod tls;
 pub mod uplink;

@@ -12,15 +12,15 @@ use std::path::Path;
 use std::time::Instant;
 
 use sonae_proto::batch::{Batch, BatchHeader};
-use sonae_proto::change::ChangeError;
+use sonae_proto::change::{Change, ChangeError};
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::reissue::{parting, reissue};
 use sonae_proto::seal::{SealError, open_lines};
 use sonae_proto::vector::LogHead;
 use sonae_store::data_dir::DataDir;
 use sonae_store::keyring::{Keyring, KeyringError};
-use sonae_store::{WriteError, enrolment, renewal};
+use sonae_store::{StoreError, WriteError, enrolment, renewal};
 
 use crate::fetch::{FetchError, fetch_all};
 use crate::replica::{Replica, ReplicaError};
@@ -37,6 +37,9 @@ pub enum RenewalError {
     /// The cloud cannot be read.
     #[error(transparent)]
     Fetch(#[from] FetchError),
+    /// A store cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A store fails or is full.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -153,36 +156,48 @@ async fn carry_branch(
     let Some(from) = parting(&mine, &theirs) else { return Ok(0) };
     let branch: Vec<_> = mine.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
     let changes = reissue(log, &branch).map_err(|source| RenewalError::Change { log, source })?;
+    write_again(next, log.tier, &changes).await
+}
+
+/// Writes changes of another branch into a store. Returns how many.
+pub(crate) async fn write_again(next: &Replica, tier: Tier, changes: &[Change]) -> Result<u64, RenewalError> {
     for some in changes.chunks(REISSUED_AT_ONCE) {
-        next.opened.store.reissue(log.tier, some.to_vec()).await?;
+        next.opened.store.reissue(tier, some.to_vec()).await?;
     }
     Ok(u64::try_from(changes.len()).unwrap_or(u64::MAX))
 }
 
-/// Reads the lines of batches with their sequences.
-async fn lines(
+/// Reads the lines of held batches with their sequences.
+pub(crate) async fn lines(
     replica: &Replica,
     log: LogName,
     headers: &[BatchHeader],
 ) -> Result<Vec<(u64, Vec<u8>)>, RenewalError> {
-    let keyring = Keyring::open(
-        &replica.keys()?.board,
-        &replica.opened.store.documents(),
-        &replica.bundle.device_age_key,
-    )?;
+    let keyring = keyring(replica)?;
     let mut lines = Vec::new();
     for header in headers {
         let batch = read(replica, log, header.first).await?;
-        let key = keyring.opening(log.tier, header.epoch);
-        let key = key.ok_or_else(|| KeyringError::Missing {
-            what: format!("tier {} of {}", log.tier, header.epoch),
-        })?;
-        let opened = open_lines(batch.payload(), key)
-            .map_err(|source| RenewalError::Batch { log, source: Some(source) })?;
-        let texts = opened.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
-        lines.extend((header.first..=header.last).zip(texts));
+        lines.extend(lines_of(&batch, &keyring)?);
     }
     Ok(lines)
+}
+
+/// Opens a replica's newest keys.
+pub(crate) fn keyring(replica: &Replica) -> Result<Keyring, RenewalError> {
+    let documents = replica.opened.store.documents();
+    Ok(Keyring::open(&replica.keys()?.board, &documents, &replica.bundle.device_age_key)?)
+}
+
+/// Opens a batch into its lines with their sequences.
+pub(crate) fn lines_of(batch: &Batch, keyring: &Keyring) -> Result<Vec<(u64, Vec<u8>)>, RenewalError> {
+    let (header, log) = (batch.header(), batch.header().log);
+    let key = keyring.opening(log.tier, header.epoch);
+    let key =
+        key.ok_or_else(|| KeyringError::Missing { what: format!("tier {} of {}", log.tier, header.epoch) })?;
+    let opened = open_lines(batch.payload(), key)
+        .map_err(|source| RenewalError::Batch { log, source: Some(source) })?;
+    let texts = opened.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);
+    Ok((header.first..=header.last).zip(texts).collect())
 }
 
 async fn read(replica: &Replica, log: LogName, first: u64) -> Result<Batch, RenewalError> {

@@ -50,6 +50,14 @@ pub enum ReplicaError {
     Descriptor(#[from] DocumentError),
 }
 
+impl ReplicaError {
+    /// Whether the remedy is to repair the store from the cloud.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_damage())
+    }
+}
+
 /// An open replica.
 pub struct Replica {
     /// The directory; locked for as long as this lives.

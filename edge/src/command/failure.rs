@@ -71,6 +71,11 @@ impl From<DataDirError> for Failure {
 
 impl From<ReplicaError> for Failure {
     fn from(error: ReplicaError) -> Self {
+        if error.is_damage() {
+            let mut failure = Self::of(Exit::Store, &error);
+            failure.text.push_str("; start `sonae-edge run`, which makes the data again from the cloud");
+            return failure;
+        }
         let exit = match &error {
             ReplicaError::DataDir(_) => Exit::DataDir,
             ReplicaError::Enrolment(enrolment) => enrolment_exit(enrolment),

@@ -1,15 +1,17 @@
 //! `sonae-edge run`: the daemon.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use sonae_edge::exit::Exit;
-use sonae_edge::replica::Replica;
+use sonae_edge::repair::{self, Repaired};
+use sonae_edge::replica::{Replica, ReplicaError};
 use sonae_edge::{control, renewal, uplink};
 use sonae_lan::LanConfig;
 use sonae_store::data_dir::{DataDir, REBUILDING};
+use sonae_store::enrolment;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
@@ -44,9 +46,9 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         );
         return Err(Failure::new(Exit::DataDir, text));
     }
-    let replica = Replica::open(&arguments.data)?;
+    let opened = Replica::open(&arguments.data);
     if let Some(path) = &arguments.ca_out {
-        std::fs::write(path, &replica.bundle.ca_pem).map_err(|error| {
+        std::fs::write(path, &enrolment::load(&arguments.data)?.ca_pem).map_err(|error| {
             Failure::new(Exit::Store, format!("cannot write the trust root to {}: {error}", path.display()))
         })?;
     }
@@ -63,20 +65,69 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::new(Exit::Internal, format!("cannot start the runtime: {error}")))?;
-    let outcome = runtime.block_on(serve_lives(replica, &listener, arguments.cloud.as_deref()));
+    let outcome = runtime.block_on(async {
+        let (replica, note) = match opened {
+            Err(error) if error.is_damage() => {
+                match repaired(&arguments.data, arguments.cloud.as_deref(), &error).await? {
+                    Some(repaired) => repaired,
+                    None => return Ok(Exit::Ok),
+                }
+            }
+            opened => (opened?, None),
+        };
+        serve_lives(replica, note, &listener, arguments.cloud.as_deref()).await
+    });
     // Whatever still sleeps must not hold up a shutdown on battery.
     runtime.shutdown_timeout(Duration::from_secs(2));
     outcome
 }
 
+/// What is said to people once a new life has begun: a stable name and a text.
+type Note = Option<(&'static str, String)>;
+
+/// Repairs a damaged store, however long the cloud has to be waited for. `None` when somebody asks to stop.
+async fn repaired(
+    data: &Path,
+    cloud: Option<&str>,
+    damage: &ReplicaError,
+) -> Result<Option<(Replica, Note)>, Failure> {
+    let dir = DataDir::open(data)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
+    log::error!(damage = damage.to_string(); "the store is damaged; it is made again from the cloud");
+    let repaired = async {
+        loop {
+            match repair::repair(&dir, cloud.map(str::to_owned)).await {
+                Ok(repaired) => return repaired,
+                Err(error) => {
+                    log::error!(error = error.to_string(); "the store cannot be repaired yet; it is tried again");
+                }
+            }
+            tokio::time::sleep(RENEWAL_RETRY).await;
+        }
+    };
+    let repaired = tokio::select! {
+        _ = tokio::signal::ctrl_c() => return Ok(None),
+        _ = terminate.recv() => return Ok(None),
+        repaired = repaired => repaired,
+    };
+    let Repaired { carried, unreadable } = repaired;
+    log::warn!(carried, unreadable; "the store was made again from the cloud");
+    let text = format!(
+        "the disk of this box had damaged its data; they were made again from the cloud, with {carried} \
+         change(s) that only this box had; {unreadable} change(s) that had no receipt cannot be read any more. \
+         Replace the disk"
+    );
+    Ok(Some((reopen(dir)?, Some(("repaired", text)))))
+}
+
 /// Serves one incarnation after the other: a renewal ends one life and begins the next.
 async fn serve_lives(
     mut replica: Replica,
+    mut note: Note,
     listener: &TcpListener,
     cloud: Option<&str>,
 ) -> Result<Exit, Failure> {
     let mut not_before = Instant::now();
-    let mut note = None;
     for life in 0_u64.. {
         let (clock, status) = (replica.clock.clone(), replica.status.uplink.clone());
         if let Some((code, text)) = note.take() {

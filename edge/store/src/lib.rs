@@ -18,6 +18,7 @@ mod keeper;
 pub mod keyring;
 mod recover;
 pub mod renewal;
+pub mod salvage;
 mod sealer;
 mod state;
 pub mod status;

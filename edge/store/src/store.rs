@@ -72,7 +72,9 @@ pub enum StoreError {
     #[error(transparent)]
     Batch(#[from] sonae_proto::batch::BatchError),
     /// A kept log has a hole.
-    #[error("log {log} has a hole after change {after}; rebuild this box from the cloud")]
+    #[error(
+        "log {log} has a hole after change {after}; start `sonae-edge run`, which repairs it from the cloud"
+    )]
     Hole {
         /// Which log.
         log: LogName,
@@ -82,6 +84,23 @@ pub enum StoreError {
     /// The keeper thread could not be started.
     #[error("cannot start the keeper thread")]
     Thread(#[source] std::io::Error),
+}
+
+impl StoreError {
+    /// Whether what was kept cannot be read any more, so that the remedy is to repair from the cloud.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Journal(error) => error.is_corrupt(),
+            Self::Hole { .. } | Self::Batch(_) | Self::Seal { .. } => true,
+            Self::View(_)
+            | Self::Batches { .. }
+            | Self::Frame { .. }
+            | Self::Keyring(_)
+            | Self::Identity(_)
+            | Self::Thread(_) => false,
+        }
+    }
 }
 
 /// Why a write was not kept.
