@@ -16,6 +16,8 @@ pub enum Exit {
     Sites = 5,
     /// The address cannot be listened on.
     Network = 6,
+    /// It was done, but something is missing or could not be verified.
+    Incomplete = 7,
     /// Anything else.
     Internal = 70,
 }
@@ -28,6 +30,7 @@ pub const HELP: &str = "Exit codes:
    4  another process uses the data directory
    5  fewer sites than the quorum can be used
    6  the address cannot be listened on
+   7  done, but something is missing or could not be verified
   70  an internal error";
 
 impl From<Exit> for std::process::ExitCode {
@@ -43,8 +46,16 @@ mod tests {
     /// Goal: the help names every code. Method: look for each number at the start of a line.
     #[test]
     fn the_help_names_every_code() {
-        let all =
-            [Exit::Done, Exit::Usage, Exit::Bundle, Exit::InUse, Exit::Sites, Exit::Network, Exit::Internal];
+        let all = [
+            Exit::Done,
+            Exit::Usage,
+            Exit::Bundle,
+            Exit::InUse,
+            Exit::Sites,
+            Exit::Network,
+            Exit::Incomplete,
+            Exit::Internal,
+        ];
         for code in all {
             let start = format!("{} ", code as u8);
             assert!(HELP.lines().any(|line| line.trim_start().starts_with(&start)), "{code:?}");

@@ -1,4 +1,6 @@
-//! The command line of the cloud: `run` and `status`.
+//! The command line of the cloud: `run`, `status` and `export`.
+
+mod command_export;
 
 use std::error::Error;
 use std::io::Write as _;
@@ -33,6 +35,9 @@ enum Command {
     /// Shows schools, logs, incarnations, refusals and sites of a node, running or not.
     #[command(after_help = exit::HELP)]
     Status(StatusOf),
+    /// Writes everything that sites hold of one school as files that `age`, `zstd` and `jq` read.
+    #[command(after_help = exit::HELP)]
+    Export(command_export::Export),
 }
 
 #[derive(Args)]
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
     let exit = match cli.command {
         Command::Run(options) => run(options),
         Command::Status(of) => show_status(&of.data, of.json),
+        Command::Export(arguments) => command_export::run(&arguments),
     };
     exit.into()
 }

@@ -179,6 +179,20 @@ impl Site {
         Ok(Self { directory: Some(path), _lock: Some(file), ..Self::over(id, label, Arc::new(store)) })
     }
 
+    /// Opens a directory for reading beside whatever uses it: nothing is locked, made or made durable, and a
+    /// damaged `site.json` does not matter. Nothing must be put to such a site.
+    ///
+    /// # Errors
+    /// [`SiteError::Directory`].
+    pub fn open_to_read(path: &Path) -> Result<Self, SiteError> {
+        let fault = |source| SiteError::Directory { path: path.to_owned(), what: "reading", source };
+        fs::read_dir(path.join(DIRECTORY)).map_err(fault)?;
+        let store =
+            LocalFileSystem::new_with_prefix(path).map_err(|error| fault(std::io::Error::other(error)))?;
+        let id = open_file(path).ok().and_then(|file| read_id(&file)).unwrap_or_default();
+        Ok(Self::over(id, path.display().to_string(), Arc::new(store)))
+    }
+
     /// Makes a site of any object store whose `put` is durable when it returns.
     #[must_use]
     pub fn over(id: SiteId, label: String, store: Arc<dyn ObjectStore>) -> Self {

@@ -14,6 +14,7 @@ pub mod clock;
 pub mod collection;
 pub mod descriptor;
 pub mod digest;
+pub mod export;
 pub mod identity;
 pub mod ids;
 pub mod intake;

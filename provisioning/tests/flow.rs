@@ -284,3 +284,25 @@ fn school_year_and_clock() {
     let error = School::add(&board, "B113200000033".parse().unwrap(), "第三", unset).unwrap_err();
     assert!(matches!(error, ProvisionError::Clock { year: 1970 }), "{error}");
 }
+
+/// Goal: `recovery.key` of the board's directory opens every wrapped key with the stock tool, as
+/// `docs/runbooks/by-hand.en.md` has it. Method: `age -d` on each; `age-keygen -y` names the manifest's recipient.
+#[test]
+fn recovery_key_opens_with_the_stock_tool() {
+    let place = Place::with_cloud();
+    enrol_replica(&place.open(), &place.path("box.bundle")).unwrap();
+    let school = School::load(&place.open(), code()).unwrap();
+    let recovery = place.dir().join("recovery.key");
+    for key in &school.manifest.body().keys {
+        let name = format!("{}-{}.age", key.key_use, key.epoch);
+        let wrapped = place.dir().join("schools").join(CODE).join("keys").join(name);
+        let command = "age -d -i \"$1\" \"$2\" | age-keygen -y";
+        let output = std::process::Command::new("sh")
+            .args(["-euc", command, "sh"])
+            .args([&recovery, &wrapped])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), key.recipient, "{told}");
+    }
+}

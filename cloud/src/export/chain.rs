@@ -1,0 +1,118 @@
+//! The batches of one school as they were found, put into their logs: what is in the chain, what is a fork, what
+//! lies behind a gap.
+//!
+//! **Invariant**: of two batches for one place, a verified one goes before one that is not, then the one that was
+//! written later goes into the chain, as at the start of a node (`crate::index`).
+
+use std::collections::BTreeMap;
+
+use sonae_proto::batch::BatchHeader;
+use sonae_proto::export::{BatchLine, Place, Problem};
+use sonae_proto::ids::{Hash32, LogName};
+use sonae_proto::vector::{Heads, LogHead};
+
+/// A batch that was written.
+#[derive(Debug)]
+pub struct Entry {
+    /// Its header.
+    pub header: BatchHeader,
+    /// Header and signature as they were found.
+    pub prefix: Vec<u8>,
+    /// Where its payload is.
+    pub file: String,
+    /// Whether it verifies.
+    pub verified: bool,
+    /// The later, the newer.
+    pub position: u64,
+}
+
+impl Entry {
+    fn line(&self, place: Place) -> BatchLine {
+        BatchLine {
+            log: self.header.log,
+            first: self.header.first,
+            last: self.header.last,
+            epoch: self.header.epoch,
+            hash: self.header.hash(),
+            file: self.file.clone(),
+            place,
+            verified: self.verified,
+            prefix: self.prefix.clone(),
+        }
+    }
+}
+
+/// All batches of a school.
+pub type Entries = BTreeMap<(LogName, u64, Hash32), Entry>;
+
+/// What the batches add up to.
+#[derive(Debug, Default)]
+pub struct Chains {
+    /// Lines of the index, log by log.
+    pub lines: Vec<BatchLine>,
+    /// Gaps and forks.
+    pub problems: Vec<Problem>,
+    /// Changes in the chains.
+    pub changes: u64,
+    heads: BTreeMap<LogName, u64>,
+    held: BTreeMap<(LogName, u64), Hash32>,
+}
+
+impl Chains {
+    /// Puts batches into their logs.
+    pub fn of(entries: &Entries) -> Self {
+        let mut chains = Self::default();
+        let mut logs: BTreeMap<LogName, Vec<&Entry>> = BTreeMap::new();
+        for entry in entries.values() {
+            logs.entry(entry.header.log).or_default().push(entry);
+        }
+        for (log, entries) in logs {
+            chains.add_log(log, entries);
+        }
+        chains
+    }
+
+    fn add_log(&mut self, log: LogName, entries: Vec<&Entry>) {
+        let mut by_place: BTreeMap<(u64, Hash32), Vec<&Entry>> = BTreeMap::new();
+        for entry in entries {
+            by_place.entry((entry.header.first, entry.header.previous)).or_default().push(entry);
+        }
+        let (mut head, mut places, mut left) = (LogHead::EMPTY, Vec::new(), Vec::new());
+        while let Some(mut rivals) = by_place.remove(&(head.sequence + 1, head.hash)) {
+            rivals.sort_by_key(|rival| (rival.verified, rival.position));
+            let Some(entry) = rivals.pop() else { break };
+            left.append(&mut rivals);
+            head = entry.header.head();
+            self.changes += entry.header.changes();
+            self.held.insert((log, head.sequence), head.hash);
+            places.push((entry, Place::Chain));
+        }
+        left.extend(by_place.into_values().flatten());
+        left.sort_by_key(|entry| entry.header.first);
+        self.heads.insert(log, head.sequence);
+        let mut next = head.sequence + 1;
+        for entry in left {
+            let (first, last) = (entry.header.first, entry.header.last);
+            if first > next {
+                self.problems.push(Problem::Gap { log, first: next, last: first - 1 });
+            } else if first <= head.sequence + 1 {
+                self.problems.push(Problem::Fork { log, first, last });
+            }
+            let place = if first <= head.sequence + 1 { Place::Fork } else { Place::BehindAGap };
+            next = next.max(last.saturating_add(1));
+            places.push((entry, place));
+        }
+        places.sort_by_key(|(entry, _)| (entry.header.first, entry.header.hash()));
+        self.lines.extend(places.into_iter().map(|(entry, place)| entry.line(place)));
+    }
+
+    /// Compares with heads that a witness outside of the cloud named.
+    pub fn expect(&mut self, heads: &Heads) {
+        for (log, head) in heads {
+            if self.held.get(&(*log, head.sequence)) != Some(&head.hash) {
+                let held = self.heads.get(log).copied().unwrap_or_default();
+                self.problems.push(Problem::MissingHead { log: *log, expected: head.sequence, held });
+            }
+        }
+    }
+}

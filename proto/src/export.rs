@@ -1,0 +1,327 @@
+//! An export: one school's records as files that stock tools read, and the lines of its index. Spec:
+//! `docs/spec/export.md`.
+//!
+//! **Invariant**: a batch's `prefix` and its payload file, one after the other, are the batch.
+//! **Invariant**: names are ASCII, sort in the order of the log, and come from fields that were checked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::{BatchHeader, PREFIX_BYTES};
+use crate::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode};
+use crate::manifest::{KeyUse, base64_bytes};
+
+/// Names the format, in the first line of the index.
+pub const FORMAT: &str = "sonae/export/v1";
+
+/// The index, written last: an export without it was interrupted.
+pub const INDEX_FILE: &str = "index.jsonl";
+
+/// One line of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Line {
+    /// The first line.
+    Export {
+        /// [`FORMAT`].
+        format: String,
+        /// Whose data.
+        school: SchoolCode,
+        /// The board's root key in hexadecimal under which everything was verified; absent when nothing was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        root: Option<String>,
+        /// The sites as they were named.
+        sites: Vec<String>,
+        /// Names of objects at all of them.
+        objects: u64,
+    },
+    /// A manifest.
+    Manifest {
+        /// Its version.
+        version: u64,
+        /// BLAKE3 of its text, as batches name it.
+        hash: Hash32,
+        /// Where its text is.
+        file: String,
+        /// Whether the board's signature was checked and holds.
+        verified: bool,
+    },
+    /// An epoch key, wrapped to the readers of a manifest.
+    WrappedKey {
+        /// What the key is for.
+        #[serde(rename = "use")]
+        key_use: KeyUse,
+        /// School year, 0 for the digest.
+        epoch: u32,
+        /// Version of the manifest that it came with.
+        manifest: u64,
+        /// Where the age file is.
+        file: String,
+    },
+    /// An identity.
+    Identity {
+        /// Whose batches it speaks for.
+        incarnation: Incarnation,
+        /// The device.
+        replica: ReplicaId,
+        /// Where the text of the device certificate is.
+        device_file: String,
+        /// Where the text of the incarnation certificate is.
+        incarnation_file: String,
+        /// Whether both signatures were checked and hold.
+        verified: bool,
+    },
+    /// A batch.
+    Batch(Box<BatchLine>),
+    /// Something that was found wrong.
+    Problem(Problem),
+    /// The last line.
+    End {
+        /// Batches that were written.
+        batches: u64,
+        /// Changes in the chains, forks not counted.
+        changes: u64,
+        /// Problems that count.
+        problems: u64,
+        /// Whether nothing is known to be missing and everything was verified.
+        complete: bool,
+    },
+}
+
+/// A batch in the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchLine {
+    /// Which log.
+    pub log: LogName,
+    /// Sequence of its first change.
+    pub first: u64,
+    /// Sequence of its last change.
+    pub last: u64,
+    /// School year of its key.
+    pub epoch: u32,
+    /// Hash of the batch.
+    pub hash: Hash32,
+    /// Where its payload is: one age file.
+    pub file: String,
+    /// Where it stands.
+    pub place: Place,
+    /// Whether signature, recipients and manifest were checked and hold.
+    pub verified: bool,
+    /// Header and signature, the bytes before the payload, in base64.
+    #[serde(with = "base64_bytes")]
+    pub prefix: Vec<u8>,
+}
+
+/// Where a batch stands in its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In the unbroken chain from the first batch on.
+    Chain,
+    /// Another batch of the same place is in the chain.
+    Fork,
+    /// Something before it is missing.
+    BehindAGap,
+}
+
+/// What can be wrong with the data that an export reads. All but [`Problem::DamagedCopy`] make it incomplete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Problem {
+    /// A site, or an object at it, cannot be read.
+    Unreadable {
+        /// Which site.
+        site: String,
+        /// Which object; absent for the whole site.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        object: Option<String>,
+        /// What the system said.
+        text: String,
+    },
+    /// One site's copy of an object is damaged; another site has it whole.
+    DamagedCopy {
+        /// Which site.
+        site: String,
+        /// Which object.
+        object: String,
+        /// Where the damage begins.
+        offset: u64,
+    },
+    /// No site has the object whole. What could still be read of it was written.
+    DamagedObject {
+        /// Which object.
+        object: String,
+    },
+    /// Changes of a log are missing, and batches behind them are there.
+    Gap {
+        /// Which log.
+        log: LogName,
+        /// First missing sequence.
+        first: u64,
+        /// Last missing sequence.
+        last: u64,
+    },
+    /// A log is not held up to the head that an outside witness named.
+    MissingHead {
+        /// Which log.
+        log: LogName,
+        /// The sequence that was expected.
+        expected: u64,
+        /// The last sequence of the chain here.
+        held: u64,
+    },
+    /// Two batches claim one place in a log; both were written.
+    Fork {
+        /// Which log.
+        log: LogName,
+        /// First sequence of the one that is not in the chain.
+        first: u64,
+        /// Its last sequence.
+        last: u64,
+    },
+    /// A batch does not verify.
+    UnverifiedBatch {
+        /// Which log.
+        log: LogName,
+        /// Its first sequence.
+        first: u64,
+        /// Its last sequence.
+        last: u64,
+        /// Why.
+        text: String,
+    },
+    /// A document does not verify under the board's root.
+    UnverifiedDocument {
+        /// Where its text is.
+        file: String,
+        /// Why.
+        text: String,
+    },
+    /// A batch is sealed to a key that no wrapped key here opens.
+    KeyMissing {
+        /// The name of the key.
+        key: String,
+    },
+    /// A record of a kind of a later version, or a batch without meaning: its school cannot be told.
+    UnknownRecord {
+        /// Which object.
+        object: String,
+        /// Where its body begins.
+        offset: u64,
+    },
+    /// No root key was given, so nothing was verified.
+    NoRoot,
+}
+
+impl Problem {
+    /// Whether it makes an export incomplete.
+    #[must_use]
+    pub const fn counts(&self) -> bool {
+        !matches!(self, Self::DamagedCopy { .. })
+    }
+}
+
+/// Returns the name of a key: `tier0-2026`, `digest-0`.
+#[must_use]
+pub fn key_name(key_use: KeyUse, epoch: u32) -> String {
+    format!("{key_use}-{epoch}")
+}
+
+/// Returns the file of a wrapped key that opens with the newest manifest's readers.
+#[must_use]
+pub fn key_file(key_use: KeyUse, epoch: u32) -> String {
+    format!("keys/{}.age", key_name(key_use, epoch))
+}
+
+/// Returns the file of a wrapped key of an earlier set of key documents.
+#[must_use]
+pub fn earlier_key_file(set: &str, key_use: KeyUse, epoch: u32) -> String {
+    format!("keys/earlier/{set}/{}.age", key_name(key_use, epoch))
+}
+
+/// Returns the file of a manifest.
+#[must_use]
+pub fn manifest_file(version: u64, hash: Hash32) -> String {
+    format!("manifests/{version:06}-{}.txt", short(hash))
+}
+
+/// Returns the files of an identity: device, incarnation.
+#[must_use]
+pub fn identity_files(incarnation: Incarnation, device: Hash32) -> (String, String) {
+    (format!("identities/device-{}.txt", short(device)), format!("identities/incarnation-{incarnation}.txt"))
+}
+
+/// Returns the file of a batch's payload.
+#[must_use]
+pub fn batch_file(header: &BatchHeader) -> String {
+    let folder = key_name(KeyUse::Tier(header.log.tier), header.epoch);
+    format!("batches/{folder}/{}/{:012}-{:012}.age", header.log.incarnation, header.first, header.last)
+}
+
+/// Returns the name of a file whose own name another content took: the second batch of one place in a log.
+#[must_use]
+pub fn rival_file(name: &str, content: Hash32) -> String {
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "bin"));
+    format!("{stem}-{}.{extension}", short(content))
+}
+
+/// Returns the file of a document that does not verify.
+#[must_use]
+pub fn foreign_file(kind: &str, content: Hash32) -> String {
+    format!("foreign/{kind}-{}.json", short(content))
+}
+
+/// The first eight digits of a hash: enough to tell files apart that a person looks at.
+#[must_use]
+pub fn short(hash: Hash32) -> String {
+    hash.to_string().chars().take(8).collect()
+}
+
+const _: () = assert!(PREFIX_BYTES == 230, "the page and the specification say so");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Tier;
+
+    fn header(first: u64, payload_hash: Hash32) -> BatchHeader {
+        BatchHeader {
+            school: "B113200000011".parse().unwrap(),
+            log: LogName { tier: Tier::Daily, incarnation: Incarnation::from_bytes([7; 16]) },
+            first,
+            last: first + 9,
+            previous: Hash32::ZERO,
+            epoch: 2026,
+            manifest: Hash32([4; 32]),
+            payload_bytes: 1,
+            payload_hash,
+        }
+    }
+
+    /// Goal: names sort as the log does, and rivals have names of their own. Method: growing sequences, two
+    /// batches of one place.
+    #[test]
+    fn names_sort_as_the_log() {
+        let name = |first| batch_file(&header(first, Hash32::ZERO));
+        let names: Vec<String> = [1, 9, 10, 99, 1_000, 10_000_000_000].map(name).to_vec();
+        assert!(names.is_sorted(), "{names:?}");
+        let folder = "batches/tier1-2026/07070707070707070707070707070707";
+        assert_eq!(names[0], format!("{folder}/000000000001-000000000010.age"));
+        assert_eq!(
+            rival_file(&names[0], Hash32([1; 32])),
+            format!("{folder}/000000000001-000000000010-01010101.age")
+        );
+    }
+
+    /// Goal: the index keeps its text. Method: one line of each shape that has options.
+    #[test]
+    fn lines_have_one_text() {
+        let problem = Problem::Unreadable { site: "a".into(), object: None, text: "no".into() };
+        let line = Line::Problem(problem);
+        let text = serde_json::to_string(&line).unwrap();
+        assert_eq!(text, r#"{"what":"problem","kind":"unreadable","site":"a","text":"no"}"#);
+        assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
+        let end = Line::End { batches: 1, changes: 2, problems: 0, complete: true };
+        let text = r#"{"what":"end","batches":1,"changes":2,"problems":0,"complete":true}"#;
+        assert_eq!(serde_json::to_string(&end).unwrap(), text);
+    }
+}
