@@ -32,6 +32,8 @@ use documents::Documents;
 use out::Out;
 use scan::{Found, Listing};
 
+pub(crate) use documents::said;
+
 /// The pages that are written beside the data.
 const PAGES: [(&str, &str); 2] = [
     ("BY-HAND.ja.md", include_str!("../../docs/runbooks/by-hand.ja.md")),
@@ -160,7 +162,7 @@ fn open(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Result<Vec<Site>, Exp
         match Site::open_to_read(path) {
             Ok(site) => sites.push(site),
             Err(error) => {
-                let (site, text) = (path.display().to_string(), documents::said(&error));
+                let (site, text) = (path.display().to_string(), said(&error));
                 problems.push(Problem::Unreadable { site, object: None, text });
                 fault = Some(error);
             }

@@ -12,6 +12,7 @@
 //! | `writer`, `repair` | group commit to the sites |
 //! | `site`, `object_name` | one site |
 //! | `load`, `index`, `reader` | what the sites hold, at the start and for a rebuild |
+//! | `courier` | bundles by hand, into the same engine |
 //! | `export` | one school as files for stock tools, without a node |
 //! | `status`, `report` | facts for people |
 //! | `identity` | the bundle's content, checked |
@@ -21,6 +22,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod courier;
 pub mod engine;
 pub mod exit;
 pub mod export;

@@ -1,5 +1,6 @@
-//! The command line of the cloud: `run`, `status` and `export`.
+//! The command line of the cloud: `run`, `status`, `export` and `bundle`.
 
+mod command_bundle;
 mod command_export;
 
 use std::error::Error;
@@ -38,6 +39,12 @@ enum Command {
     /// Writes everything that sites hold of one school as files that `age`, `zstd` and `jq` read.
     #[command(after_help = exit::HELP)]
     Export(command_export::Export),
+    /// Takes sealed batches that a courier brought, and writes the answer that goes back.
+    #[command(after_help = exit::HELP)]
+    Bundle {
+        #[command(subcommand)]
+        command: command_bundle::Bundle,
+    },
 }
 
 #[derive(Args)]
@@ -78,6 +85,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run(options),
         Command::Status(of) => show_status(&of.data, of.json),
         Command::Export(arguments) => command_export::run(&arguments),
+        Command::Bundle { command } => command_bundle::run(&command),
     };
     exit.into()
 }

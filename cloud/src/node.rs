@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use ed25519_dalek::VerifyingKey;
 use quinn::Endpoint;
 use serde::Serialize;
 use sonae_proto::intake::{Config, Intake, StoredBatch};
@@ -14,6 +15,7 @@ use ulid::Ulid;
 
 use crate::clock::now_ms;
 use crate::connection::Shared;
+use crate::courier;
 use crate::engine::{Engine, Input};
 use crate::exit::Exit;
 use crate::identity::{IdentityError, NodeIdentity};
@@ -114,6 +116,7 @@ pub struct Node {
     writer_task: JoinHandle<()>,
     server_task: JoinHandle<()>,
     status_task: JoinHandle<()>,
+    courier_task: Option<JoinHandle<()>>,
     stop_accepting: watch::Sender<bool>,
     _lock: DataLock,
 }
@@ -170,7 +173,8 @@ impl Node {
             quorum: options.quorum,
             boot: boot.to_string(),
         };
-        let parts = Parts { intake, sites, undurable: fed.undurable, boot, board: Board::new(status) };
+        let parts =
+            Parts { intake, sites, undurable: fed.undurable, boot, board: Board::new(status), board_key };
         Ok(parts.run(ready, options, endpoint, lock))
     }
 
@@ -201,6 +205,9 @@ impl Node {
         // Connections were told to close by the engine; each has a bounded time for its last answers.
         self.stop_accepting.send_replace(true);
         let _ = timeout(DRAIN_TIMEOUT * 3, self.server_task).await;
+        if let Some(task) = self.courier_task {
+            let _ = timeout(DRAIN_TIMEOUT, task).await;
+        }
         self.endpoint.close(0_u32.into(), b"the node stops");
         let _ = timeout(DRAIN_TIMEOUT, self.endpoint.wait_idle()).await;
     }
@@ -212,11 +219,12 @@ struct Parts {
     undurable: Vec<StoredBatch>,
     boot: Ulid,
     board: Arc<Board>,
+    board_key: VerifyingKey,
 }
 
 impl Parts {
     fn run(self, ready: Ready, options: &Options, endpoint: Endpoint, lock: DataLock) -> Node {
-        let Self { intake, sites, undurable, boot, board } = self;
+        let Self { intake, sites, undurable, boot, board, board_key } = self;
         let sites = Arc::new(sites);
         let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board)));
         let (engine, inputs) = mpsc::channel(INPUTS_MAX);
@@ -225,8 +233,10 @@ impl Parts {
         let writer = Writer::new(sites, Arc::clone(&board), boot, group_wait);
         let writing = writer.run(queue, engine.clone(), Arc::clone(&reader), undurable, options.quorum);
         let memory = Arc::new(Semaphore::new(FRAMES_BYTES_MAX / 1024));
+        let desk = courier::Desk { engine: engine.clone(), reader: Arc::clone(&reader), board: board_key };
         let shared = Shared { engine: engine.clone(), reader, memory };
         let (stop_accepting, stopping) = watch::channel(false);
+        let courier_task = start_courier(desk, options, stopping.clone(), &board);
         board.touch();
         Node {
             ready,
@@ -235,11 +245,29 @@ impl Parts {
             writer_task: tokio::spawn(writing),
             server_task: tokio::spawn(server::run(endpoint.clone(), shared, Arc::clone(&board), stopping)),
             status_task: tokio::spawn(Arc::clone(&board).keep(engine.clone(), options.data.clone())),
+            courier_task,
             stop_accepting,
             endpoint,
             engine,
             board,
             _lock: lock,
+        }
+    }
+}
+
+/// Couriers are a second way: without their socket the node serves the line all the same, and says so.
+fn start_courier(
+    desk: courier::Desk,
+    options: &Options,
+    stopping: watch::Receiver<bool>,
+    board: &Board,
+) -> Option<JoinHandle<()>> {
+    match courier::bind(&options.data) {
+        Ok(listener) => Some(tokio::spawn(courier::serve(listener, desk, options.data.clone(), stopping))),
+        Err(error) => {
+            log::error!(error:% = error; "bundles cannot be taken: the socket of couriers cannot be made");
+            board.note_error("bundles cannot be taken: the socket of couriers cannot be made");
+            None
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The commands: their arguments, and what each does with the library.
 
+mod bundle;
 mod failure;
 mod import;
 mod print;
@@ -77,6 +78,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Carries sealed batches by hand: a USB stick or a phone in place of the line
+    Bundle {
+        #[command(subcommand)]
+        command: bundle::BundleCommand,
+    },
     /// Makes a new replica out of what the cloud holds; run again after an interruption, it resumes
     Rebuild(rebuild::RebuildArguments),
 }
@@ -93,6 +99,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status { data, json } => show::status(&data, json),
         Command::Digest { data, json } => show::digest(&data, json),
+        Command::Bundle { command } => bundle::run(&command),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
     }
 }

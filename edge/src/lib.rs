@@ -8,6 +8,7 @@
 //! this machine.
 
 pub mod control;
+pub mod courier;
 pub mod digest;
 pub mod exit;
 pub mod fetch;

@@ -75,7 +75,7 @@ pub enum RenewalError {
 /// [`RenewalError`]; try again later.
 pub async fn prepare(old: &Path, cloud: Option<String>) -> Result<Replica, RenewalError> {
     let mut next = open_next(old)?;
-    let config = next.uplink(cloud)?;
+    let (config, _) = next.uplink(cloud)?;
     fetch_all(config, &next.status, Instant::now(), |_| {}).await?;
     Ok(next)
 }

@@ -16,6 +16,7 @@ use sonae_store::{Clock, Open, Opened, RealDisk, Store, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::courier::Desk;
 use crate::uplink;
 
 /// Why a replica cannot be opened.
@@ -124,15 +125,19 @@ impl Replica {
         Ok(Self { dir, bundle, cloud, opened, status, clock })
     }
 
-    /// Takes what an uplink needs. The store goes on without a listener for sealed headers when the uplink ends.
+    /// Takes what an uplink needs, with the desk at which couriers reach it. The store goes on without a listener for sealed headers when the uplink ends.
     ///
     /// # Errors
     /// [`ReplicaError`].
-    pub fn uplink(&mut self, cloud_override: Option<String>) -> Result<uplink::Config, ReplicaError> {
-        Ok(uplink::Config {
-            keys: self.keys()?,
+    pub fn uplink(&mut self, cloud_override: Option<String>) -> Result<(uplink::Config, Desk), ReplicaError> {
+        let keys = self.keys()?;
+        let bundled_documents = Keyring::documents_of(&self.bundle);
+        let (store, clock) = (self.opened.store.clone(), self.clock.clone());
+        let (desk, couriers) = Desk::new(&keys, bundled_documents.clone(), store, clock);
+        let config = uplink::Config {
+            keys,
             tls_certificate_pem: self.bundle.tls_certificate_pem.clone(),
-            bundled_documents: Keyring::documents_of(&self.bundle),
+            bundled_documents,
             cloud: self.cloud.clone(),
             cloud_override,
             store: self.opened.store.clone(),
@@ -141,7 +146,9 @@ impl Replica {
             shared: self.status.uplink.clone(),
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
-        })
+            couriers,
+        };
+        Ok((config, desk))
     }
 
     /// Loads the keys again; each user of them has its own copy.

@@ -18,7 +18,7 @@ use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Evidence, Store};
 use tokio::sync::{mpsc, watch};
 
-use crate::tls;
+use crate::{courier, tls};
 use driver::Driver;
 
 /// Keep-alive of an idle connection: under the 30 s after which common routers forget a UDP mapping.
@@ -54,6 +54,8 @@ pub struct Config {
     pub clock: Clock,
     /// Becomes true when the cloud has another history of an own log.
     pub renew: watch::Sender<bool>,
+    /// What couriers bring and ask.
+    pub couriers: mpsc::Receiver<courier::Ask>,
 }
 
 /// Why an uplink cannot start.
@@ -80,20 +82,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     client.transport_config(Arc::new(transport()));
     endpoint.set_default_client_config(client);
     let (events, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-    let mut sealed = config.sealed;
-    let start = Start {
-        school: config.keys.school,
-        board: config.keys.board,
-        cloud: config.cloud.clone(),
-        jitter: config.clock.now_ms(),
-        loss_counter: config.evidence.loss_counter,
-        manifest_version: config.evidence.manifest_version,
-        receipted: config.evidence.receipted(),
-        own_batches: config.evidence.own_batches,
-        own: config.evidence.own,
-        peers: config.evidence.peers,
-        identities: config.evidence.identities,
-    };
+    let (mut sealed, mut couriers) = (config.sealed, config.couriers);
+    let start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
     let hosts = config.cloud_override.map_or_else(|| config.cloud.hosts.clone(), |host| vec![host]);
     let mut driver = Driver {
         engine: Engine::new(start),
@@ -122,11 +112,40 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             _ = stop.changed() => break,
             Some(event) = waiting.recv() => driver.event(event).await,
             Some(header) = sealed.recv() => driver.sealed(&header),
+            Some(ask) = couriers.recv() => {
+                let now_ms = driver.clock.now_ms();
+                for effect in courier::answer(&mut driver.engine, &driver.store, ask, now_ms).await {
+                    driver.effect(effect).await;
+                }
+            }
             () = sleep => driver.timeout(),
         }
     }
     driver.close().await;
     Ok(())
+}
+
+/// Makes what a sync engine starts from.
+#[must_use]
+pub fn start(
+    keys: &ReplicaKeys,
+    cloud: sonae_proto::descriptor::CloudDescriptor,
+    jitter: u64,
+    evidence: Evidence,
+) -> Start {
+    Start {
+        school: keys.school,
+        board: keys.board,
+        cloud,
+        jitter,
+        loss_counter: evidence.loss_counter,
+        manifest_version: evidence.manifest_version,
+        receipted: evidence.receipted(),
+        own_batches: evidence.own_batches,
+        own: evidence.own,
+        peers: evidence.peers,
+        identities: evidence.identities,
+    }
 }
 
 fn transport() -> TransportConfig {

@@ -12,6 +12,7 @@ pub mod bytes;
 pub mod change;
 pub mod clock;
 pub mod collection;
+pub mod courier;
 pub mod descriptor;
 pub mod digest;
 pub mod export;

@@ -64,13 +64,17 @@ fn a_batch_opens_with_stock_tools() {
     assert_eq!(shell(&directory, "tail -c +231 batch | age -d -i key | zstd -d | jq -c ."), expected());
 }
 
-/// Goal: all batches of an object of a cloud site open with stock tools. Method: the loop of the spec over an
-/// object with two batches and an identity between them.
+/// Goal: all batches of an object of a cloud site, and of a courier's bundle, open with stock tools. Method: the
+/// loop of the spec over an object with two batches and an identity between them, and over a bundle.
 #[test]
 fn an_object_opens_with_stock_tools() {
     require_tools();
-    let directory =
-        directory("an_object", &[("key", key()), ("object", vector("object-good").section("body"))]);
+    opens_with_the_loop("an_object", "object-good");
+    opens_with_the_loop("a_bundle", "courier-good");
+}
+
+fn opens_with_the_loop(name: &str, of: &str) {
+    let directory = directory(name, &[("key", key()), ("object", vector(of).section("body"))]);
     let script = "
         grep -abo 'sonae/batch/v1' object | cut -d: -f1 | while read -r at; do
             bytes=$(od -An -tu4 --endian=big -j $((at + 130)) -N4 object | tr -d ' ')

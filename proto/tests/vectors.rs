@@ -20,6 +20,8 @@ use sonae_proto::signed::{Document, DocumentError, Signed, public_key_hex};
 use sonae_proto::view::{Fold, MemoryRecords};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, FrameError, frame_header};
 
+#[path = "vectors/courier.rs"]
+mod courier;
 #[path = "vectors/file.rs"]
 mod file;
 #[path = "vectors/lines.rs"]
@@ -133,6 +135,7 @@ fn vectors_decode_as_they_say() {
             "receipt" => receipt(&vector),
             "frame" => frame(&vector),
             "object" => object_of(&vector),
+            "courier" => courier_of(&vector),
             "digest" => digest(&vector),
             kind => panic!("vector {name} is of kind '{kind}'"),
         };
@@ -268,6 +271,12 @@ fn object_of(vector: &Vector) -> Outcome {
     let (records, damage) = object::records(&bytes);
     assert_eq!(records.len().to_string(), vector.get("records"));
     damage.map_or(Ok(()), |damage| Err(format!("damage {}", damage.offset)))
+}
+
+fn courier_of(vector: &Vector) -> Outcome {
+    let (records, outcome) = courier::read(&vector.section("body"));
+    assert_eq!(records.to_string(), vector.get("records"));
+    outcome
 }
 
 fn digest(vector: &Vector) -> Outcome {

@@ -162,7 +162,8 @@ fn fetch(replica: &mut Replica, cloud: Option<String>, started: Instant) -> Resu
             bar.set_message("roster usable 名簿は使えます");
         }
     };
-    let config = replica.uplink(cloud)?;
+    // No courier serves a rebuild, so nobody keeps the desk.
+    let (config, _) = replica.uplink(cloud)?;
     let timing = runtime.block_on(fetch_all(config, &replica.status, started, report))?;
     bar.finish_and_clear();
     Ok(timing)

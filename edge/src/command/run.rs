@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use sonae_edge::courier;
 use sonae_edge::exit::Exit;
 use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
@@ -175,11 +176,14 @@ async fn serve(
 ) -> Result<Option<(Replica, Box<Replica>)>, Failure> {
     let (stop, stopped) = watch::channel(false);
     let address = listener.local_addr().map_err(internal)?;
-    let config = replica.uplink(cloud.map(str::to_owned))?;
+    let (config, desk) = replica.uplink(cloud.map(str::to_owned))?;
     let renew = config.renew.subscribe();
     let mut uplink = tokio::spawn(uplink::run(config, stopped.clone()));
     let socket = control::bind(replica.dir.path())?;
     let mut control = tokio::spawn(control::serve(socket, replica.status.clone(), stopped.clone()));
+    let couriers = courier::bind(replica.dir.path()).map_err(internal)?;
+    let couriers = courier::serve(couriers, desk, replica.dir.path().to_owned(), stopped.clone());
+    let couriers = tokio::spawn(couriers);
     let config = LanConfig {
         certificate_pem: replica.bundle.lan_certificate_pem.clone(),
         key_pem: Zeroizing::new(replica.bundle.lan_key_pem.clone()),
@@ -205,7 +209,7 @@ async fn serve(
     };
     log::info!("stopping");
     let _ = stop.send(true);
-    tokio::join!(wait(lan), wait(uplink), wait(control));
+    tokio::join!(wait(lan), wait(uplink), wait(control), wait(couriers));
     if let Ok(Some(next)) = outcome {
         return Ok(Some((replica, next)));
     }

@@ -8,6 +8,7 @@
 //! DATA/batches/          sealed batches that have left the journal
 //! DATA/view/             derived; may be deleted at any time
 //! DATA/control.sock      commands to the running daemon
+//! DATA/courier.sock      bundles to and from the running daemon
 //! ```
 
 use std::fs::{self, File, OpenOptions};

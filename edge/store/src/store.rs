@@ -270,7 +270,30 @@ impl Store {
         answer.await.map_err(|_| WriteError::Failed)?
     }
 
-    /// Reads a held own batch, byte-identical to when it was sealed.
+    /// Keeps and applies peers' verified batches that follow one another; they share commits. Those that are
+    /// held already are passed over.
+    ///
+    /// # Errors
+    /// The first [`WriteError`]; those before it are kept.
+    ///
+    /// # Durability
+    /// All batches are on stable storage when this returns.
+    pub async fn store_batches(&self, batches: &[Batch]) -> Result<(), WriteError> {
+        let mut answers = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let (reply, answer) = oneshot::channel();
+            self.send(Request::StoreBatch { batch: Box::new(batch.clone()), reply })?;
+            answers.push(answer);
+        }
+        let mut outcome = Ok(());
+        for answer in answers {
+            let kept = answer.await.map_err(|_| WriteError::Failed)?;
+            outcome = outcome.and(kept);
+        }
+        outcome
+    }
+
+    /// Reads a held batch, byte-identical to when it was sealed.
     pub async fn batch(&self, log: LogName, first: u64) -> Option<Vec<u8>> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::ReadBatch { log, first, reply }).ok()?;

@@ -57,7 +57,7 @@ impl Uplink {
         }
     }
 
-    fn receive_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) {
+    pub(super) fn receive_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) {
         let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
         let current = receipt.school == self.school
             && receipt.loss_counter == self.loss_counter

@@ -11,6 +11,7 @@
 
 mod alarm;
 mod answers;
+mod carried;
 mod effect;
 mod own;
 mod peers;
@@ -31,6 +32,7 @@ use crate::vector::{Heads, LogHead};
 use crate::wire::{News, Welcome};
 
 pub use alarm::Alarm;
+pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect};
 use own::{Comparison, OwnLog};
 use peers::{Fetched, Peers};

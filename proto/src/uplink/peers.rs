@@ -56,6 +56,10 @@ impl Peers {
         &self.heads
     }
 
+    pub(super) fn identities(&self) -> Vec<IdentityText> {
+        self.identities.values().map(Identity::text).collect()
+    }
+
     /// Learns an identity. Returns whether it is new and good.
     pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
         if self.identities.len() >= INCARNATIONS_MAX {

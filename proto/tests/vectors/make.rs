@@ -116,6 +116,7 @@ impl Made {
         all.extend(self.receipts());
         all.extend(self.frames());
         all.extend(self.objects());
+        all.extend(self.couriers());
         all.push(digest());
         all
     }
