@@ -67,6 +67,7 @@ drill: build ## kill -9 of edge and cloud under load with an outside ledger. ROU
 bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory, size after 90 days without a line
 	cargo run --release -p sonae-journal --example commit_ratio -- --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench wire --json
+	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench courier --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench idle --json
 	cargo run --release -p sonae-store --example dark --features testing -- 90
 

@@ -1,4 +1,5 @@
 //! Benches: absolute figures of one machine, printed as JSON. Tests compare ratios instead.
 
+pub mod courier;
 pub mod idle;
 pub mod wire;

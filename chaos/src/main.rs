@@ -88,6 +88,8 @@ enum Drill {
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    /// Seconds and bytes of a year of a school by USB stick
+    Courier,
     /// Bytes on the wire per change
     Wire,
     /// Wakeups a second and resident memory of an idle appliance
@@ -128,6 +130,7 @@ async fn run(command: Command) -> Result<()> {
         Command::Bench { bench, json: _ } => {
             let dir = scratch("bench")?;
             match bench {
+                Bench::Courier => print(&bench::courier::run_bench(&dir)?),
                 Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
                 Bench::Idle { seconds } => print(&bench::idle::run_bench(&dir, seconds).await?),
             }
