@@ -2,11 +2,11 @@
 //!
 //! The client's first stream is the control stream: hello, welcome, then keys both ways and news to the client.
 //! Each later stream carries one request: a batch, answered by a receipt or a refusal, or a fetch, answered by
-//! batches and an end.
+//! batches and an end. All this is the same over QUIC and over TCP.
 
 use std::sync::Arc;
 
-use quinn::{Connection, RecvStream, SendStream};
+use sonae_line::{Connection, RecvStream, SendStream};
 use sonae_proto::intake::{ConnectionId, ReplyTo, StoredBatch};
 use sonae_proto::wire::{Fetch, FetchEnd, Frame, RefusalCode};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,12 +45,12 @@ pub async fn serve(connection: Connection, id: ConnectionId, tls_key: [u8; 32], 
         return;
     }
     let first = timeout(HELLO_TIMEOUT, async {
-        let (send, mut recv) = connection.accept_bi().await.map_err(|_| ReadError::Gone)?;
+        let (send, mut recv) = connection.accept().await.map_err(|_| ReadError::Gone)?;
         let frame = frames::read(&mut recv, &shared.memory).await;
         Ok::<_, ReadError>((send, recv, frame))
     });
     let Ok(Ok((send, recv, frame))) = first.await else {
-        connection.close(close_code::NO_HELLO.into(), b"no hello");
+        connection.close(close_code::NO_HELLO, b"no hello");
         let _ = shared.engine.send(Input::Disconnected(id)).await;
         return;
     };
@@ -65,7 +65,8 @@ pub async fn serve(connection: Connection, id: ConnectionId, tls_key: [u8; 32], 
     if timeout(DRAIN_TIMEOUT, &mut writing).await.is_err() {
         writing.abort();
     }
-    connection.close(close_code::DONE.into(), b"");
+    connection.close(close_code::DONE, b"");
+    let _ = timeout(DRAIN_TIMEOUT, connection.closed()).await;
 }
 
 /// Passes the first frame on. Returns whether it was a hello.
@@ -134,7 +135,7 @@ async fn serve_requests(
             // The sender is dropped when the engine forgets the connection or ends.
             _ = closed.wait_for(|closed| *closed) => return requests,
             Some(_) = requests.join_next() => {}
-            stream = connection.accept_bi() => {
+            stream = connection.accept() => {
                 let Ok((send, recv)) = stream else { return requests };
                 let to = ReplyTo { connection: id, stream: next };
                 next += 1;
@@ -177,7 +178,7 @@ async fn request(mut send: SendStream, mut recv: RecvStream, to: ReplyTo, shared
     if written {
         frames::finish(&mut send).await;
     } else {
-        let _ = send.reset(close_code::DONE.into());
+        send.reset();
     }
 }
 

@@ -1,9 +1,9 @@
-//! Frames on QUIC streams. No body is allocated before its header was checked and its share of the memory for
+//! Frames on streams. No body is allocated before its header was checked and its share of the memory for
 //! frames was granted.
 
 use std::sync::Arc;
 
-use quinn::{ReadExactError, RecvStream, SendStream};
+use sonae_line::{RecvStream, SendStream};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, FrameError, RefusalCode, frame_header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -63,8 +63,8 @@ pub struct Held {
 pub async fn read(stream: &mut RecvStream, memory: &FrameMemory) -> Result<Held, ReadError> {
     let mut first = [0; 1];
     stream.read_exact(&mut first).await.map_err(|error| match error {
-        ReadExactError::FinishedEarly(_) => ReadError::End,
-        ReadExactError::ReadError(_) => ReadError::Gone,
+        sonae_line::ReadError::Ended => ReadError::End,
+        sonae_line::ReadError::Gone => ReadError::Gone,
     })?;
     let whole = async {
         let mut header = [0; FRAME_HEADER_BYTES];
@@ -84,8 +84,8 @@ pub async fn read(stream: &mut RecvStream, memory: &FrameMemory) -> Result<Held,
 
 async fn read_exact(stream: &mut RecvStream, into: &mut [u8]) -> Result<(), ReadError> {
     stream.read_exact(into).await.map_err(|error| match error {
-        ReadExactError::FinishedEarly(_) => ReadError::Cut,
-        ReadExactError::ReadError(_) => ReadError::Gone,
+        sonae_line::ReadError::Ended => ReadError::Cut,
+        sonae_line::ReadError::Gone => ReadError::Gone,
     })
 }
 
@@ -102,7 +102,7 @@ pub async fn write(stream: &mut SendStream, frame: &Frame) -> bool {
 
 /// Ends a stream and waits until the peer has all of it, so that closing the connection loses nothing.
 pub async fn finish(stream: &mut SendStream) {
-    if stream.finish().is_ok() {
+    if stream.finish().await.is_ok() {
         let _ = timeout(FRAME_TIMEOUT, stream.stopped()).await;
     }
 }

@@ -14,7 +14,7 @@ use sonae_proto::signed::{Signed, public_key_hex};
 use zeroize::Zeroizing;
 
 use crate::limits::PASSPHRASE_BYTES_MAX;
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Tls, TlsError};
 
 /// A node's identity.
 pub struct NodeIdentity {
@@ -22,8 +22,8 @@ pub struct NodeIdentity {
     pub board: VerifyingKey,
     /// Signs receipts.
     pub receipt_key: SigningKey,
-    /// The endpoint's configuration.
-    pub tls: quinn::ServerConfig,
+    /// What the doors are opened with.
+    pub tls: Tls,
 }
 
 /// Why a bundle makes no node.

@@ -32,6 +32,13 @@ pub const HANDSHAKES_MAX: usize = 64;
 /// Handshakes from which on a client must first show that it owns its address.
 pub const HANDSHAKES_UNPROVEN_MAX: usize = 32;
 
+/// Handshakes over TCP at a time. They have places of their own, since anybody can hold one for
+/// [`HANDSHAKE_TIMEOUT`] without a certificate, and those of QUIC must not suffer for it.
+pub const HANDSHAKES_TCP_MAX: usize = 256;
+
+/// How long the door rests when the system has no more sockets.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Connections at a time, at 38 KiB each when they are idle.
 pub const CONNECTIONS_MAX: usize = 4096;
 
@@ -50,7 +57,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a closing connection may take to have its last frames acknowledged.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Streams that a client may have open. More cost memory: 436 KiB a connection at 10,000.
+/// Streams that a client may have open over QUIC; over TCP [`sonae_line::limits::STREAMS_MAX`]. More cost memory: 436 KiB a connection at 10,000.
 pub const STREAMS_MAX: u32 = 100;
 
 /// How long a silent connection lives. Clients keep theirs alive every 25 seconds.

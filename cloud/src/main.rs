@@ -64,9 +64,12 @@ struct Run {
     /// How many sites must have a batch before it gets its receipt; more than half when not given.
     #[arg(long, value_name = "N")]
     quorum: Option<usize>,
-    /// Where to listen; port 0 chooses one.
+    /// Where to listen for QUIC, on UDP; port 0 chooses one.
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:4433")]
     listen: SocketAddr,
+    /// Where to listen on TCP, for schools where UDP is blocked; the address of --listen when not given.
+    #[arg(long, value_name = "ADDR")]
+    listen_tcp: Option<SocketAddr>,
 }
 
 #[derive(Args)]
@@ -116,12 +119,13 @@ async fn serve(run: Run) -> Result<(), NodeError> {
         data: run.data,
         sites: run.sites,
         listen: run.listen,
+        listen_tcp: run.listen_tcp,
         receipt_before_store,
     };
     let node = Node::start(identity, &options).await?;
     let ready = serde_json::to_string(node.ready()).unwrap_or_default();
     say(&ready);
-    log::info!(listen:% = node.ready().listen; "serving");
+    log::info!(listen:% = node.ready().listen, listen_tcp:% = node.ready().listen_tcp; "serving");
     wait_for_signal().await;
     log::info!("stopping");
     node.stop().await;

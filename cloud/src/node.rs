@@ -25,7 +25,7 @@ use crate::load::{self, SiteReading};
 use crate::lock::{DataLock, LockError};
 use crate::object_name::boot_after;
 use crate::reader::Reader;
-use crate::server;
+use crate::server::{self, Door};
 use crate::site::{self, Site, SiteError};
 use crate::status::{Board, FORMAT, SiteState, SiteStatus, Status, error_now};
 use crate::writer::Writer;
@@ -39,8 +39,10 @@ pub struct Options {
     pub sites: Vec<PathBuf>,
     /// How many of them make a receipt.
     pub quorum: usize,
-    /// Where it listens; port 0 chooses one.
+    /// Where it listens on UDP; port 0 chooses one.
     pub listen: SocketAddr,
+    /// Where it listens on TCP; without it, at the same address.
+    pub listen_tcp: Option<SocketAddr>,
     /// Test switch: sign receipts before anything is stored.
     pub receipt_before_store: bool,
 }
@@ -50,8 +52,10 @@ pub struct Options {
 pub struct Ready {
     /// Always true.
     pub ready: bool,
-    /// Where it listens.
+    /// Where it listens on UDP.
     pub listen: SocketAddr,
+    /// Where it listens on TCP.
+    pub listen_tcp: SocketAddr,
     /// Sites that were named.
     pub sites: usize,
     /// How many of them make a receipt.
@@ -73,7 +77,7 @@ pub enum NodeError {
     #[error(transparent)]
     Sites(#[from] SiteError),
     /// The address.
-    #[error("{listen} cannot be listened on; choose another with --listen")]
+    #[error("{listen} cannot be listened on; choose another with --listen, and with --listen-tcp for TCP")]
     Listen {
         /// Which address.
         listen: SocketAddr,
@@ -146,8 +150,10 @@ impl Node {
         let listen_error = |source| NodeError::Listen { listen: options.listen, source };
         let NodeIdentity { board: board_key, receipt_key, tls } = identity;
         let reset_key = blake3::derive_key("sonae 2026 quic stateless reset", receipt_key.as_bytes());
-        let endpoint = server::open(options.listen, tls, &reset_key).map_err(listen_error)?;
-        let listen = endpoint.local_addr().map_err(listen_error)?;
+        let door = Door::open(options.listen, options.listen_tcp, tls, &reset_key).await;
+        let door = door.map_err(listen_error)?;
+        let listen = door.endpoint.local_addr().map_err(listen_error)?;
+        let listen_tcp = door.tcp_address().map_err(listen_error)?;
 
         let loaded = load::load(&sites).await;
         let mut intake = Intake::new(Config {
@@ -169,13 +175,14 @@ impl Node {
         let ready = Ready {
             ready: true,
             listen,
+            listen_tcp,
             sites: options.sites.len(),
             quorum: options.quorum,
             boot: boot.to_string(),
         };
         let parts =
             Parts { intake, sites, undurable: fed.undurable, boot, board: Board::new(status), board_key };
-        Ok(parts.run(ready, options, endpoint, lock))
+        Ok(parts.run(ready, options, door, lock))
     }
 
     /// Returns what to print when it serves.
@@ -223,7 +230,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn run(self, ready: Ready, options: &Options, endpoint: Endpoint, lock: DataLock) -> Node {
+    fn run(self, ready: Ready, options: &Options, door: Door, lock: DataLock) -> Node {
         let Self { intake, sites, undurable, boot, board, board_key } = self;
         let sites = Arc::new(sites);
         let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board)));
@@ -237,13 +244,14 @@ impl Parts {
         let shared = Shared { engine: engine.clone(), reader, memory };
         let (stop_accepting, stopping) = watch::channel(false);
         let courier_task = start_courier(desk, options, stopping.clone(), &board);
+        let endpoint = door.endpoint.clone();
         board.touch();
         Node {
             ready,
             data: options.data.clone(),
             engine_task: tokio::spawn(Engine::new(intake, to_writer, Arc::clone(&board)).run(inputs)),
             writer_task: tokio::spawn(writing),
-            server_task: tokio::spawn(server::run(endpoint.clone(), shared, Arc::clone(&board), stopping)),
+            server_task: tokio::spawn(server::run(door, shared, Arc::clone(&board), stopping)),
             status_task: tokio::spawn(Arc::clone(&board).keep(engine.clone(), options.data.clone())),
             courier_task,
             stop_accepting,

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, ServerConfig, TransportConfig, VarInt};
+use quinn::{TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sonae_line::Connection;
 use sonae_proto::wire::ALPN;
 
 use crate::limits::{CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT, STREAMS_MAX};
@@ -19,6 +20,15 @@ use crate::limits::{CONNECTION_WINDOW_BYTES, IDLE_TIMEOUT, STREAMS_MAX};
 /// DER of an Ed25519 SubjectPublicKeyInfo before its 32 key bytes, without the outer header, as webpki returns
 /// or strips it. RFC 8410, section 4.
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// What the two doors of the intake are opened with: the same certificates, the same checks.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// For QUIC.
+    pub quic: quinn::ServerConfig,
+    /// For TCP.
+    pub tcp: Arc<rustls::ServerConfig>,
+}
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -46,11 +56,11 @@ pub fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<
         .ok_or(TlsError::Pem { what })
 }
 
-/// Makes the configuration of the intake.
+/// Makes the configurations of the intake.
 ///
 /// # Errors
 /// [`TlsError`].
-pub fn server_config(ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<ServerConfig, TlsError> {
+pub fn server_config(ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Result<Tls, TlsError> {
     fn unusable<E: std::error::Error + Send + Sync + 'static>(error: E) -> TlsError {
         TlsError::Unusable(Box::new(error))
     }
@@ -74,9 +84,11 @@ pub fn server_config(ca_pem: &str, certificate_pem: &str, key_pem: &str) -> Resu
     tls.session_storage = Arc::new(NoServerSessionStorage {});
     tls.send_tls13_tickets = 0;
     tls.max_early_data_size = 0;
-    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).map_err(unusable)?));
-    config.transport_config(Arc::new(transport(IDLE_TIMEOUT)));
-    Ok(config)
+    let tcp = Arc::new(tls);
+    let crypto = QuicServerConfig::try_from(Arc::clone(&tcp)).map_err(unusable)?;
+    let mut quic = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    quic.transport_config(Arc::new(transport(IDLE_TIMEOUT)));
+    Ok(Tls { quic, tcp })
 }
 
 /// Cubic, quinn's default, on purpose: its BBR sent 18.5 MB for 5 MB on a lossy satellite link.
@@ -95,8 +107,7 @@ fn transport(idle: Duration) -> TransportConfig {
 /// Returns the Ed25519 key of the certificate that a client has shown; `None` for another kind of key.
 #[must_use]
 pub fn client_key(connection: &Connection) -> Option<[u8; 32]> {
-    let chain = connection.peer_identity()?.downcast::<Vec<CertificateDer<'static>>>().ok()?;
-    ed25519_key(chain.first()?)
+    ed25519_key(&connection.peer_certificate()?)
 }
 
 fn ed25519_key(certificate: &CertificateDer<'_>) -> Option<[u8; 32]> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rustls::RootCertStore;
+use rustls::client::WantsClientCert;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::vector::{Heads, Sequences};
 use sonae_proto::wire::{
@@ -39,18 +40,28 @@ pub fn hello(device: &Device, life: &Life) -> Hello {
     }
 }
 
-/// Dials with a device's certificate. In TLS 1.3 a client learns of a refusal only afterwards.
-pub async fn dial(board: &Board, device: &Device, address: SocketAddr) -> (Endpoint, Connection) {
+/// TLS of a device that trusts the board's authority.
+pub fn tls(board: &Board, device: &Device) -> rustls::ClientConfig {
+    let chain = vec![device.tls_certificate.clone()];
+    let mut tls = trusting(board).with_client_auth_cert(chain, device.tls_key()).unwrap();
+    tls.alpn_protocols = vec![ALPN.to_vec()];
+    tls
+}
+
+/// TLS of a client that trusts the board's authority and shows nothing yet.
+pub fn trusting(board: &Board) -> rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert> {
     let mut roots = RootCertStore::empty();
     roots.add(board.ca_der.clone()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+    rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_root_certificates(roots)
-        .with_client_auth_cert(vec![device.tls_certificate.clone()], device.tls_key())
-        .unwrap();
-    tls.alpn_protocols = vec![ALPN.to_vec()];
+}
+
+/// Dials with a device's certificate. In TLS 1.3 a client learns of a refusal only afterwards.
+pub async fn dial(board: &Board, device: &Device, address: SocketAddr) -> (Endpoint, Connection) {
+    let tls = tls(board, device);
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     let connecting = endpoint.connect_with(config, address, HOST).unwrap();

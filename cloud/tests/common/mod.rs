@@ -29,6 +29,7 @@ pub fn options(data: &Path, sites: &[PathBuf], quorum: usize) -> Options {
         sites: sites.to_vec(),
         quorum,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listen_tcp: None,
         receipt_before_store: false,
     }
 }
