@@ -1,6 +1,6 @@
-//! Frames on QUIC streams, read with the bounds of `proto`.
+//! Frames on streams, read with the bounds of `proto`.
 
-use quinn::{RecvStream, SendStream};
+use sonae_line::{RecvStream, SendStream};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, FrameError, frame_header};
 
 /// Why a frame could not be read or written.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use ed25519_dalek::pkcs8::EncodePrivateKey;
-use quinn::crypto::rustls::QuicClientConfig;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
@@ -79,7 +78,7 @@ impl ServerCertVerifier for Pinned {
     }
 }
 
-/// Makes the TLS configuration of the uplink.
+/// Makes the TLS configuration of the uplink, the same for QUIC and TCP.
 ///
 /// # Errors
 /// [`TlsError`].
@@ -87,7 +86,7 @@ pub fn client(
     keys: &ReplicaKeys,
     certificate_pem: &str,
     cloud: &CloudDescriptor,
-) -> Result<QuicClientConfig, TlsError> {
+) -> Result<rustls::ClientConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let certificate = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
         .map_err(|_| TlsError::Damaged { what: "certificate" })?;
@@ -100,5 +99,5 @@ pub fn client(
         .with_custom_certificate_verifier(Arc::new(pinned))
         .with_client_auth_cert(vec![certificate], key)?;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(QuicClientConfig::try_from(config)?)
+    Ok(config)
 }

@@ -1,14 +1,20 @@
-//! The uplink: drives the sync engine of `proto` over quinn and keeps what it asks to be kept.
+//! The uplink: drives the sync engine of `proto` over QUIC, or TCP where UDP is blocked, and keeps what it asks
+//! to be kept.
 //!
 //! **Invariant**: a batch is sent only after its sealed bytes are durable, and always the same bytes.
 
 mod connection;
+mod dial;
 mod driver;
+mod route;
+mod silence;
+mod tell;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, TransportConfig, VarInt};
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::uplink::{Start, Uplink as Engine};
@@ -19,7 +25,9 @@ use sonae_store::{Clock, Evidence, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{courier, tls};
+use dial::Dialler;
 use driver::Driver;
+use route::Route;
 
 /// Keep-alive of an idle connection: under the 30 s after which common routers forget a UDP mapping.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
@@ -74,24 +82,25 @@ pub enum UplinkError {
 /// # Errors
 /// [`UplinkError`] when it cannot start at all.
 pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), UplinkError> {
-    let client = tls::client(&config.keys, &config.tls_certificate_pem, &config.cloud)?;
+    let client = Arc::new(tls::client(&config.keys, &config.tls_certificate_pem, &config.cloud)?);
     let mut endpoint = Endpoint::client(SocketAddr::from(([0; 16], 0)))
         .or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
         .map_err(UplinkError::Socket)?;
-    let mut client = quinn::ClientConfig::new(Arc::new(client));
-    client.transport_config(Arc::new(transport()));
-    endpoint.set_default_client_config(client);
+    let crypto = QuicClientConfig::try_from(Arc::clone(&client)).map_err(tls::TlsError::from)?;
+    let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
+    quic.transport_config(Arc::new(transport()));
+    endpoint.set_default_client_config(quic);
     let (events, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
     let (mut sealed, mut couriers) = (config.sealed, config.couriers);
     let start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
     let hosts = config.cloud_override.map_or_else(|| config.cloud.hosts.clone(), |host| vec![host]);
     let mut driver = Driver {
         engine: Engine::new(start),
-        endpoint,
+        dialler: Dialler::new(endpoint, client, hosts),
         keys: config.keys,
         bundled_documents: config.bundled_documents,
-        hosts,
         next_host: 0,
+        route: Route::new(Instant::now()),
         store: config.store,
         shared: config.shared,
         clock: config.clock,
@@ -99,10 +108,11 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         events,
         connection: None,
         generation: 0,
+        last_generation: 0,
         under_way: 0,
         fetching: false,
-        answer_by: None,
-        heard_bytes: 0,
+        silence: None,
+        standby: None,
         closed_bytes: (0, 0),
     };
     loop {

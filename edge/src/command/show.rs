@@ -53,9 +53,14 @@ fn describe(status: &Value, running: bool) -> String {
         format!("unsafe     {} change(s), oldest {lag}", text("/unsafe")),
         format!("disputed   {} record(s)", text("/disputed")),
         format!(
-            "line       {} via {}",
+            "line       {} via {}{}",
             if text("/uplink/up") == "true" { "up" } else { "down" },
-            text("/uplink/cloud")
+            text("/uplink/cloud"),
+            match status.pointer("/uplink/transport").and_then(Value::as_str) {
+                Some("tcp") => " over TCP: UDP is blocked",
+                Some("quic") => " over QUIC",
+                _ => "",
+            }
         ),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         format!("losses     {} found at the cloud", text("/loss_counter")),

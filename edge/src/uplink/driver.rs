@@ -2,22 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use quinn::{Endpoint, VarInt};
+use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
-use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::LogName;
-use sonae_proto::uplink::{Alarm, Effect, Uplink as Engine};
+use sonae_proto::uplink::{Effect, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
-use sonae_store::status::{ReplicaStatus, Uplink as Shared};
+use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Store, WriteError};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
 use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
 
 use super::connection::{self, Connection, Event};
-
-/// After this long without an answer while batches are under way, the line is dialled anew.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+use super::dial::Dialler;
+use super::route::{Plan, Route};
+use super::silence::{Silence, Standby};
 
 /// Between two tries of what a full disk did not take.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -25,58 +25,46 @@ const FULL_RETRY: Duration = Duration::from_secs(1);
 /// Everything that the uplink task owns.
 pub(super) struct Driver {
     pub engine: Engine,
-    pub endpoint: Endpoint,
+    pub dialler: Dialler,
     pub keys: ReplicaKeys,
     pub bundled_documents: KeyDocuments,
-    pub hosts: Vec<String>,
+    /// The host that is dialled next, by its place in the list.
     pub next_host: usize,
+    pub route: Route,
     pub store: Store,
     pub shared: Shared,
     pub clock: Clock,
     pub renew: watch::Sender<bool>,
     pub events: mpsc::Sender<Event>,
     pub connection: Option<Connection>,
+    /// Of the connection or dial in use.
     pub generation: u64,
+    /// The last that was given away.
+    pub last_generation: u64,
     /// Batches under way on this connection.
     pub under_way: usize,
     /// Whether a fetch is under way.
     pub fetching: bool,
-    /// Until when the cloud must have said something; set while an answer is due.
-    pub answer_by: Option<Instant>,
-    /// Bytes received when that wait began.
-    pub heard_bytes: u64,
+    /// Set while an answer is due.
+    pub silence: Option<Silence>,
+    /// Another connection that may take over.
+    pub standby: Option<Standby>,
     pub closed_bytes: (u64, u64),
 }
 
 impl Driver {
-    /// Sleeps until the engine or the watch over unanswered batches is due; for ever when nothing is.
+    /// Sleeps until the engine, the watch over a silent line or the next try of UDP is due; for ever when
+    /// nothing is.
     pub(super) fn sleep(&self) -> impl Future<Output = ()> + use<> {
         let now_ms = self.clock.now_ms();
         let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
-        let answer = self.answer_by.map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = engine.into_iter().chain(answer).min();
+        let watch = self.watch_due().map(|at| at.saturating_duration_since(Instant::now()));
+        let wait = engine.into_iter().chain(watch).min();
         async move {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => std::future::pending().await,
             }
-        }
-    }
-
-    fn received_bytes(&self) -> u64 {
-        self.connection.as_ref().map_or(0, |connection| connection.bytes().1)
-    }
-
-    /// Starts the wait for the cloud's next word, if one is due and none is being waited for.
-    fn expect_answer(&mut self) {
-        let greeting = self.connection.is_some() && !self.engine.is_up();
-        if greeting || self.under_way > 0 || self.fetching {
-            if self.answer_by.is_none() {
-                self.answer_by = Some(Instant::now() + ANSWER_TIMEOUT);
-                self.heard_bytes = self.received_bytes();
-            }
-        } else {
-            self.answer_by = None;
         }
     }
 
@@ -86,31 +74,17 @@ impl Driver {
 
     pub(super) fn timeout(&mut self) {
         self.engine.handle_timeout(self.clock.now_ms());
-        if self.answer_by.is_none_or(|at| at > Instant::now()) {
-            return;
-        }
-        if self.engine.is_up() && self.received_bytes() > self.heard_bytes {
-            // A slow line: what was sent is being acknowledged, the answers are still to come.
-            self.answer_by = None;
-            self.expect_answer();
-        } else {
-            log::warn!(under_way = self.under_way; "the cloud does not answer; dialling anew");
-            self.hang_up();
-        }
+        self.watch();
     }
 
     pub(super) async fn event(&mut self, event: Event) {
         let now_ms = self.clock.now_ms();
         if event.generation() != self.generation {
-            return;
+            return self.standby_event(event);
         }
         let is_word = !matches!(event, Event::Connected { .. } | Event::Lost { .. });
         match event {
-            Event::Connected { connection, .. } => {
-                self.connection = Some(connection);
-                self.shared.update(|status| status.connections += 1);
-                self.engine.handle_connected();
-            }
+            Event::Connected { connection, host, .. } => self.connected(connection, host),
             Event::Lost { reason, .. } => {
                 log::info!(reason; "the line to the cloud is down");
                 self.shared.note_error(now_ms, "line_down", reason);
@@ -132,9 +106,22 @@ impl Driver {
             }
         }
         if is_word {
-            self.answer_by = None;
+            self.heard();
         }
         self.expect_answer();
+    }
+
+    pub(super) fn connected(&mut self, connection: Connection, host: usize) {
+        self.next_host = host;
+        let (host, transport) = (self.dialler.hosts.get(host).cloned(), connection.transport());
+        log::info!(host = host.as_deref().unwrap_or_default(), transport = transport.name(); "connected");
+        self.shared.update(|status| {
+            status.connections += 1;
+            status.cloud = host;
+            status.transport = Some(transport.name());
+        });
+        self.connection = Some(connection);
+        self.engine.handle_connected();
     }
 
     pub(super) fn control(&mut self, frame: Frame, now_ms: u64) {
@@ -164,37 +151,6 @@ impl Driver {
         }
     }
 
-    /// Notes the incarnations of this school that the cloud knows; two of one device are a rebuild or a bundle
-    /// that is in use twice.
-    pub(super) fn tell_replicas(&self, identities: &[IdentityText]) {
-        let known: Vec<_> = identities
-            .iter()
-            .filter_map(|text| text.verify(&self.keys.board, self.keys.school).ok())
-            .collect();
-        let this = self.keys.name();
-        self.shared.update(|status| {
-            for identity in known {
-                let body = identity.incarnation.body();
-                let replica = ReplicaStatus {
-                    replica: body.replica,
-                    incarnation: identity.name(),
-                    beginning: body.beginning,
-                    began_ms: body.began_ms,
-                    device_has_several: false,
-                    this: identity.name() == this,
-                };
-                if !status.replicas.iter().any(|other| other.incarnation == replica.incarnation) {
-                    status.replicas.push(replica);
-                }
-            }
-            let devices: Vec<_> = status.replicas.iter().map(|replica| replica.replica).collect();
-            for replica in &mut status.replicas {
-                let same = devices.iter().filter(|device| **device == replica.replica).count();
-                replica.device_has_several = same > 1;
-            }
-        });
-    }
-
     pub(super) fn hang_up(&mut self) {
         if let Some(connection) = self.connection.take() {
             let (sent, received) = connection.bytes();
@@ -202,10 +158,12 @@ impl Driver {
             self.closed_bytes.1 += received;
             connection.close();
         }
-        self.generation += 1;
+        self.generation = self.next_generation();
         self.under_way = 0;
         self.fetching = false;
-        self.answer_by = None;
+        self.silence = None;
+        self.route.lost(Instant::now());
+        self.shared.update(|status| status.transport = None);
         self.store.set_line(false);
         self.engine.handle_disconnected(self.clock.now_ms());
     }
@@ -280,13 +238,27 @@ impl Driver {
         }
     }
 
+    pub(super) fn next_generation(&mut self) -> u64 {
+        self.last_generation += 1;
+        self.last_generation
+    }
+
     pub(super) fn dial(&mut self) {
-        let Some(host) = self.hosts.get(self.next_host % self.hosts.len().max(1)).cloned() else {
-            return self.engine.handle_disconnected(self.clock.now_ms());
-        };
+        if let Some(standby) = self.standby.take() {
+            return self.take_over(standby);
+        }
+        let hosts = &self.dialler.hosts;
+        let host = hosts.get(self.next_host % hosts.len().max(1)).cloned();
+        self.shared.update(|status| status.cloud = host);
+        self.generation = self.next_generation();
+        let plan = self.route.plan(Instant::now());
+        self.dial_with(plan, self.generation);
+        // The next dial begins with another host, unless this one answers.
         self.next_host = self.next_host.wrapping_add(1);
-        self.shared.update(|status| status.cloud = Some(host.clone()));
-        connection::dial(self.endpoint.clone(), host, self.generation, self.events.clone());
+    }
+
+    pub(super) fn dial_with(&self, plan: Plan, generation: u64) -> AbortHandle {
+        connection::dial(self.dialler.clone(), self.next_host, plan, generation, self.events.clone())
     }
 
     pub(super) fn send_hello(&mut self) {
@@ -325,48 +297,13 @@ impl Driver {
         }
     }
 
-    pub(super) fn alarm(&self, alarm: &Alarm) {
-        let (code, text) = match alarm {
-            Alarm::CloudLost { log, had, has } => (
-                "cloud_lost",
-                format!("the cloud has lost changes {has} to {had} of log {log}; they are sent again"),
-            ),
-            Alarm::OwnLogElsewhere { log, here, there } => (
-                "own_log_elsewhere",
-                format!(
-                    "the cloud has change {there} of log {log}, this box has {here}: its data was restored from \
-                     a copy, or a copy runs elsewhere; it goes on under a new incarnation and loses nothing"
-                ),
-            ),
-            Alarm::Refused(refusal) => {
-                ("batch_refused", format!("the cloud refuses a batch: {}", refusal.text))
-            }
-            Alarm::BadPeerBatch { log, reason } => {
-                ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
-            }
-            Alarm::Stalled { since_ms } => (
-                "stalled",
-                format!(
-                    "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
-                     store. What is kept here stays; call whoever runs the cloud",
-                    self.clock.now_ms().saturating_sub(*since_ms) / 1_000
-                ),
-            ),
-            Alarm::Incomplete => (
-                "cloud_incomplete",
-                "the cloud cannot read enough of its sites; its answers may lack changes".into(),
-            ),
-        };
-        log::error!(code, text = text.as_str(); "alarm");
-        self.shared.note_error(self.clock.now_ms(), code, text);
-    }
-
     pub(super) async fn close(mut self) {
         if let Some(connection) = self.connection.take() {
             connection.close();
         }
-        self.endpoint.close(VarInt::from_u32(0), b"stopping");
+        let endpoint = self.dialler.endpoint;
+        endpoint.close(VarInt::from_u32(0), b"stopping");
         // A lost goodbye costs the cloud one idle timeout, so waiting is bounded.
-        let _ = tokio::time::timeout(Duration::from_secs(1), self.endpoint.wait_idle()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;
     }
 }

@@ -29,6 +29,8 @@ pub struct UplinkStatus {
     pub last_contact_ms: Option<u64>,
     /// Address that is dialled.
     pub cloud: Option<String>,
+    /// What carries the connection: `quic`, or `tcp` where UDP is blocked; absent without a connection.
+    pub transport: Option<&'static str>,
     /// Other incarnations of this school, from the cloud.
     pub replicas: Vec<ReplicaStatus>,
     /// Heads that the cloud has said it has.
@@ -40,7 +42,7 @@ pub struct UplinkStatus {
     pub batch_bytes_sent: u64,
     /// Changes in them, as often as they were sent.
     pub changes_sent: u64,
-    /// UDP payload bytes that were sent and received on all connections.
+    /// UDP payload bytes, or bytes over TCP, that were sent and received on all connections.
     pub udp_bytes_sent: u64,
     /// Received.
     pub udp_bytes_received: u64,

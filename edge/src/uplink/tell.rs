@@ -1,0 +1,76 @@
+//! What the driver tells people: other replicas of the school, and alarms.
+
+use sonae_proto::identity::IdentityText;
+use sonae_proto::uplink::Alarm;
+use sonae_store::status::ReplicaStatus;
+
+use super::driver::Driver;
+
+impl Driver {
+    /// Notes the incarnations of this school that the cloud knows; two of one device are a rebuild or a bundle
+    /// that is in use twice.
+    pub(super) fn tell_replicas(&self, identities: &[IdentityText]) {
+        let known: Vec<_> = identities
+            .iter()
+            .filter_map(|text| text.verify(&self.keys.board, self.keys.school).ok())
+            .collect();
+        let this = self.keys.name();
+        self.shared.update(|status| {
+            for identity in known {
+                let body = identity.incarnation.body();
+                let replica = ReplicaStatus {
+                    replica: body.replica,
+                    incarnation: identity.name(),
+                    beginning: body.beginning,
+                    began_ms: body.began_ms,
+                    device_has_several: false,
+                    this: identity.name() == this,
+                };
+                if !status.replicas.iter().any(|other| other.incarnation == replica.incarnation) {
+                    status.replicas.push(replica);
+                }
+            }
+            let devices: Vec<_> = status.replicas.iter().map(|replica| replica.replica).collect();
+            for replica in &mut status.replicas {
+                let same = devices.iter().filter(|device| **device == replica.replica).count();
+                replica.device_has_several = same > 1;
+            }
+        });
+    }
+
+    pub(super) fn alarm(&self, alarm: &Alarm) {
+        let (code, text) = match alarm {
+            Alarm::CloudLost { log, had, has } => (
+                "cloud_lost",
+                format!("the cloud has lost changes {has} to {had} of log {log}; they are sent again"),
+            ),
+            Alarm::OwnLogElsewhere { log, here, there } => (
+                "own_log_elsewhere",
+                format!(
+                    "the cloud has change {there} of log {log}, this box has {here}: its data was restored from \
+                     a copy, or a copy runs elsewhere; it goes on under a new incarnation and loses nothing"
+                ),
+            ),
+            Alarm::Refused(refusal) => {
+                ("batch_refused", format!("the cloud refuses a batch: {}", refusal.text))
+            }
+            Alarm::BadPeerBatch { log, reason } => {
+                ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
+            }
+            Alarm::Stalled { since_ms } => (
+                "stalled",
+                format!(
+                    "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
+                     store. What is kept here stays; call whoever runs the cloud",
+                    self.clock.now_ms().saturating_sub(*since_ms) / 1_000
+                ),
+            ),
+            Alarm::Incomplete => (
+                "cloud_incomplete",
+                "the cloud cannot read enough of its sites; its answers may lack changes".into(),
+            ),
+        };
+        log::error!(code, text = text.as_str(); "alarm");
+        self.shared.note_error(self.clock.now_ms(), code, text);
+    }
+}
