@@ -1,5 +1,5 @@
-//! The line between school and cloud: a UDP relay that counts, can be cut, and keeps what passed for the
-//! search after canaries.
+//! The line between school and cloud: a relay for UDP and TCP that counts, can be cut, can block UDP alone, can
+//! move to another address, and keeps what passed for the search after canaries.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -7,8 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use tokio::net::UdpSocket;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
+
+/// Ports that are tried, since one has to be free for both protocols.
+const PORTS_TRIED: usize = 16;
 
 /// Bytes of packets that are kept; a demo sends about 2 MB.
 const CAPTURE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -18,6 +23,9 @@ struct Shared {
     is_cut: AtomicBool,
     /// Bytes from cloud to school after which the line is cut.
     down_bytes_max: AtomicU64,
+    is_udp_blocked: AtomicBool,
+    /// Counts the moves to another address.
+    moves: AtomicU64,
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
     up_packets: AtomicU64,
@@ -26,9 +34,13 @@ struct Shared {
 }
 
 impl Shared {
+    fn is_cut(&self) -> bool {
+        self.is_cut.load(Ordering::Relaxed)
+            || self.down_bytes.load(Ordering::Relaxed) >= self.down_bytes_max.load(Ordering::Relaxed)
+    }
+
     fn pass(&self, packet: &[u8], up: bool) -> bool {
-        let used_up = self.down_bytes.load(Ordering::Relaxed) >= self.down_bytes_max.load(Ordering::Relaxed);
-        if used_up || self.is_cut.load(Ordering::Relaxed) {
+        if self.is_cut() {
             return false;
         }
         let length = u64::try_from(packet.len()).unwrap_or(0);
@@ -49,19 +61,19 @@ impl Shared {
 pub struct Line {
     shared: Arc<Shared>,
     address: SocketAddr,
-    task: JoinHandle<()>,
+    tasks: [JoinHandle<()>; 2],
 }
 
 /// What has passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    /// UDP payload bytes from school to cloud.
+    /// UDP payload bytes and bytes over TCP from school to cloud.
     pub up_bytes: u64,
-    /// UDP payload bytes from cloud to school.
+    /// The same from cloud to school.
     pub down_bytes: u64,
-    /// Packets from school to cloud.
+    /// Packets, or pieces of a TCP stream, from school to cloud.
     pub up_packets: u64,
-    /// Packets from cloud to school.
+    /// The same from cloud to school.
     pub down_packets: u64,
 }
 
@@ -71,19 +83,32 @@ impl Line {
     /// # Errors
     /// When there is no socket.
     pub async fn open(cloud: SocketAddr) -> Result<Self> {
-        let near = Arc::new(UdpSocket::bind("127.0.0.1:0").await?);
+        let mut tries = PORTS_TRIED;
+        let (near, listener) = loop {
+            let near = UdpSocket::bind("127.0.0.1:0").await?;
+            match TcpListener::bind(near.local_addr()?).await {
+                Ok(listener) => break (Arc::new(near), listener),
+                Err(error) if tries == 0 => return Err(error.into()),
+                Err(_) => tries -= 1,
+            }
+        };
         let address = near.local_addr()?;
         let shared = Arc::new(Shared {
             is_cut: AtomicBool::new(false),
             down_bytes_max: AtomicU64::new(u64::MAX),
+            is_udp_blocked: AtomicBool::new(false),
+            moves: AtomicU64::new(0),
             up_bytes: AtomicU64::new(0),
             down_bytes: AtomicU64::new(0),
             up_packets: AtomicU64::new(0),
             down_packets: AtomicU64::new(0),
             capture: Mutex::default(),
         });
-        let task = tokio::spawn(relay(near, cloud, Arc::clone(&shared)));
-        Ok(Self { shared, address, task })
+        let tasks = [
+            tokio::spawn(relay(near, cloud, Arc::clone(&shared))),
+            tokio::spawn(relay_tcp(listener, cloud, Arc::clone(&shared))),
+        ];
+        Ok(Self { shared, address, tasks })
     }
 
     /// Returns the address that the school dials.
@@ -92,7 +117,19 @@ impl Line {
         self.address
     }
 
-    /// Cuts or mends the line.
+    /// Blocks UDP, as some networks do, or lets it pass.
+    pub fn set_udp_blocked(&self, blocked: bool) {
+        self.shared.is_udp_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Lets the cloud see the school under another address from now on, as after a switch from fibre to mobile.
+    /// UDP only: a TCP connection does not survive that.
+    pub fn move_source(&self) {
+        self.shared.moves.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Cuts or mends the line. A TCP connection on which something was lost stays dead, as it would for most of
+    /// the kernel's next pause.
     pub fn set_cut(&self, cut: bool) {
         self.shared.is_cut.store(cut, Ordering::Relaxed);
     }
@@ -107,9 +144,7 @@ impl Line {
     /// Returns whether the line lets nothing through.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.shared.is_cut.load(Ordering::Relaxed)
-            || self.shared.down_bytes.load(Ordering::Relaxed)
-                >= self.shared.down_bytes_max.load(Ordering::Relaxed)
+        self.shared.is_cut()
     }
 
     /// Returns what has passed.
@@ -132,42 +167,88 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 
 async fn relay(near: Arc<UdpSocket>, cloud: SocketAddr, shared: Arc<Shared>) {
     let mut far: HashMap<SocketAddr, Arc<UdpSocket>> = HashMap::new();
+    let mut moves = 0;
     let mut buffer = vec![0; 65_536];
     loop {
         let Ok((length, from)) = near.recv_from(&mut buffer).await else { continue };
         let Some(packet) = buffer.get(..length) else { continue };
+        if moves != shared.moves.load(Ordering::Relaxed) {
+            moves = shared.moves.load(Ordering::Relaxed);
+            far.clear();
+        }
         let socket = match far.get(&from) {
             Some(socket) => Arc::clone(socket),
             None => {
                 let Ok(socket) = UdpSocket::bind("127.0.0.1:0").await else { return };
                 let socket = Arc::new(socket);
-                tokio::spawn(back(Arc::clone(&socket), Arc::clone(&near), from, Arc::clone(&shared)));
+                let back = back(Arc::clone(&socket), Arc::clone(&near), from, moves, Arc::clone(&shared));
+                tokio::spawn(back);
                 far.insert(from, Arc::clone(&socket));
                 socket
             }
         };
-        if shared.pass(packet, true) {
+        if !shared.is_udp_blocked.load(Ordering::Relaxed) && shared.pass(packet, true) {
             // A cloud that is down refuses; that is what the line is like then.
             let _ = socket.send_to(packet, cloud).await;
         }
     }
 }
 
-async fn back(far: Arc<UdpSocket>, near: Arc<UdpSocket>, to: SocketAddr, shared: Arc<Shared>) {
+async fn back(far: Arc<UdpSocket>, near: Arc<UdpSocket>, to: SocketAddr, moves: u64, shared: Arc<Shared>) {
     let mut buffer = vec![0; 65_536];
-    // Ends with the runtime; a refused packet shows as an error and is no reason to stop.
+    // Ends with a move or the runtime; a refused packet shows as an error and is no reason to stop.
     loop {
-        if let Ok((length, _)) = far.recv_from(&mut buffer).await
+        let received = far.recv_from(&mut buffer).await;
+        if moves != shared.moves.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Ok((length, _)) = received
             && let Some(packet) = buffer.get(..length)
+            && !shared.is_udp_blocked.load(Ordering::Relaxed)
             && shared.pass(packet, false)
         {
             let _ = near.send_to(packet, to).await;
         }
     }
+}
+
+async fn relay_tcp(listener: TcpListener, cloud: SocketAddr, shared: Arc<Shared>) {
+    loop {
+        let Ok((near, _)) = listener.accept().await else { continue };
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            // A cloud that is down refuses, and so does this.
+            let Ok(far) = TcpStream::connect(cloud).await else { return };
+            let (near_read, near_write) = near.into_split();
+            let (far_read, far_write) = far.into_split();
+            let dead = Arc::new(AtomicBool::new(false));
+            tokio::join!(
+                pipe(near_read, far_write, true, &dead, &shared),
+                pipe(far_read, near_write, false, &dead, &shared),
+            );
+        });
+    }
+}
+
+/// Passes bytes on until their end. On a dead connection nothing arrives any more, no end either.
+async fn pipe(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, up: bool, dead: &AtomicBool, shared: &Shared) {
+    let mut buffer = vec![0; 65_536];
+    while let Ok(length) = from.read(&mut buffer).await {
+        let piece = buffer.get(..length).unwrap_or_default();
+        if dead.load(Ordering::Relaxed) || shared.is_cut() {
+            dead.store(true, Ordering::Relaxed);
+            if piece.is_empty() {
+                return std::future::pending().await;
+            }
+        } else if piece.is_empty() || !shared.pass(piece, up) || to.write_all(piece).await.is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown().await;
 }
