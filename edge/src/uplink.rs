@@ -112,6 +112,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         under_way: 0,
         fetching: false,
         silence: None,
+        patience: 1,
         standby: None,
         closed_bytes: (0, 0),
     };

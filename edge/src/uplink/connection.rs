@@ -1,6 +1,7 @@
 //! One connection to the cloud: its control stream and the streams of batches and fetches, each in a task of
 //! its own that reports events. Events of an earlier connection carry its number and are ignored.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sonae_line::Transport;
@@ -9,7 +10,7 @@ use sonae_proto::ids::LogName;
 use sonae_proto::uplink::BatchReply;
 use sonae_proto::wire::{Fetch, Frame};
 use sonae_store::Store;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::dial::{Dialled, Dialler};
@@ -50,6 +51,8 @@ pub(super) struct Connection {
     generation: u64,
     line: sonae_line::Connection,
     control: mpsc::Sender<Frame>,
+    /// Held while a probe has no answer.
+    probe: Arc<Semaphore>,
 }
 
 /// Dials and then serves the connection, in a task of its own.
@@ -78,7 +81,8 @@ async fn greet(dialled: Dialled, generation: u64, events: mpsc::Sender<Event>) {
         Err(error) => return drop(events.send(lost(error.to_string())).await),
     };
     let (control, mut waiting) = mpsc::channel(CONTROL_WAITING_MAX);
-    let connection = Connection { generation, line: line.clone(), control };
+    let connection =
+        Connection { generation, line: line.clone(), control, probe: Arc::new(Semaphore::new(1)) };
     if events.send(Event::Connected { generation, connection, host }).await.is_err() {
         return;
     }
@@ -131,10 +135,12 @@ impl Connection {
         self.line.close(0, b"");
     }
 
-    /// Asks for a sign of life, which shows in [`Self::progress`].
+    /// Asks for a sign of life, which shows in [`Self::progress`], unless the last question has no answer yet.
     pub fn probe(&self) {
+        let Ok(asking) = Arc::clone(&self.probe).try_acquire_owned() else { return };
         let line = self.line.clone();
         tokio::spawn(async move {
+            let _asking = asking;
             let _ = tokio::time::timeout(PROBE_TIMEOUT, line.probe()).await;
         });
     }

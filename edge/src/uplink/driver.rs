@@ -47,6 +47,8 @@ pub(super) struct Driver {
     pub fetching: bool,
     /// Set while an answer is due.
     pub silence: Option<Silence>,
+    /// By how much waits for answers are longer; doubles with each connection that stayed silent.
+    pub patience: u32,
     /// Another connection that may take over.
     pub standby: Option<Standby>,
     pub closed_bytes: (u64, u64),

@@ -22,6 +22,10 @@ const STANDBY_AFTER: Duration = Duration::from_secs(3);
 /// After this long the connection is given up.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(10);
 
+/// The most by which waits grow: they double with each connection that was left without an answer, so that a
+/// line which is slower than all this is not left again and again before its first answer.
+const PATIENCE_MAX: u32 = 16;
+
 /// An answer is due and nothing is heard.
 #[derive(Debug)]
 pub(super) struct Silence {
@@ -30,16 +34,18 @@ pub(super) struct Silence {
     progress: u64,
     probed: bool,
     standby_tried: bool,
+    /// By how much all waits are longer.
+    patience: u32,
 }
 
 impl Silence {
     fn due(&self) -> Instant {
-        self.since
-            + match (self.probed, self.standby_tried) {
-                (false, _) => PROBE_AFTER,
-                (true, false) => STANDBY_AFTER,
-                (true, true) => GIVE_UP_AFTER,
-            }
+        let wait = match (self.probed, self.standby_tried) {
+            (false, _) => PROBE_AFTER,
+            (true, false) => STANDBY_AFTER,
+            (true, true) => GIVE_UP_AFTER,
+        };
+        self.since + wait * self.patience
     }
 }
 
@@ -72,12 +78,14 @@ impl Driver {
 
     fn silence_from_now(&self) -> Silence {
         let progress = self.connection.as_ref().map_or(0, Connection::progress);
-        Silence { since: Instant::now(), progress, probed: false, standby_tried: false }
+        let since = Instant::now();
+        Silence { since, progress, probed: false, standby_tried: false, patience: self.patience }
     }
 
     /// The cloud has said something.
     pub(super) fn heard(&mut self) {
         self.silence = None;
+        self.patience = 1;
         self.drop_standby();
         if let Some(connection) = &self.connection {
             self.route.answered(connection.transport(), Instant::now());
@@ -137,6 +145,7 @@ impl Driver {
     fn leave(&mut self) {
         if let Some(connection) = self.connection.as_ref().filter(|_| self.silence.is_some()) {
             self.route.silent(connection.transport());
+            self.patience = self.patience.saturating_mul(2).min(PATIENCE_MAX);
         }
         self.hang_up();
         if self.standby.is_some() {

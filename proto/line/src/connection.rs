@@ -140,14 +140,14 @@ impl Connection {
     }
 
     /// Returns a number that grows while the other side acknowledges what was sent, and stands still when the
-    /// line is dead. Over QUIC acknowledgements are received bytes. Over TCP they are the kernel's, which takes
-    /// more bytes only when earlier ones were acknowledged, but for those that fill its buffer.
+    /// line is dead. Over QUIC acknowledgements are received bytes. Over TCP they are the kernel's; they show when
+    /// it was full and takes bytes again, but not for the last ones.
     #[must_use]
     pub fn progress(&self) -> u64 {
-        let traffic = self.traffic();
+        let received = self.traffic().received;
         match self {
-            Self::Quic(_) => traffic.received,
-            Self::Tcp(_) => traffic.received + traffic.sent,
+            Self::Quic(_) => received,
+            Self::Tcp(tcp) => received + tcp.resumed(),
         }
     }
 

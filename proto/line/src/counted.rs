@@ -1,4 +1,4 @@
-//! A TCP stream that counts its bytes below TLS.
+//! A TCP stream that counts its bytes below TLS, and how often the kernel took some again after it was full.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -16,6 +16,7 @@ use crate::connection::Traffic;
 pub struct Counts {
     sent: AtomicU64,
     received: AtomicU64,
+    resumed: AtomicU64,
 }
 
 impl Counts {
@@ -24,6 +25,11 @@ impl Counts {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Traffic { sent: load(&self.sent), received: load(&self.received) }
     }
+
+    /// Returns how often the kernel, having been full, took bytes again: each time it had sent some.
+    pub fn resumed(&self) -> u64 {
+        self.resumed.load(Ordering::Relaxed)
+    }
 }
 
 /// The stream.
@@ -31,17 +37,21 @@ impl Counts {
 pub struct Counted {
     stream: TcpStream,
     counts: Arc<Counts>,
+    /// The kernel is full.
+    is_full: bool,
 }
 
 impl Counted {
     pub fn new(stream: TcpStream, counts: Arc<Counts>) -> Self {
-        Self { stream, counts }
+        Self { stream, counts, is_full: false }
     }
 
-    fn sent(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn sent(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &written {
             self.counts.sent.fetch_add(u64::try_from(*bytes).unwrap_or(0), Ordering::Relaxed);
+            self.counts.resumed.fetch_add(u64::from(self.is_full), Ordering::Relaxed);
         }
+        self.is_full = written.is_pending();
         written
     }
 }

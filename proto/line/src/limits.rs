@@ -14,6 +14,10 @@ pub const WINDOW_BYTES_MAX: usize = STREAMS_MAX * 256 * 1024 + 4 * 1024 * 1024;
 /// silent line is dialled anew.
 pub const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(10);
 
+/// Bytes that the kernel takes before it sends them: half a second at 256 kbit/s. With more, the last of a backlog
+/// would lie in the kernel for so long that a slow line would look dead.
+pub const UNSENT_BYTES_MAX: u32 = 16 * 1024;
+
 /// How long a connection is idle before the kernel asks whether the other side is there: often enough for
 /// common routers, which forget a TCP mapping after some minutes.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(60);

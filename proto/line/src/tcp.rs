@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
+use socket2::{SockRef, TcpKeepalive};
 use sonae_proto::wire::ALPN;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
@@ -21,7 +22,7 @@ use crate::connection::{Closed, Traffic};
 use crate::counted::{Counted, Counts};
 use crate::limits::{
     CLOSE_TIMEOUT, KEEP_ALIVE, KEEP_ALIVE_COUNT, KEEP_ALIVE_INTERVAL, STREAMS_MAX, UNACKNOWLEDGED_MAX,
-    WINDOW_BYTES_MAX,
+    UNSENT_BYTES_MAX, WINDOW_BYTES_MAX,
 };
 
 /// A stream in both directions.
@@ -90,16 +91,18 @@ pub async fn accept(stream: TcpStream, tls: Arc<ServerConfig>) -> Result<TcpConn
     TcpConnection::start(stream.into(), yamux::Mode::Server, counts)
 }
 
-/// The kernel watches over the line, so that an idle connection needs no timer here.
+/// The kernel watches over the line, so that an idle connection needs no timer here. It takes little before it
+/// sends, so that what it takes tells how the line is ([`crate::Connection::progress`]).
 fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
-    use rustix::net::sockopt;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(&stream, true)?;
-    sockopt::set_tcp_keepidle(&stream, KEEP_ALIVE)?;
-    sockopt::set_tcp_keepintvl(&stream, KEEP_ALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(&stream, KEEP_ALIVE_COUNT)?;
-    let unacknowledged_ms = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
-    sockopt::set_tcp_user_timeout(&stream, unacknowledged_ms)?;
+    let keep_alive = TcpKeepalive::new()
+        .with_time(KEEP_ALIVE)
+        .with_interval(KEEP_ALIVE_INTERVAL)
+        .with_retries(KEEP_ALIVE_COUNT);
+    let socket = SockRef::from(&stream);
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&keep_alive)?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX))?;
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     Ok(stream)
 }
 
@@ -158,6 +161,10 @@ impl TcpConnection {
 
     pub(crate) fn traffic(&self) -> Traffic {
         self.0.counts.traffic()
+    }
+
+    pub(crate) fn resumed(&self) -> u64 {
+        self.0.counts.resumed()
     }
 
     pub(crate) fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
