@@ -70,6 +70,7 @@ bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench courier --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench idle --json
 	cargo run --release -p sonae-store --example dark --features testing -- 90
+	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench blackout --json
 
 .PHONY: audit
 audit: $(TOOLS)/bin/cargo-deny ## Checks known advisories; needs a download

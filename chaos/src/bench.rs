@@ -1,5 +1,6 @@
 //! Benches: absolute figures of one machine, printed as JSON. Tests compare ratios instead.
 
+pub mod blackout;
 pub mod courier;
 pub mod idle;
 pub mod wire;

@@ -5,15 +5,32 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
 
 /// Ports that are tried, since one has to be free for both protocols.
 const PORTS_TRIED: usize = 16;
+
+/// What waits in front of a slow line is dropped beyond this: the queue of a router. For TCP it is a window.
+const QUEUE: Duration = Duration::from_secs(1);
+
+/// What the relay takes from a TCP connection in advance on a slow line.
+const SLOW_WINDOW_BYTES: usize = 32 * 1024;
+
+/// How slow a line is.
+#[derive(Debug, Clone, Copy)]
+pub struct Slowness {
+    /// One way.
+    pub delay: Duration,
+    /// Each way.
+    pub bytes_per_second: u32,
+}
 
 /// Bytes of packets that are kept; a demo sends about 2 MB.
 const CAPTURE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -26,6 +43,9 @@ struct Shared {
     is_udp_blocked: AtomicBool,
     /// Counts the moves to another address.
     moves: AtomicU64,
+    slowness: Mutex<Option<Slowness>>,
+    /// When the last packet will have left, up and down.
+    leaves: [Mutex<Option<Instant>>; 2],
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
     up_packets: AtomicU64,
@@ -37,6 +57,24 @@ impl Shared {
     fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Relaxed)
             || self.down_bytes.load(Ordering::Relaxed) >= self.down_bytes_max.load(Ordering::Relaxed)
+    }
+
+    /// Returns when a packet arrives, and whether the queue had room for it.
+    fn arrival(&self, length: usize, up: bool) -> (Instant, bool) {
+        let now = Instant::now();
+        let slowness = *self.slowness.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Slowness { delay, bytes_per_second }) = slowness else { return (now, true) };
+        let [leaves_up, leaves_down] = &self.leaves;
+        let mut leaves =
+            if up { leaves_up } else { leaves_down }.lock().unwrap_or_else(PoisonError::into_inner);
+        let starts = leaves.map_or(now, |last| last.max(now));
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let has_room = starts.saturating_duration_since(now) <= QUEUE;
+        let gone = starts + Duration::from_secs(1) * length / bytes_per_second;
+        if has_room {
+            *leaves = Some(gone);
+        }
+        (gone + delay, has_room)
     }
 
     fn pass(&self, packet: &[u8], up: bool) -> bool {
@@ -98,6 +136,8 @@ impl Line {
             down_bytes_max: AtomicU64::new(u64::MAX),
             is_udp_blocked: AtomicBool::new(false),
             moves: AtomicU64::new(0),
+            slowness: Mutex::default(),
+            leaves: [Mutex::default(), Mutex::default()],
             up_bytes: AtomicU64::new(0),
             down_bytes: AtomicU64::new(0),
             up_packets: AtomicU64::new(0),
@@ -120,6 +160,11 @@ impl Line {
     /// Blocks UDP, as some networks do, or lets it pass.
     pub fn set_udp_blocked(&self, blocked: bool) {
         self.shared.is_udp_blocked.store(blocked, Ordering::Relaxed);
+    }
+
+    /// Makes the line slow. Connections over TCP that begin later have small windows, as on a real one.
+    pub fn set_slow(&self, slowness: Slowness) {
+        *self.shared.slowness.lock().unwrap_or_else(PoisonError::into_inner) = Some(slowness);
     }
 
     /// Lets the cloud see the school under another address from now on, as after a switch from fibre to mobile.
@@ -195,7 +240,7 @@ async fn relay(near: Arc<UdpSocket>, cloud: SocketAddr, shared: Arc<Shared>) {
         };
         if !shared.is_udp_blocked.load(Ordering::Relaxed) && shared.pass(packet, true) {
             // A cloud that is down refuses; that is what the line is like then.
-            let _ = socket.send_to(packet, cloud).await;
+            deliver(&socket, packet, cloud, shared.arrival(length, true)).await;
         }
     }
 }
@@ -213,14 +258,34 @@ async fn back(far: Arc<UdpSocket>, near: Arc<UdpSocket>, to: SocketAddr, moves: 
             && !shared.is_udp_blocked.load(Ordering::Relaxed)
             && shared.pass(packet, false)
         {
-            let _ = near.send_to(packet, to).await;
+            deliver(&near, packet, to, shared.arrival(packet.len(), false)).await;
         }
     }
+}
+
+/// Sends a packet at its time, or drops it.
+async fn deliver(socket: &Arc<UdpSocket>, packet: &[u8], to: SocketAddr, (at, has_room): (Instant, bool)) {
+    if !has_room {
+        return;
+    }
+    if at <= Instant::now() {
+        let _ = socket.send_to(packet, to).await;
+        return;
+    }
+    let (socket, packet) = (Arc::clone(socket), packet.to_vec());
+    tokio::spawn(async move {
+        sleep_until(at).await;
+        let _ = socket.send_to(&packet, to).await;
+    });
 }
 
 async fn relay_tcp(listener: TcpListener, cloud: SocketAddr, shared: Arc<Shared>) {
     loop {
         let Ok((near, _)) = listener.accept().await else { continue };
+        let is_slow = shared.slowness.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_slow {
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&near, SLOW_WINDOW_BYTES);
+        }
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             // A cloud that is down refuses, and so does this.
@@ -238,7 +303,7 @@ async fn relay_tcp(listener: TcpListener, cloud: SocketAddr, shared: Arc<Shared>
 
 /// Passes bytes on until their end. On a dead connection nothing arrives any more, no end either.
 async fn pipe(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, up: bool, dead: &AtomicBool, shared: &Shared) {
-    let mut buffer = vec![0; 65_536];
+    let mut buffer = vec![0; 16_384];
     while let Ok(length) = from.read(&mut buffer).await {
         let piece = buffer.get(..length).unwrap_or_default();
         if dead.load(Ordering::Relaxed) || shared.is_cut() {
@@ -246,8 +311,12 @@ async fn pipe(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, up: bool, dead: &
             if piece.is_empty() {
                 return std::future::pending().await;
             }
-        } else if piece.is_empty() || !shared.pass(piece, up) || to.write_all(piece).await.is_err() {
-            break;
+        } else {
+            let (arrives, _) = shared.arrival(piece.len(), up);
+            sleep_until(arrives).await;
+            if piece.is_empty() || !shared.pass(piece, up) || to.write_all(piece).await.is_err() {
+                break;
+            }
         }
     }
     let _ = to.shutdown().await;

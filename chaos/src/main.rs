@@ -92,6 +92,21 @@ enum Bench {
     Courier,
     /// Bytes on the wire per change
     Wire,
+    /// Seconds from the end of a blackout to the first receipt
+    Blackout {
+        /// Seconds without a packet; once for each length
+        #[arg(long, default_values_t = [30, 120])]
+        seconds: Vec<u64>,
+        /// Blackouts of each length
+        #[arg(long, default_value_t = 3)]
+        rounds: u32,
+        /// Blocks UDP all the time, so that TCP is measured
+        #[arg(long)]
+        tcp: bool,
+        /// Milliseconds that a packet takes, one way
+        #[arg(long, default_value_t = 0)]
+        delay_ms: u64,
+    },
     /// Wakeups a second and resident memory of an idle appliance
     Idle {
         /// Seconds to watch
@@ -132,6 +147,11 @@ async fn run(command: Command) -> Result<()> {
             match bench {
                 Bench::Courier => print(&bench::courier::run_bench(&dir)?),
                 Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
+                Bench::Blackout { seconds, rounds, tcp, delay_ms } => {
+                    let delay = std::time::Duration::from_millis(delay_ms);
+                    let options = bench::blackout::Options { rounds, block_udp: tcp, delay };
+                    print(&bench::blackout::run_bench(&dir, &seconds, options).await?)
+                }
                 Bench::Idle { seconds } => print(&bench::idle::run_bench(&dir, seconds).await?),
             }
         }

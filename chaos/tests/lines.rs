@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sonae_chaos::drill::kill_cloud::wait_for_line;
 use sonae_chaos::generate::{self, Options};
 use sonae_chaos::lan_client::LanClient;
-use sonae_chaos::line::Line;
+use sonae_chaos::line::{Line, Slowness};
 use sonae_chaos::program::{Daemon, run};
 use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town};
 
@@ -24,21 +24,22 @@ struct Scene {
     appliance: Appliance,
     client: LanClient,
     pupils: Vec<String>,
+    attendance: String,
 }
 
 impl Scene {
-    async fn open(udp_blocked: bool) -> Self {
+    async fn open(pupils: u32, prepare: impl FnOnce(&Line)) -> Self {
         // A second install changes nothing.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let dir = tempfile::tempdir().unwrap();
-        let school =
-            generate::school(Options { pupils: 30, years: 1, seed: 5, ..Options::default() }).unwrap();
+        let school = generate::school(Options { pupils, years: 1, seed: 5, ..Options::default() }).unwrap();
         let mut town =
             Town::found(&dir.path().join("town"), &school.school_code, &school.school_name).unwrap();
         let written = generate::write(&school, &dir.path().join("school")).unwrap();
+        let attendance = written.attendance.display().to_string();
         let cloud = town.start_cloud().unwrap();
         let line = Line::open(town.cloud_address().unwrap()).await.unwrap();
-        line.set_udp_blocked(udp_blocked);
+        prepare(&line);
         let (appliance, _) = town.appliance("edge").unwrap();
         let (data, package) = (appliance.data.display().to_string(), written.package.display().to_string());
         run("sonae-edge", &["import", "--data", &data, &package], "").unwrap();
@@ -48,7 +49,7 @@ impl Scene {
         let pupils = client.pupils("").await.unwrap();
         wait_for_line(&client).await.unwrap();
         appliance.wait_until_safe(&client, PATIENCE).await.unwrap();
-        Self { _dir: dir, _cloud: cloud, _edge: edge, line, appliance, client, pupils }
+        Self { _dir: dir, _cloud: cloud, _edge: edge, line, appliance, client, pupils, attendance }
     }
 
     /// Writes a change.
@@ -83,7 +84,7 @@ impl Scene {
 /// and nothing is lost on the way. Method: UDP blocked from the start, then free.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_udp_tcp_serves_until_udp_is_back() {
-    let scene = Scene::open(true).await;
+    let scene = Scene::open(30, |line| line.set_udp_blocked(true)).await;
     assert_eq!(scene.uplink("transport"), "tcp");
     scene.write(0).await;
     scene.safe().await;
@@ -99,7 +100,7 @@ async fn without_udp_tcp_serves_until_udp_is_back() {
 /// while and after; the receipts of all of them must come.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn udp_that_dies_in_mid_session_is_left_for_tcp() {
-    let scene = Scene::open(false).await;
+    let scene = Scene::open(30, |_| {}).await;
     assert_eq!(scene.uplink("transport"), "quic");
     for turn in 0..30 {
         if turn == 10 {
@@ -116,7 +117,7 @@ async fn udp_that_dies_in_mid_session_is_left_for_tcp() {
 /// another port; the time to a receipt is compared with that before, the connections are counted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_that_moves_does_not_stall() {
-    let scene = Scene::open(false).await;
+    let scene = Scene::open(30, |_| {}).await;
     let connections = scene.uplink("connections");
     let mut before = Duration::ZERO;
     let mut after = Duration::ZERO;
@@ -132,11 +133,39 @@ async fn an_address_that_moves_does_not_stall() {
     assert!(after < before * 3, "{after:?} after a move, {before:?} without");
 }
 
-/// Goal: after a cut the first receipt comes soon, whatever the pauses of timers have grown to. Method: a cut of
-/// 20 s with a write at its beginning; the wait after it is compared with the cut.
+/// Goal: a slow line is not taken for a dead one, over QUIC and over TCP. Method: a backlog at 256 kbit/s and
+/// 300 ms each way; the connections are counted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_line_is_not_left() {
+    tokio::join!(send_a_backlog_slowly(false), send_a_backlog_slowly(true));
+}
+
+async fn send_a_backlog_slowly(udp_blocked: bool) {
+    let scene = Scene::open(300, |line| {
+        line.set_udp_blocked(udp_blocked);
+        line.set_slow(Slowness { delay: Duration::from_millis(300), bytes_per_second: 32_000 });
+    })
+    .await;
+    let transport = if udp_blocked { "tcp" } else { "quic" };
+    let connections = scene.uplink("connections");
+    let data = scene.appliance.data.display().to_string();
+    run("sonae-edge", &["import", "--data", &data, &scene.attendance], "").unwrap();
+    let wait = scene.safe().await;
+    assert_eq!(scene.uplink("connections"), connections, "{transport} was left in the {wait:?}");
+    assert_eq!(scene.uplink("transport"), transport);
+    let passed = scene.line.traffic().up_bytes;
+    assert!(passed > 200_000, "only {passed} bytes of backlog: the line was not slow for long");
+}
+
+/// Goal: after a cut the first receipt comes soon, whatever the pauses of timers have grown to, over QUIC and over
+/// TCP. Method: a cut of 20 s with a write at its beginning; the wait after it is compared with the cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_a_cut_receipts_come_soon() {
-    let scene = Scene::open(false).await;
+    tokio::join!(cut_and_mend(false), cut_and_mend(true));
+}
+
+async fn cut_and_mend(udp_blocked: bool) {
+    let scene = Scene::open(30, |line| line.set_udp_blocked(udp_blocked)).await;
     let cut = Duration::from_secs(20);
     scene.line.set_cut(true);
     scene.write(0).await;
