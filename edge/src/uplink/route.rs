@@ -25,8 +25,9 @@ const RENEW_THEN: Duration = Duration::from_secs(3);
 /// more than seconds.
 const THEN: Duration = Duration::from_secs(600);
 
-/// How long a dial lasts while handshakes are renewed in it.
-const DIAL_RENEWED: Duration = Duration::from_secs(30);
+/// How long a dial lasts while handshakes are renewed in it: long, since at its end those under way are dropped
+/// and the engine waits before the next.
+const DIAL_RENEWED: Duration = Duration::from_secs(90);
 
 /// How long a dial of one handshake lasts.
 const DIAL_SINGLE: Duration = Duration::from_secs(10);

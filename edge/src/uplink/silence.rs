@@ -124,10 +124,14 @@ impl Driver {
             }
         } else if !silence.standby_tried {
             silence.standby_tried = true;
-            if self.standby.is_none() {
+            self.upgrade();
+            if self.connection.is_some() {
+                // One that only tries UDP is not enough now.
+                if let Some(standby) = self.standby.take() {
+                    standby.dial.abort();
+                }
                 self.start_standby(self.route.plan(now), false);
             }
-            self.upgrade();
         } else {
             log::warn!(under_way = self.under_way; "the cloud does not answer; dialling anew");
             self.shared.note_error(self.clock.now_ms(), "line_down", "the cloud does not answer".to_owned());
