@@ -11,6 +11,7 @@ use anyhow::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -35,6 +36,9 @@ pub struct Slowness {
 /// Bytes of packets that are kept; a demo sends about 2 MB.
 const CAPTURE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
+/// A packet with its time, and where it goes out.
+type Delayed = (Instant, Arc<UdpSocket>, SocketAddr, Vec<u8>);
+
 #[derive(Debug)]
 struct Shared {
     is_cut: AtomicBool,
@@ -46,6 +50,8 @@ struct Shared {
     slowness: Mutex<Option<Slowness>>,
     /// When the last packet will have left, up and down.
     leaves: [Mutex<Option<Instant>>; 2],
+    /// Packets under way on a slow line, up and down, in order.
+    under_way: [mpsc::UnboundedSender<Delayed>; 2],
     up_bytes: AtomicU64,
     down_bytes: AtomicU64,
     up_packets: AtomicU64,
@@ -99,7 +105,7 @@ impl Shared {
 pub struct Line {
     shared: Arc<Shared>,
     address: SocketAddr,
-    tasks: [JoinHandle<()>; 2],
+    tasks: [JoinHandle<()>; 4],
 }
 
 /// What has passed.
@@ -131,7 +137,10 @@ impl Line {
             }
         };
         let address = near.local_addr()?;
+        let (up, up_queue) = mpsc::unbounded_channel();
+        let (down, down_queue) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
+            under_way: [up, down],
             is_cut: AtomicBool::new(false),
             down_bytes_max: AtomicU64::new(u64::MAX),
             is_udp_blocked: AtomicBool::new(false),
@@ -147,6 +156,8 @@ impl Line {
         let tasks = [
             tokio::spawn(relay(near, cloud, Arc::clone(&shared))),
             tokio::spawn(relay_tcp(listener, cloud, Arc::clone(&shared))),
+            tokio::spawn(arrive(up_queue)),
+            tokio::spawn(arrive(down_queue)),
         ];
         Ok(Self { shared, address, tasks })
     }
@@ -240,7 +251,7 @@ async fn relay(near: Arc<UdpSocket>, cloud: SocketAddr, shared: Arc<Shared>) {
         };
         if !shared.is_udp_blocked.load(Ordering::Relaxed) && shared.pass(packet, true) {
             // A cloud that is down refuses; that is what the line is like then.
-            deliver(&socket, packet, cloud, shared.arrival(length, true)).await;
+            deliver(&socket, packet, cloud, true, &shared).await;
         }
     }
 }
@@ -258,13 +269,14 @@ async fn back(far: Arc<UdpSocket>, near: Arc<UdpSocket>, to: SocketAddr, moves: 
             && !shared.is_udp_blocked.load(Ordering::Relaxed)
             && shared.pass(packet, false)
         {
-            deliver(&near, packet, to, shared.arrival(packet.len(), false)).await;
+            deliver(&near, packet, to, false, &shared).await;
         }
     }
 }
 
 /// Sends a packet at its time, or drops it.
-async fn deliver(socket: &Arc<UdpSocket>, packet: &[u8], to: SocketAddr, (at, has_room): (Instant, bool)) {
+async fn deliver(socket: &Arc<UdpSocket>, packet: &[u8], to: SocketAddr, up: bool, shared: &Shared) {
+    let (at, has_room) = shared.arrival(packet.len(), up);
     if !has_room {
         return;
     }
@@ -272,11 +284,16 @@ async fn deliver(socket: &Arc<UdpSocket>, packet: &[u8], to: SocketAddr, (at, ha
         let _ = socket.send_to(packet, to).await;
         return;
     }
-    let (socket, packet) = (Arc::clone(socket), packet.to_vec());
-    tokio::spawn(async move {
+    let [queue_up, queue_down] = &shared.under_way;
+    // The queue ends with the line.
+    let _ = if up { queue_up } else { queue_down }.send((at, Arc::clone(socket), to, packet.to_vec()));
+}
+
+async fn arrive(mut queue: mpsc::UnboundedReceiver<Delayed>) {
+    while let Some((at, socket, to, packet)) = queue.recv().await {
         sleep_until(at).await;
         let _ = socket.send_to(&packet, to).await;
-    });
+    }
 }
 
 async fn relay_tcp(listener: TcpListener, cloud: SocketAddr, shared: Arc<Shared>) {
