@@ -7,6 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::limits::CLOCK_AHEAD_MS_MAX;
+use crate::planted::{Defect, is_planted};
 
 /// A point on the hybrid clock: `[milliseconds since 1970 UTC, counter]` in JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
@@ -61,7 +62,8 @@ impl Clock {
     /// A stamp too far ahead is not learnt: the batch is kept all the same, because refusing one would wedge
     /// its gapless log.
     pub fn observe(&mut self, stamp: Stamp, now_ms: u64) {
-        if stamp > self.last && stamp.ms <= now_ms.saturating_add(CLOCK_AHEAD_MS_MAX) {
+        let is_near = stamp.ms <= now_ms.saturating_add(CLOCK_AHEAD_MS_MAX);
+        if stamp > self.last && (is_near || is_planted(Defect::ClockDragged)) {
             self.last = stamp;
         }
     }

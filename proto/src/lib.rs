@@ -23,6 +23,10 @@ pub mod limits;
 pub mod manifest;
 pub mod object;
 pub mod padme;
+#[cfg(feature = "planted")]
+pub mod planted;
+#[cfg(not(feature = "planted"))]
+mod planted;
 pub mod receipt;
 pub mod record;
 pub mod reissue;

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::change::Change;
 use crate::clock::Stamp;
 use crate::ids::ChangeId;
+use crate::planted::{Defect, is_planted};
 
 /// A value that stands.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -111,9 +112,11 @@ impl RecordState {
             let field = self.fields.entry(name.clone()).or_default();
             for base in &write.bases {
                 match field.heads.iter().position(|head| head.id == *base) {
+                    Some(_) if is_planted(Defect::BaseIgnored) => {}
                     Some(position) => {
                         field.heads.remove(position);
                     }
+                    None if is_planted(Defect::EarlyReplacementForgotten) => {}
                     None if !seen(*base) && *base != id => insert_sorted(&mut field.replaced_early, *base),
                     None => {}
                 }
@@ -132,7 +135,11 @@ impl RecordState {
                 who: change.who.clone(),
                 source: change.source.clone(),
             };
-            let position = field.heads.partition_point(|other| other.id < id);
+            let position = if is_planted(Defect::HeadsAsTheyCame) {
+                field.heads.len()
+            } else {
+                field.heads.partition_point(|other| other.id < id)
+            };
             field.heads.insert(position, head);
         }
     }

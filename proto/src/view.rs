@@ -9,6 +9,7 @@ use crate::change::Change;
 use crate::clock::Stamp;
 use crate::digest::{Digest, DigestKey};
 use crate::ids::{ChangeId, LogName, Tier};
+use crate::planted::{Defect, is_planted};
 use crate::record::{FieldState, RecordState};
 use crate::vector::Sequences;
 
@@ -147,7 +148,8 @@ impl Fold {
         };
         let id = change.origin.unwrap_or(ChangeId { incarnation: log.incarnation, sequence });
         if change.origin.is_some() {
-            if self.has_seen(log.tier, id) || is_reissued(records, log.tier, id)? {
+            let was_applied = self.has_seen(log.tier, id) || is_reissued(records, log.tier, id)?;
+            if was_applied && !is_planted(Defect::ReissueAppliedTwice) {
                 self.sequences.insert(log, sequence);
                 return Ok(Applied::Duplicate);
             }

@@ -8,6 +8,7 @@ use crate::identity::{Identity, IdentityText};
 use crate::ids::SchoolCode;
 use crate::manifest::Manifest;
 use crate::object::RecordKind;
+use crate::planted::{Defect, is_planted};
 use crate::signed::Signed;
 use crate::wire::{KeyDocuments, RefusalCode};
 
@@ -42,7 +43,9 @@ impl Intake {
 
     pub(super) fn remember_identity(&mut self, code: SchoolCode, text: &IdentityText, identity: Identity) {
         let body = serde_json::to_vec(text).unwrap_or_default();
-        self.store_document(code, RecordKind::Identity, body);
+        if !is_planted(Defect::IdentityNotStored) {
+            self.store_document(code, RecordKind::Identity, body);
+        }
         let replica = identity.incarnation.body().replica;
         let school = self.schools.entry(code).or_default();
         school.identities.insert(identity.name(), identity);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::batch::{Batch, BatchHeader};
 use crate::ids::Hash32;
+use crate::planted::{Defect, is_planted};
 use crate::receipt::SiteId;
 use crate::vector::LogHead;
 use crate::wire::RefusalCode;
@@ -135,7 +136,9 @@ impl Log {
         let waiter = Waiter { to, loss_counter };
         let key = (header.last, header.hash());
         if let Some(way) = self.on_their_way.get_mut(&key) {
-            way.waiters.push(waiter);
+            if !is_planted(Defect::SecondAskerForgotten) {
+                way.waiters.push(waiter);
+            }
             return Offer::Wait;
         }
         if let Some(index) = self.find(header) {
@@ -148,7 +151,7 @@ impl Log {
         if header.first > tail.sequence + 1 {
             return self.offer_early(batch, waiter);
         }
-        if !header.continues(&tail) {
+        if !header.continues(&tail) && !is_planted(Defect::ChainNotChecked) {
             return Offer::Refuse(RefusalCode::Chain);
         }
         let mut ready = vec![batch.clone()];
@@ -217,7 +220,9 @@ impl Log {
         let Some(way) = self.on_their_way.remove(&(batch.sequence, batch.hash)) else { return outcome };
         let header = way.header;
         let known = self.find(&header);
-        let continues = header.continues(&self.head().unwrap_or(LogHead::EMPTY));
+        let continues =
+            header.continues(&self.head().unwrap_or(LogHead::EMPTY)) || is_planted(Defect::ChainNotChecked);
+        let quorum = if is_planted(Defect::ReceiptOfOneSite) { 1 } else { quorum };
         if sites.len() < quorum || (known.is_none() && !continues) {
             outcome.failed = way.waiters.iter().map(|waiter| waiter.to).collect();
             return outcome;
@@ -233,7 +238,7 @@ impl Log {
             }
         }
         self.advance_durable(quorum);
-        if index >= self.durable {
+        if index >= self.durable && !is_planted(Defect::ReceiptBehindHole) {
             outcome.failed = way.waiters.iter().map(|waiter| waiter.to).collect();
             return outcome;
         }

@@ -28,6 +28,7 @@ use crate::descriptor::CloudDescriptor;
 use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode, Tier};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
+use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
 use crate::wire::{News, Welcome};
 
@@ -202,8 +203,12 @@ impl Uplink {
         let retry_at_ms = now_ms + wait / 2 + self.jitter % (wait / 2 + 1);
         self.line = Line::Down { retry_at_ms, failures: failures.saturating_add(1) };
         self.in_flight = 0;
-        self.peers.forget_fetches();
-        self.own.values_mut().for_each(OwnLog::forget_sent);
+        if !is_planted(Defect::FetchForGood) {
+            self.peers.forget_fetches();
+        }
+        if !is_planted(Defect::SentForGood) {
+            self.own.values_mut().for_each(OwnLog::forget_sent);
+        }
         self.effects.retain(|effect| !effect.needs_its_connection());
     }
 
@@ -244,13 +249,14 @@ impl Uplink {
             let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
             match own.compare(there) {
                 Comparison::Fits => {}
-                Comparison::Lost { .. } if !welcome.complete => {}
+                Comparison::Lost { .. } if !welcome.complete || is_planted(Defect::LossNotNoticed) => {}
                 Comparison::Lost { had } => {
                     let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
                     self.effects.push_back(Effect::Alarm(alarm));
                     own.lower(there);
                     lost = true;
                 }
+                Comparison::Elsewhere if is_planted(Defect::OwnLogReused) => {}
                 Comparison::Elsewhere => {
                     if own.wedge() {
                         let here = own.held().sequence;
@@ -357,7 +363,11 @@ impl Uplink {
         if self.line != Line::Up || self.loss_being_kept || self.renewing {
             return;
         }
-        for (log, own) in &mut self.own {
+        let mut own_logs: Vec<_> = self.own.iter_mut().collect();
+        if is_planted(Defect::TierPriorityLost) {
+            own_logs.reverse();
+        }
+        for (log, own) in own_logs {
             while self.in_flight < BATCHES_IN_FLIGHT_MAX {
                 let Some(first) = own.send_next() else { break };
                 self.effects.push_back(Effect::SendBatch { log: *log, first });

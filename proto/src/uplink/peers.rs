@@ -12,6 +12,7 @@ use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
 use crate::ids::{Incarnation, LogName, SchoolCode};
 use crate::limits::VECTOR_LOGS_MAX;
+use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
 use crate::wire::Fetch;
 
@@ -105,12 +106,15 @@ impl Peers {
             return bad("it is of another school");
         }
         if header.last < held.sequence || header.head() == held {
+            if is_planted(Defect::KnownBatchStored) {
+                return Fetched::Store;
+            }
             return Fetched::Known;
         }
         if let Err(error) = batch.verify(identity.key()) {
             return Fetched::Bad(error.to_string());
         }
-        if !header.continues(&held) {
+        if !header.continues(&held) && !is_planted(Defect::PeerChainNotChecked) {
             return bad("it does not continue its log");
         }
         self.heads.insert(header.log, header.head());

@@ -1,0 +1,69 @@
+//! Deliberate defects, with which the simulation proves that it would find real ones.
+//!
+//! **Invariant**: without the feature `planted` there is no switch: [`is_planted`] is a constant `false` and the
+//! defective paths are not compiled into anything that is shipped. With it, nothing is planted until a test
+//! says so, for its own thread only.
+
+/// A defect of this crate that a test can plant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// The uplink counts a receipt that was signed under an older loss counter.
+    StaleReceipt,
+    /// The uplink does not notice that the cloud has lost what it had receipted.
+    LossNotNoticed,
+    /// The uplink goes on with its own log although the cloud has another history of it.
+    OwnLogReused,
+    /// The uplink sends the archive before what a safety check needs.
+    TierPriorityLost,
+    /// The uplink does not send again what was on a line that is gone.
+    SentForGood,
+    /// The uplink does not forget a fetch whose line is gone, so no other is begun.
+    FetchForGood,
+    /// The uplink stores a peer's batch that does not continue its log.
+    PeerChainNotChecked,
+    /// The uplink stores a peer's batch again.
+    KnownBatchStored,
+    /// The node takes a batch that does not continue its log.
+    ChainNotChecked,
+    /// The node signs a receipt for what one site has.
+    ReceiptOfOneSite,
+    /// The node signs a receipt for a batch behind one that is not durable.
+    ReceiptBehindHole,
+    /// The node never writes identities to its sites.
+    IdentityNotStored,
+    /// The node forgets the second asker of a batch that is on its way.
+    SecondAskerForgotten,
+    /// A write does not replace the values that its writer saw.
+    BaseIgnored,
+    /// A value that was replaced before it arrived stands all the same.
+    EarlyReplacementForgotten,
+    /// Heads are kept in the order in which they arrived.
+    HeadsAsTheyCame,
+    /// A change that is re-issued under another incarnation is applied again.
+    ReissueAppliedTwice,
+    /// A peer's stamp pushes the clock however far it likes.
+    ClockDragged,
+}
+
+#[cfg(feature = "planted")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
+}
+
+/// Plants a defect for the calling thread, or takes it out.
+#[cfg(feature = "planted")]
+pub fn plant(defect: Option<Defect>) {
+    PLANTED.set(defect);
+}
+
+/// Whether a defect is planted.
+#[cfg(feature = "planted")]
+pub(crate) fn is_planted(defect: Defect) -> bool {
+    PLANTED.get() == Some(defect)
+}
+
+/// Whether a defect is planted: never.
+#[cfg(not(feature = "planted"))]
+pub(crate) const fn is_planted(_: Defect) -> bool {
+    false
+}
