@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::LogName;
-use sonae_proto::uplink::{Effect, Uplink as Engine};
+use sonae_proto::uplink::{DIAL_MS_MAX, Effect, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::status::Uplink as Shared;
@@ -59,7 +59,9 @@ impl Driver {
     /// nothing is.
     pub(super) fn sleep(&self) -> impl Future<Output = ()> + use<> {
         let now_ms = self.clock.now_ms();
-        let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(at.saturating_sub(now_ms)));
+        // The clock may jump back by years while the line is down, and no wait for a dial is longer than this.
+        let wait_ms = |at: u64| at.saturating_sub(now_ms).min(DIAL_MS_MAX);
+        let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(wait_ms(at)));
         let watch = self.watch_due().map(|at| at.saturating_duration_since(Instant::now()));
         let wait = engine.into_iter().chain(watch).min();
         async move {

@@ -146,8 +146,9 @@ impl Uplink {
 
     /// The time has come that `poll_timeout` named.
     pub fn handle_timeout(&mut self, now_ms: u64) {
+        // No wait is longer than the maximum: if it seems to be, the told time has jumped back.
         if let Line::Down { retry_at_ms, failures } = self.line
-            && retry_at_ms <= now_ms
+            && (retry_at_ms <= now_ms || retry_at_ms > now_ms.saturating_add(DIAL_MS_MAX))
             && !self.renewing
         {
             self.line = Line::Dialling { failures };
@@ -161,7 +162,8 @@ impl Uplink {
         }
     }
 
-    /// Returns when `handle_timeout` is due, if ever.
+    /// Returns when `handle_timeout` is due, if ever. The told time may jump back, so nobody sleeps longer than
+    /// [`DIAL_MS_MAX`].
     #[must_use]
     pub fn poll_timeout(&self) -> Option<u64> {
         match self.line {

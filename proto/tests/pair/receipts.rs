@@ -203,3 +203,15 @@ fn a_cloud_without_receipts_is_a_stall() {
     replica.engine.handle_batch_reply(chain[0].header().log, BatchReply::Receipt(receipt), 2 * STALL_MS + 1);
     assert_eq!(replica.engine.poll_timeout(), None, "nothing waits");
 }
+
+/// Goal: a clock that jumps back by decades while the line is down does not stop the dialling. Method: lose the
+/// line in the present, wake up in 1970. Found by the simulation, seed 16.
+#[test]
+fn a_clock_that_jumps_back_does_not_stop_the_dialling() {
+    let board = Board::new(1);
+    let (mut replica, _) = up(&board, 0, welcome(Heads::new()));
+    effects(&mut replica);
+    replica.engine.handle_disconnected(1_764_000_000_000);
+    replica.engine.handle_timeout(5);
+    assert_eq!(effects(&mut replica), [Effect::Dial]);
+}
