@@ -63,7 +63,11 @@ impl Peers {
 
     /// Learns an identity. Returns whether it is new and good.
     pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
-        if self.identities.len() >= INCARNATIONS_MAX {
+        // Every welcome names all of them, and verifying one costs two signatures.
+        let is_known = |known: &Identity| {
+            known.device.text() == text.device && known.incarnation.text() == text.incarnation
+        };
+        if self.identities.len() >= INCARNATIONS_MAX || self.identities.values().any(is_known) {
             return false;
         }
         let Ok(identity) = text.verify(board, school) else { return false };
