@@ -7,6 +7,7 @@ ONCE ?=
 CUT ?=
 HOURS ?= 2
 ROUNDS ?= 50
+SEED ?= 1
 ARGS ?=
 CARGO_DENY_VERSION := 0.20.2
 TOOLS := $(CURDIR)/target/tools
@@ -22,7 +23,7 @@ demo: setup-demo ## Shows the main job and leaves it running; ONCE=1 stops every
 	CUT="$(CUT)" target/debug/sonae-chaos demo $(if $(ONCE),--once)
 
 .PHONY: test
-test: setup format lint deny unit doc-test ## Runs every test and check
+test: setup format lint deny unit sim doc-test ## Runs every test and check
 
 .PHONY: format
 format: ## Checks the formatting
@@ -47,6 +48,24 @@ unit: build ## Runs unit and integration tests
 	else \
 	    cargo test --workspace --lib --bins --tests --no-fail-fast; \
 	fi
+
+.PHONY: sim
+sim: ## Simulates boxes, lines and the cloud over fixed seeds; every planted defect must be found
+	if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run -p sonae-chaos --features sim --test sim --no-fail-fast; \
+	else \
+	    cargo test -p sonae-chaos --features sim --test sim; \
+	fi
+
+.PHONY: soak
+soak: ## Simulates one new seed after the other for HOURS=2
+	cargo build -p sonae-chaos --features sim
+	target/debug/sonae-chaos sim --from "$$(date +%s)" --seeds 1000000000 --seconds "$$(( $(HOURS) * 3600 ))" --json
+
+.PHONY: replay
+replay: ## Simulates one seed again and prints all that happens. SEED=1
+	cargo build -q -p sonae-chaos --features sim
+	target/debug/sonae-chaos replay --seed $(SEED)
 
 .PHONY: doc-test
 doc-test: ## Runs the examples in the documentation and checks that it builds

@@ -19,7 +19,7 @@ mod calendar;
 mod families;
 mod names;
 mod output;
-mod random;
+pub(crate) mod random;
 mod roster;
 #[cfg(test)]
 mod tests;

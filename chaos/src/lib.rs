@@ -10,4 +10,6 @@ pub mod generate;
 pub mod lan_client;
 pub mod line;
 pub mod program;
+#[cfg(feature = "sim")]
+pub mod sim;
 pub mod town;

@@ -1,4 +1,4 @@
-//! `sonae-chaos`: the generator, the demo, drills and benches.
+//! `sonae-chaos`: the generator, the demo, drills, the simulation and benches.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,6 +57,29 @@ enum Command {
         /// Prints one JSON object
         #[arg(long, global = true)]
         json: bool,
+    },
+    /// Simulates boxes, lines and the cloud in virtual time, seed after seed
+    #[cfg(feature = "sim")]
+    Sim {
+        /// Seeds to run
+        #[arg(long, default_value_t = 1_000)]
+        seeds: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stops after so many seconds
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Simulates one seed again and prints what it decides and all that happens; makes a failing one short
+    #[cfg(feature = "sim")]
+    Replay {
+        /// The seed
+        #[arg(long)]
+        seed: u64,
     },
     /// Measures this machine
     Bench {
@@ -142,6 +165,18 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Demo { once, dir } => demo::run(&dir, once, cut.as_deref()).await,
         Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
+        #[cfg(feature = "sim")]
+        Command::Sim { seeds, from, seconds, json: _ } => {
+            let limit = seconds.map(std::time::Duration::from_secs);
+            let report = sonae_chaos::sim::report::Report::of_seeds(from, seeds, limit)?;
+            print(&report)?;
+            match report.objections().as_slice() {
+                [] => Ok(()),
+                objections => bail!("the simulation objects: {}", objections.join("; ")),
+            }
+        }
+        #[cfg(feature = "sim")]
+        Command::Replay { seed } => replay(seed),
         Command::Bench { bench, json: _ } => {
             let dir = scratch("bench")?;
             match bench {
@@ -182,6 +217,29 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
                 bail!("P3 is not shown to hold: {}", search.objections().join(", "));
             }
         }
+    }
+    Ok(())
+}
+
+/// Prints one run of the simulation; a failing one also as the shortest script that still fails.
+#[cfg(feature = "sim")]
+fn replay(seed: u64) -> Result<()> {
+    use sonae_chaos::sim::{self, options::Options, script};
+    use std::io::Write;
+    let options = Options::of_seed(seed);
+    let whole = script::draw(&options);
+    let outcome = sim::run(&options, &whole, None, true)?;
+    let mut out = std::io::stdout().lock();
+    for line in &outcome.trace {
+        writeln!(out, "{line}")?;
+    }
+    writeln!(out, "digest {}", outcome.digest)?;
+    if let Some((short, violation)) = sim::minimise(&options, &whole, None)? {
+        writeln!(out, "the same with {} of {} actions:", short.len(), whole.len())?;
+        for line in short {
+            writeln!(out, "  {:?}, then {} ms", line.action, line.then_ms)?;
+        }
+        bail!("seed {seed}: {violation}");
     }
     Ok(())
 }

@@ -1,0 +1,285 @@
+//! What the script does to the world.
+
+use std::collections::BTreeMap;
+
+use sonae_journal::sim::{Cut, SimDisk};
+use sonae_proto::change::{Change, ChangeError};
+use sonae_proto::ids::{ChangeId, Incarnation, LogName, Tier};
+
+use sonae_proto::uplink::BatchReply;
+
+use super::ledger::BoxLedger;
+use super::replica::Draft;
+use super::script::{Action, BoxAction, CloudAction, DiskAction};
+use super::store::Store;
+use super::world::{Buried, Event, Slot, World};
+
+/// Boxes that a run may have at most, copies and returned ones included.
+const BOXES_MAX: usize = 5;
+
+/// Milliseconds after which a line on which nothing gets through is noticed.
+const NOTICE_MS: u64 = 10_000;
+
+impl World {
+    pub fn act(&mut self, action: Action) {
+        self.note(format_args!("ACTION {action:?}"));
+        let boxes = self.slots.len();
+        match action {
+            Action::Box(number, what) => self.act_on_box(number % boxes, what),
+            Action::Disk(number, what) => self.act_on_disk(number % boxes, what),
+            Action::Cloud(what) => self.act_on_cloud(what),
+            Action::WriteEverywhere(tier, record) => {
+                (0..boxes).for_each(|slot| self.write(slot, tier, record));
+            }
+        }
+    }
+
+    fn act_on_box(&mut self, slot: usize, what: BoxAction) {
+        let place = &mut self.slots[slot];
+        match what {
+            BoxAction::Write(tier, record) => self.write(slot, tier, record),
+            BoxAction::Backlog(changes) => self.backlog(slot, changes),
+            BoxAction::Seal(changes_max) => self.seal(slot, changes_max),
+            BoxAction::Idle => {
+                self.maintain(slot, "mark", Store::idle);
+            }
+            BoxAction::Compact => {
+                self.maintain(slot, "compacted journal", Store::compact);
+            }
+            BoxAction::CutLine(up, down) => self.cut_line(slot, up, down),
+            BoxAction::HealLine => (place.blocked_up, place.blocked_down) = (false, false),
+            BoxAction::SetClock(ms) => place.clock = (ms, self.now),
+            BoxAction::TurnClockBack(ms) => {
+                let told = self.told(slot);
+                self.slots[slot].clock = (told.saturating_sub(ms), self.now);
+            }
+            BoxAction::Destroy => self.destroy(slot),
+            BoxAction::Return => self.return_box(slot),
+            BoxAction::DigOut => self.dig_out(slot),
+            BoxAction::TakeImage => place.image = Some((place.disk.fork(), place.book.clone())),
+            BoxAction::Restore => self.restore_box(slot),
+            BoxAction::Clone => self.clone_box(slot),
+            BoxAction::ReplayReceipts => self.replay_receipts(slot),
+        }
+    }
+
+    fn act_on_disk(&mut self, slot: usize, what: DiskAction) {
+        let place = &mut self.slots[slot];
+        match what {
+            DiskAction::PowerCut(cut) => {
+                if place.replica.is_some() {
+                    self.crashed_at("power cut between operations".into());
+                    self.stop_box(slot, Some(cut));
+                    self.start_later(slot);
+                }
+            }
+            DiskAction::PowerCutAhead(operations, cut) => {
+                place.cut = cut;
+                place.disk.cut_at(place.disk.counters().operations + operations);
+            }
+            DiskAction::StopAtEffect(effects, after, cut) => {
+                place.cut = cut;
+                place.stop_at = Some((effects, after));
+            }
+            DiskAction::Error(operations, fault) => {
+                place.disk.fail_at(place.disk.counters().operations + operations, fault);
+            }
+            DiskAction::Full(bytes) => {
+                if let Some(replica) = &place.replica {
+                    place.disk.set_room(Some(replica.store.bytes() + bytes));
+                }
+            }
+            DiskAction::Room => place.disk.set_room(None),
+        }
+    }
+
+    fn act_on_cloud(&mut self, what: CloudAction) {
+        match what {
+            CloudAction::Stop => self.stop_node(),
+            CloudAction::StopAtEffect(effects) => self.node_stops_in = Some(effects),
+            CloudAction::Start(heal) => self.start_node(heal),
+            CloudAction::LoseTail(site, objects) => {
+                self.stop_node();
+                for number in self.some_sites(site) {
+                    let disk = &mut self.sites[number].objects;
+                    (0..objects).for_each(|_| drop(disk.pop_last()));
+                    self.site_lost(number);
+                }
+            }
+            CloudAction::TakeImage => self.sites_image = Some(self.sites.clone()),
+            CloudAction::Restore(site) => {
+                let Some(image) = self.sites_image.clone() else { return };
+                self.stop_node();
+                for number in self.some_sites(site) {
+                    self.sites[number].objects.clone_from(&image[number].objects);
+                    self.site_lost(number);
+                }
+            }
+            CloudAction::TurnSite(site) => self.sites[site].is_down = !self.sites[site].is_down,
+            CloudAction::TurnLies => self.node_lies = !self.node_lies,
+            CloudAction::MissPuts(site, puts) => self.sites[site].misses = puts,
+        }
+    }
+
+    fn some_sites(&self, site: Option<usize>) -> Vec<usize> {
+        site.map_or_else(|| (0..self.sites.len()).collect(), |site| vec![site])
+    }
+
+    fn backlog(&mut self, slot: usize, changes: usize) {
+        for _ in 0..changes {
+            self.write(slot, Tier::Archive, 0);
+            self.seal(slot, 1);
+        }
+        self.write(slot, Tier::Safety, 0);
+        self.seal(slot, 1);
+    }
+
+    fn cut_line(&mut self, slot: usize, up: bool, down: bool) {
+        (self.slots[slot].blocked_up, self.slots[slot].blocked_down) = (up, down);
+        if let Some(connection) = self.slots[slot].line {
+            self.at(self.now + NOTICE_MS, Event::LookAtLine { connection });
+        }
+    }
+
+    /// Old receipts come again. They must change nothing: what they vouch for may be lost by now.
+    fn replay_receipts(&mut self, slot: usize) {
+        let told = self.told(slot);
+        for (log, bytes) in self.slots[slot].receipts.clone() {
+            if let Some(replica) = &mut self.slots[slot].replica {
+                replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), told);
+            }
+        }
+        self.drain_box(slot);
+    }
+
+    /// The box is gone; a new device with an empty disk takes its place.
+    fn destroy(&mut self, slot: usize) {
+        self.stop_box(slot, Some(Cut::Drop));
+        let life = match self.enrol() {
+            Ok(life) => life,
+            Err(error) => return self.violate(format!("a device is not enrolled: {error:#}")),
+        };
+        let disk = self.new_disk();
+        let place = &mut self.slots[slot];
+        place.image = None;
+        place.buried = Some(Buried {
+            life: std::mem::replace(&mut place.life, life),
+            disk: std::mem::replace(&mut place.disk, disk),
+            book: std::mem::take(&mut place.book),
+            is_read: false,
+        });
+        self.start_box(slot);
+    }
+
+    /// The box that was gone is found and switched on.
+    fn return_box(&mut self, slot: usize) {
+        if self.slots.len() >= BOXES_MAX {
+            return;
+        }
+        if let Some(buried) = self.slots[slot].buried.take() {
+            self.add_slot(Slot::new(buried.life, buried.disk, buried.book, self.now));
+        }
+    }
+
+    fn add_slot(&mut self, slot: Slot) {
+        self.slots.push(slot);
+        self.start_box(self.slots.len() - 1);
+    }
+
+    /// The disk of the box that was gone is read. What is not here of it is issued again, under names that follow
+    /// from its place and its line: the box may still come back and send it under the first name.
+    fn dig_out(&mut self, slot: usize) {
+        let keeping = self.keeping();
+        let Some(buried) = self.slots[slot].buried.as_mut().filter(|buried| !buried.is_read) else { return };
+        let (old, disk) = (buried.life.clone(), buried.disk.clone());
+        let Ok(store) = Store::open(&disk, keeping) else { return };
+        for tier in Tier::ALL {
+            let log = old.log(tier);
+            let Some(replica) = &self.slots[slot].replica else { return };
+            let here = replica.fold.applied(log);
+            let lines = store.held.lines.get(&log).into_iter().flatten().cloned();
+            let missing: Vec<(u64, Vec<u8>)> = (1..).zip(lines).filter(|(at, _)| *at > here).collect();
+            match reissue(log, &missing) {
+                Ok(changes) => {
+                    for change in changes {
+                        if !self.issue_again(slot, tier, &change) {
+                            return;
+                        }
+                    }
+                }
+                Err(error) => return self.violate(format!("what was dug out is no change: {error}")),
+            }
+        }
+        if let Some(buried) = &mut self.slots[slot].buried {
+            buried.is_read = true;
+        }
+    }
+
+    /// Keeps a change under the name of this box, unless it is here already. Returns whether it is here now.
+    fn issue_again(&mut self, slot: usize, tier: Tier, change: &Change) -> bool {
+        let life = &self.slots[slot].life;
+        let Some(replica) = &self.slots[slot].replica else { return false };
+        if change.origin.is_some_and(|name| replica.model.has(tier, name)) {
+            return true;
+        }
+        match change.to_line(life.name) {
+            Ok(line) => {
+                let draft = Draft { log: life.log(tier), stamp: change.stamp, line };
+                self.keep_change(slot, draft)
+            }
+            Err(error) => {
+                self.violate(format!("box {slot} cannot issue again: {error}"));
+                false
+            }
+        }
+    }
+
+    /// The box is set back to its image: an old copy of its data directory.
+    fn restore_box(&mut self, slot: usize) {
+        let Some((disk, book)) = self.slots[slot].image.clone() else { return };
+        self.stop_box(slot, None);
+        self.slots[slot].disk = start_copy(&disk);
+        self.slots[slot].book = book;
+        self.contested.insert(self.slots[slot].life.name);
+        self.start_box(slot);
+    }
+
+    /// A copy of the disk starts beside the box.
+    fn clone_box(&mut self, slot: usize) {
+        if self.slots.len() >= BOXES_MAX {
+            return;
+        }
+        let original = &self.slots[slot];
+        let (life, disk) = (original.life.clone(), start_copy(&original.disk));
+        let book: BoxLedger = original.book.clone();
+        self.contested.insert(life.name);
+        self.add_slot(Slot::new(life, disk, book, self.now));
+    }
+}
+
+/// A copy of a disk, without the faults that the first one was to have.
+fn start_copy(disk: &SimDisk) -> SimDisk {
+    let copy = disk.fork();
+    copy.power_cycle(Cut::Keep);
+    copy.set_room(None);
+    copy
+}
+
+/// Names lines by their place and content and makes changes for another log of them, whose bases follow.
+fn reissue(log: LogName, lines: &[(u64, Vec<u8>)]) -> Result<Vec<Change>, ChangeError> {
+    let mut names = BTreeMap::new();
+    let mut changes = Vec::new();
+    for (sequence, line) in lines {
+        let mut change = Change::from_line(line, log.incarnation)?;
+        let hash = blake3::hash(&[log.to_string().as_bytes(), &sequence.to_be_bytes(), line].concat());
+        let name = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
+        let name = ChangeId { incarnation: Incarnation::from_bytes(name), sequence: *sequence };
+        let name = *change.origin.get_or_insert(name);
+        names.insert(ChangeId { incarnation: log.incarnation, sequence: *sequence }, name);
+        for base in change.fields.values_mut().flat_map(|write| &mut write.bases) {
+            *base = names.get(base).copied().unwrap_or(*base);
+        }
+        changes.push(change);
+    }
+    Ok(changes)
+}

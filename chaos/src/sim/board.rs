@@ -1,0 +1,156 @@
+//! The board of a simulated school: fixed keys, one manifest, devices and their incarnations.
+//!
+//! **Invariant**: everything here is a function of numbers, so that a run can be repeated.
+
+use anyhow::Result;
+use ed25519_dalek::SigningKey;
+use sonae_proto::batch::{Batch, BatchError, Place};
+use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::digest::DigestKey;
+use sonae_proto::identity::{
+    Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
+};
+use sonae_proto::ids::{Incarnation, LogName, SchoolCode, Tier};
+use sonae_proto::intake::{Config, Intake};
+use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
+use sonae_proto::receipt::SiteId;
+use sonae_proto::signed::Signed;
+use sonae_proto::vector::LogHead;
+use sonae_proto::wire::KeyDocuments;
+
+use super::seal;
+
+const EPOCH: u32 = 2026;
+
+/// Keys of the board as opposed to those of devices, which are told apart by their first bytes.
+const ROOT: [u8; 32] = [1; 32];
+const RECEIPTS: [u8; 32] = [2; 32];
+
+/// The name of a site by its number.
+pub(crate) fn site(number: usize) -> SiteId {
+    [u8::try_from(number).unwrap_or(u8::MAX).saturating_add(1); 16]
+}
+
+/// The board.
+pub(crate) struct Board {
+    pub root: SigningKey,
+    pub school: SchoolCode,
+    receipt_key: SigningKey,
+    manifest: Signed<Manifest>,
+}
+
+impl Board {
+    pub fn new() -> Result<Self> {
+        let root = SigningKey::from_bytes(&ROOT);
+        let school: SchoolCode = "B113200000011".parse()?;
+        let key = |key_use, epoch| ManifestKey { key_use, epoch, recipient: "age1double".into() };
+        let mut keys = Tier::ALL.map(|tier| key(KeyUse::Tier(tier), EPOCH)).to_vec();
+        keys.push(key(KeyUse::Digest, 0));
+        let reader = Reader { name: "operations".into(), kind: None, recipient: "age1double".into() };
+        let manifest = Manifest { school, version: 1, keys, readers: vec![reader] };
+        let manifest = Signed::sign(manifest, &root)?;
+        Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest })
+    }
+
+    pub fn manifest_version(&self) -> u64 {
+        self.manifest.body().version
+    }
+
+    pub fn documents(&self) -> KeyDocuments {
+        let wrap = |key: &ManifestKey| WrappedKey {
+            key_use: key.key_use,
+            epoch: key.epoch,
+            file: b"double".to_vec(),
+        };
+        KeyDocuments {
+            school: self.school,
+            manifest: self.manifest.text().to_owned(),
+            wrapped_keys: self.manifest.body().keys.iter().map(wrap).collect(),
+        }
+    }
+
+    pub fn descriptor(&self) -> CloudDescriptor {
+        CloudDescriptor {
+            version: 1,
+            hosts: vec!["cloud.example:443".into()],
+            tls_certificates: vec![],
+            receipt_keys: vec![ReceiptKey { key: self.receipt_key.verifying_key() }],
+        }
+    }
+
+    pub fn digest_key(&self) -> DigestKey {
+        DigestKey::from_secret("simulation")
+    }
+
+    pub fn intake(&self, sites: usize, quorum: usize, receipt_before_store: bool) -> Intake {
+        Intake::new(Config {
+            board: self.root.verifying_key(),
+            receipt_key: self.receipt_key.clone(),
+            sites,
+            quorum,
+            receipt_before_store,
+        })
+    }
+
+    /// Certifies device `number` and lets it begin its first incarnation.
+    pub fn enrol(&self, number: u8) -> Result<Life> {
+        let device_key = SigningKey::from_bytes(&[number; 32]);
+        let certificate = DeviceCertificate {
+            school: self.school,
+            key: device_key.verifying_key(),
+            recipient: "age1double".into(),
+            kind: ReplicaKind::Appliance,
+            enrolled_ms: 1,
+        };
+        let device = Signed::sign(certificate, &self.root)?;
+        let key = SigningKey::from_bytes(&[number ^ 0x80; 32]);
+        let certificate = IncarnationCertificate {
+            school: self.school,
+            replica: device.body().replica(),
+            key: key.verifying_key(),
+            beginning: Beginning::Enrolment,
+            began_ms: 2,
+        };
+        let name = certificate.incarnation();
+        let incarnation = Signed::sign(certificate, &device_key)?;
+        let identity =
+            IdentityText { device: device.text().to_owned(), incarnation: incarnation.text().to_owned() };
+        Ok(Life { tls_key: device_key.verifying_key().to_bytes(), key, name, identity })
+    }
+
+    /// Seals lines into the next batch of a log of `life`.
+    pub fn seal(
+        &self,
+        life: &Life,
+        tier: Tier,
+        after: LogHead,
+        lines: &[Vec<u8>],
+        salt: u64,
+    ) -> Result<Batch, BatchError> {
+        let count = u64::try_from(lines.len()).unwrap_or(u64::MAX);
+        let place = Place {
+            school: self.school,
+            log: life.log(tier),
+            after,
+            last: after.sequence.saturating_add(count),
+            epoch: EPOCH,
+            manifest: self.manifest.hash(),
+        };
+        Batch::sign(&place, &seal::seal(lines, salt), &life.key)
+    }
+}
+
+/// One incarnation of one device.
+#[derive(Debug, Clone)]
+pub(crate) struct Life {
+    pub tls_key: [u8; 32],
+    pub key: SigningKey,
+    pub name: Incarnation,
+    pub identity: IdentityText,
+}
+
+impl Life {
+    pub fn log(&self, tier: Tier) -> LogName {
+        LogName { tier, incarnation: self.name }
+    }
+}

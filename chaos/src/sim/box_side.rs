@@ -1,0 +1,221 @@
+//! What a box does for its engine: it sends, stores, tells people; and it may stop at any of these effects.
+
+use sonae_proto::batch::Batch;
+use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::uplink::{Alarm, Effect};
+use sonae_proto::wire::{Frame, Hello, PROTOCOL, RefusalCode};
+
+use super::line::{CONTROL, Waiting};
+use super::options::Trouble;
+use super::planted::Planted;
+use super::replica::Replica;
+use super::store::Item;
+use super::world::{Event, World};
+
+impl World {
+    /// Does all that the engine of a box asks for.
+    pub fn drain_box(&mut self, slot: usize) {
+        let told = self.told(slot);
+        self.slots[slot].book.told_ms_max = self.slots[slot].book.told_ms_max.max(told);
+        while let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.engine.poll_effect()) {
+            let stop = self.slots[slot].stop_at;
+            let name = name_of(&effect);
+            match stop {
+                Some((0, after)) => {
+                    self.slots[slot].stop_at = None;
+                    if after {
+                        self.perform(slot, effect);
+                    }
+                    if self.slots[slot].replica.is_some() {
+                        self.crashed_at(format!("box {} {name}", if after { "after" } else { "before" }));
+                        let cut = self.slots[slot].cut;
+                        self.stop_box(slot, Some(cut));
+                        self.start_later(slot);
+                    }
+                }
+                Some((left, after)) => {
+                    self.slots[slot].stop_at = Some((left - 1, after));
+                    self.perform(slot, effect);
+                }
+                None => self.perform(slot, effect),
+            }
+        }
+        self.set_wake(slot);
+        self.look(slot);
+    }
+
+    fn perform(&mut self, slot: usize, effect: Effect) {
+        self.note(format_args!("box {slot} {}", name_of(&effect)));
+        match effect {
+            Effect::Dial => {
+                let (at, life) = (self.now + self.delay(), self.slots[slot].lives);
+                self.at(at, Event::Connect { slot, life });
+            }
+            Effect::SendHello => {
+                if let Some(hello) = self.hello(slot) {
+                    self.send_up(slot, CONTROL, &Frame::Hello(Box::new(hello)));
+                }
+            }
+            Effect::SendKeys => {
+                let keys = Frame::Keys(Box::new(self.board.documents()));
+                self.send_up(slot, CONTROL, &keys);
+            }
+            Effect::SendBatch { log, first } => self.send_batch(slot, log, first),
+            Effect::Fetch(fetch) => {
+                if let Some(stream) = self.open_stream(slot, Waiting::Fetch) {
+                    self.send_up(slot, stream, &Frame::Fetch(fetch));
+                }
+            }
+            Effect::StoreBatch(batch) => self.store_batch(slot, &batch),
+            Effect::KeepIdentity(text) => {
+                self.keep_or_later(slot, Item::Identity(*text), true);
+            }
+            Effect::KeepReceipt { log, head, .. } => {
+                self.ledger.promise(log, head);
+                self.keep_or_later(slot, Item::Receipt { log, head }, true);
+            }
+            Effect::KeepLoss { loss_counter, receipted } => {
+                let lazily = self.planted == Some(Planted::LossKeptLazily);
+                let item = Item::Loss { counter: loss_counter, receipted };
+                if self.keep_or_later(slot, item, lazily) {
+                    let (at, life) = (self.now + self.delay(), self.slots[slot].lives);
+                    self.at(at, Event::LossKept { slot, life });
+                } else if self.slots[slot].replica.is_some() {
+                    self.stop_box(slot, None);
+                    self.start_later(slot);
+                }
+            }
+            Effect::Alarm(alarm) => self.alarm(slot, &alarm),
+            Effect::Disconnect => self.lose_line(slot),
+        }
+    }
+
+    fn store_batch(&mut self, slot: usize, batch: &Batch) {
+        let Some(replica) = &self.slots[slot].replica else { return };
+        let header = *batch.header();
+        if !header.continues(&replica.store.held.peer_head(header.log)) {
+            let (log, first) = (header.log, header.first);
+            self.violate(format!("box {slot} stores batch {first} of {log}, which continues nothing"));
+        }
+        if self.keep(slot, Item::Peer(batch.clone())) {
+            let told = self.told(slot);
+            let applied = self.slots[slot].replica.as_mut().map(|replica| replica.apply_batch(batch, told));
+            if let Some(Err(error)) = applied {
+                self.violate(format!("box {slot}: {error:#}"));
+            }
+        } else if self.slots[slot].replica.is_some() {
+            // No room. The engine counts on it, so the process starts again and asks again.
+            self.stop_box(slot, None);
+            self.start_later(slot);
+        }
+    }
+
+    fn hello(&self, slot: usize) -> Option<Hello> {
+        let replica = self.slots[slot].replica.as_ref()?;
+        Some(Hello {
+            protocol: PROTOCOL,
+            school: self.board.school,
+            identity: self.slots[slot].life.identity.clone(),
+            loss_counter: replica.engine.loss_counter(),
+            receipted: replica.engine.receipted(),
+            have: replica.fold.sequences.clone(),
+            manifest_version: self.board.manifest_version(),
+            nonce: "00".repeat(16),
+            software: "sim".into(),
+        })
+    }
+
+    fn send_batch(&mut self, slot: usize, log: LogName, first: u64) {
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        let batches = replica.store.held.sealed.get(&log).into_iter().flatten();
+        let Some(batch) = batches.clone().find(|batch| batch.header().first == first).cloned() else {
+            return self.violate(format!("box {slot} is to send a batch that it has not sealed"));
+        };
+        let stopped = replica.stopped.contains(&log);
+        replica.sent.insert((log, first));
+        let starved = log.tier != Tier::Safety && has_unsent_safety(replica);
+        if stopped {
+            self.violate(format!("box {slot} sends {log}, of which the cloud has another history"));
+        }
+        if starved {
+            self.violate(format!("box {slot} sends {log} while something of tier 0 waits"));
+        }
+        let left = self.slots[slot].book.leave(batch.header());
+        self.hold(left);
+        let frame = Frame::Batch(batch.bytes().to_vec());
+        let twice = self.random.one_in(self.options.duplicate_one_in);
+        let copies = if twice { &[Waiting::Reply(log), Waiting::Nobody][..] } else { &[Waiting::Reply(log)] };
+        for waiting in copies {
+            if let Some(stream) = self.open_stream(slot, *waiting) {
+                self.send_up(slot, stream, &frame);
+            }
+        }
+    }
+
+    fn alarm(&mut self, slot: usize, alarm: &Alarm) {
+        self.note(format_args!("box {slot} alarm {alarm:?}"));
+        match alarm {
+            Alarm::CloudLost { log, .. } => {
+                if self.ledger.losses == 0 && !self.contested.contains(&log.incarnation) {
+                    self.violate(format!("box {slot} says that the cloud lost {log}; it did not"));
+                }
+            }
+            Alarm::OwnLogElsewhere { log, .. } => self.own_log_elsewhere(slot, *log),
+            Alarm::BadPeerBatch { log, reason } => {
+                let lies = self.options.has(Trouble::Lies);
+                if !lies && !self.contested.contains(&log.incarnation) {
+                    self.violate(format!("box {slot} finds a batch of {log} wrong: {reason}"));
+                }
+            }
+            Alarm::Refused(refusal) => {
+                let passes = matches!(
+                    refusal.code,
+                    RefusalCode::Manifest | RefusalCode::Storage | RefusalCode::Fork | RefusalCode::Chain
+                );
+                if !passes {
+                    self.violate(format!("box {slot} was refused {:?}: {}", refusal.code, refusal.text));
+                }
+            }
+            Alarm::Incomplete => {}
+        }
+    }
+
+    /// The cloud has another history of an own log, or more of it. Today that log stops, with an alarm; this is the
+    /// place where a new incarnation would begin.
+    pub fn own_log_elsewhere(&mut self, slot: usize, log: LogName) {
+        if !self.contested.contains(&log.incarnation) {
+            self.violate(format!("box {slot} finds its own {log} elsewhere; nobody else writes it"));
+        }
+        if let Some(replica) = &mut self.slots[slot].replica {
+            replica.stopped.insert(log);
+            replica.told.insert(log);
+        }
+    }
+}
+
+/// Whether a batch of tier 0 is sealed, has no receipt, and was not sent on the present connection.
+fn has_unsent_safety(replica: &Replica) -> bool {
+    let receipted = replica.engine.receipted();
+    let batches = replica.store.held.sealed.iter().filter(|(log, _)| log.tier == Tier::Safety);
+    batches.filter(|(log, _)| !replica.stopped.contains(log)).any(|(log, batches)| {
+        let safe = receipted.get(log).map_or(0, |head| head.sequence);
+        let mut headers = batches.iter().map(Batch::header);
+        headers.any(|header| header.last > safe && !replica.sent.contains(&(*log, header.first)))
+    })
+}
+
+const fn name_of(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Dial => "dials",
+        Effect::SendHello => "sends hello",
+        Effect::SendKeys => "sends keys",
+        Effect::SendBatch { .. } => "sends a batch",
+        Effect::Fetch(_) => "asks for a log",
+        Effect::StoreBatch(_) => "stores a peer's batch",
+        Effect::KeepIdentity(_) => "keeps an identity",
+        Effect::KeepReceipt { .. } => "keeps a receipt",
+        Effect::KeepLoss { .. } => "keeps a loss",
+        Effect::Alarm(_) => "tells people",
+        Effect::Disconnect => "hangs up",
+    }
+}

@@ -1,0 +1,204 @@
+//! What the keeper of a box does: it starts, stops, keeps, applies and seals, on a disk that may fail.
+//!
+//! **Invariant**: nothing is acknowledged, told to the engine or shown before the journal has it.
+
+use anyhow::Error;
+use sonae_journal::JournalError;
+use sonae_journal::sim::Cut;
+use sonae_proto::ids::Tier;
+use sonae_proto::limits::CLOCK_AHEAD_MS_MAX;
+
+use super::planted::Planted;
+use super::replica::{Draft, Replica};
+use super::store::{Item, Store};
+use super::world::{Event, World};
+
+/// Milliseconds after which a box that stopped is started again, at most.
+const RESTART_MS_MAX: u64 = 3_000;
+
+impl World {
+    /// Starts a box on what its disk holds.
+    pub fn start_box(&mut self, slot: usize) {
+        if self.slots[slot].replica.is_some() {
+            return;
+        }
+        self.slots[slot].lives += 1;
+        let store = match Store::open(&self.slots[slot].disk, self.keeping()) {
+            Ok(store) => store,
+            Err(error) => return self.start_failed(slot, &error),
+        };
+        self.note(format_args!("box {slot} starts"));
+        let recovered = self.slots[slot].book.recovered(&store.held);
+        self.hold(recovered);
+        let told = self.told(slot);
+        match Replica::start(&self.board, &self.slots[slot].life, store, told) {
+            Ok(replica) => {
+                self.slots[slot].replica = Some(replica);
+                self.tally.restarts += 1;
+                self.drain_box(slot);
+            }
+            Err(error) => self.violate(format!("box {slot} does not start: {error:#}")),
+        }
+    }
+
+    fn start_failed(&mut self, slot: usize, error: &Error) {
+        let off = self.slots[slot].disk.is_off();
+        let is_full = error.downcast_ref::<JournalError>().is_some_and(JournalError::is_full);
+        let is_io = matches!(error.downcast_ref(), Some(JournalError::Io { .. } | JournalError::Poisoned));
+        self.note(format_args!("box {slot} cannot open its journal: {error:#}"));
+        if off {
+            self.crashed_at("power cut in recovery".into());
+            self.slots[slot].disk.power_cycle(self.slots[slot].cut);
+        } else if !is_full && !is_io {
+            return self.violate(format!("box {slot} cannot open its journal: {error:#}"));
+        }
+        self.start_later(slot);
+    }
+
+    pub fn start_later(&mut self, slot: usize) {
+        let at = self.now + 1 + self.random.below(RESTART_MS_MAX);
+        let life = self.slots[slot].lives;
+        self.at(at, Event::StartBox { slot, life });
+    }
+
+    /// The box stops; `cut` says what becomes of what the disk has not flushed, `None` that the disk goes on.
+    pub fn stop_box(&mut self, slot: usize, cut: Option<Cut>) {
+        self.note(format_args!("box {slot} stops, {cut:?}"));
+        self.lose_line(slot);
+        self.slots[slot].replica = None;
+        self.slots[slot].wake_at = None;
+        self.slots[slot].stop_at = None;
+        self.slots[slot].lives += 1;
+        if let Some(cut) = cut {
+            self.slots[slot].disk.power_cycle(cut);
+        }
+    }
+
+    fn keep_failed(&mut self, slot: usize, what: &str, error: &JournalError) {
+        if error.is_full() {
+            self.note(format_args!("box {slot} has no room for a {what}"));
+            self.tally.refused_for_room += 1;
+        } else if self.slots[slot].disk.is_off() {
+            self.crashed_at(format!("power cut, keeping a {what}"));
+            let cut = self.slots[slot].cut;
+            self.stop_box(slot, Some(cut));
+            self.start_later(slot);
+        } else if matches!(error, JournalError::Io { .. } | JournalError::Poisoned) {
+            // The process ends and starts again: a poisoned journal has to be opened anew.
+            self.crashed_at(format!("disk error, keeping a {what}"));
+            self.stop_box(slot, None);
+            self.start_later(slot);
+        } else {
+            self.violate(format!("box {slot} cannot keep a {what}: {error}"));
+        }
+    }
+
+    /// Keeps an item. Returns whether it is kept; if not, the box may have stopped.
+    pub fn keep(&mut self, slot: usize, item: Item) -> bool {
+        let what = item.name();
+        self.maintain(slot, what, |store| store.keep(vec![item]))
+    }
+
+    /// Does something with the store of a box that runs.
+    pub fn maintain(
+        &mut self,
+        slot: usize,
+        what: &str,
+        work: impl FnOnce(&mut Store) -> Result<(), JournalError>,
+    ) -> bool {
+        let Some(replica) = &mut self.slots[slot].replica else { return false };
+        match work(&mut replica.store) {
+            Ok(()) => true,
+            Err(error) => {
+                self.keep_failed(slot, what, &error);
+                false
+            }
+        }
+    }
+
+    /// A person writes.
+    pub fn write(&mut self, slot: usize, tier: Tier, record: usize) {
+        let (value, told) = (self.random.bits(), self.told(slot));
+        let parts = &mut self.slots[slot];
+        parts.book.told_ms_max = parts.book.told_ms_max.max(told);
+        let Some(replica) = &mut parts.replica else { return };
+        let draft = match replica.draft(&parts.life, tier, record, value, told) {
+            Ok(draft) => draft,
+            Err(error) => return self.violate(format!("box {slot} cannot write: {error:#}")),
+        };
+        if draft.stamp.ms > parts.book.told_ms_max + CLOCK_AHEAD_MS_MAX {
+            self.violate(format!("the clock of box {slot} was dragged to {}", draft.stamp.ms));
+        }
+        self.keep_change(slot, draft);
+    }
+
+    /// Keeps a change and applies it. Returns whether it was acknowledged.
+    pub fn keep_change(&mut self, slot: usize, draft: Draft) -> bool {
+        let parts = &mut self.slots[slot];
+        let Some(replica) = &parts.replica else { return false };
+        let Draft { log, line, .. } = draft;
+        let sequence = replica.next_sequence(log);
+        let reserve = log.tier == Tier::Safety && replica.store.has_reserve();
+        parts.book.attempt(log, line.clone());
+        let refused = self.tally.refused_for_room;
+        let kept = self.keep(slot, Item::Change { log, sequence, line: line.clone() });
+        if reserve && self.tally.refused_for_room > refused {
+            self.violate(format!("box {slot} refused tier 0 although its reserve was there"));
+        }
+        if !kept {
+            return false;
+        }
+        self.note(format_args!("box {slot} keeps {log} {sequence}"));
+        self.slots[slot].book.acknowledge(log);
+        let Some(replica) = &mut self.slots[slot].replica else { return false };
+        if let Err(error) = replica.apply(log, sequence, &line) {
+            self.violate(format!("box {slot}: {error:#}"));
+        }
+        self.look(slot);
+        true
+    }
+
+    /// Seals what is kept, tier 0 first, at most `changes_max` changes a batch.
+    pub fn seal(&mut self, slot: usize, changes_max: usize) {
+        for tier in Tier::ALL {
+            while self.seal_one(slot, tier, changes_max) {}
+        }
+    }
+
+    fn seal_one(&mut self, slot: usize, tier: Tier, changes_max: usize) -> bool {
+        let life = self.slots[slot].life.clone();
+        let Some(replica) = &self.slots[slot].replica else { return false };
+        let (after, lines) = replica.unsealed(life.log(tier), changes_max);
+        if lines.is_empty() {
+            return false;
+        }
+        let salt = self.random.bits();
+        let batch = match self.board.seal(&life, tier, after, &lines, salt) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.violate(format!("box {slot} cannot seal: {error}"));
+                return false;
+            }
+        };
+        let header = *batch.header();
+        self.note(format_args!("box {slot} seals {} {}..{}", header.log, header.first, header.last));
+        let lazily = self.planted == Some(Planted::SealedLazily);
+        let kept = self.keep_or_later(slot, Item::Sealed(batch), lazily);
+        if let Some(replica) = self.slots[slot].replica.as_mut().filter(|_| kept) {
+            replica.engine.handle_sealed(&header);
+            self.drain_box(slot);
+        }
+        kept
+    }
+
+    /// The same, or with the next commit if that is soon enough.
+    pub fn keep_or_later(&mut self, slot: usize, item: Item, later: bool) -> bool {
+        if !later {
+            return self.keep(slot, item);
+        }
+        if let Some(replica) = &mut self.slots[slot].replica {
+            replica.store.keep_later(item);
+        }
+        true
+    }
+}

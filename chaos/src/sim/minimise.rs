@@ -1,0 +1,51 @@
+//! Makes the script of a failing run shorter: leaves out runs of actions, long ones first, as long as it still fails.
+
+use anyhow::Result;
+
+use super::options::Options;
+use super::planted::Planted;
+use super::run;
+use super::script::Line;
+
+/// Runs that a search may take.
+const RUNS_MAX: usize = 300;
+
+/// A text without its numbers and names of logs: a shorter script must fail in the same way.
+fn shape(text: &str) -> String {
+    text.chars().filter(|c| !c.is_ascii_hexdigit()).collect()
+}
+
+/// Returns the shortest script that was found to fail, and what it fails with; `None` if the whole one does not.
+///
+/// # Errors
+/// As [`run`].
+pub fn minimise(
+    options: &Options,
+    script: &[Line],
+    planted: Option<Planted>,
+) -> Result<Option<(Vec<Line>, String)>> {
+    let Some(mut violation) = run(options, script, planted, false)?.violation else { return Ok(None) };
+    let wanted = shape(&violation);
+    let mut script = script.to_vec();
+    let mut runs = 0;
+    let mut length = script.len().div_ceil(2);
+    while length > 0 {
+        let mut at = 0;
+        let mut shorter = false;
+        while at < script.len() && runs < RUNS_MAX {
+            let end = script.len().min(at + length);
+            let rest = [&script[..at], &script[end..]].concat();
+            runs += 1;
+            match run(options, &rest, planted, false)?.violation {
+                Some(text) if shape(&text) == wanted => {
+                    (script, violation, shorter) = (rest, text, true);
+                }
+                Some(_) | None => at = end,
+            }
+        }
+        if !(shorter && length == 1) {
+            length /= 2;
+        }
+    }
+    Ok(Some((script, violation)))
+}

@@ -1,0 +1,122 @@
+//! What a seed decides before its run begins. Everything derived is here and is printed with a report or replay.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+
+use super::random::Random;
+
+/// A kind of trouble that a run may contain. Each run has some of them, so that rare ones meet undisturbed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// Lines that are cut, in both directions or in one.
+    Line,
+    /// The power of a box goes, before any disk operation; un-synced writes are lost, kept or torn.
+    Power,
+    /// A box stops at any effect of its engine.
+    BoxCrash,
+    /// A disk operation fails with EIO or ENOSPC.
+    DiskError,
+    /// A disk is full for a while.
+    DiskFull,
+    /// A node stops at any effect; what was being put may be on some sites.
+    NodeCrash,
+    /// Sites lose their newest objects, or come back as an old image.
+    CloudLoss,
+    /// Sites are down, or miss a single put.
+    Sites,
+    /// A box is gone for good; another one rebuilds under a new incarnation.
+    Rebuild,
+    /// The box that was gone comes back, or its disk is dug out and what it had not sent is issued again.
+    Return,
+    /// A disk is copied and started twice, or set back to an old copy.
+    Clone,
+    /// Clocks jump to 1970, to the far future, back.
+    Clock,
+    /// A backlog of the archive before something for a safety check.
+    Backlog,
+    /// Somebody who has recorded the line plays old receipts back.
+    Replay,
+    /// The cloud leaves batches out when it serves a log.
+    Lies,
+}
+
+const TROUBLES: [(Trouble, u64); 15] = [
+    (Trouble::Line, 2),
+    (Trouble::Power, 2),
+    (Trouble::BoxCrash, 2),
+    (Trouble::DiskError, 3),
+    (Trouble::DiskFull, 3),
+    (Trouble::NodeCrash, 2),
+    (Trouble::CloudLoss, 3),
+    (Trouble::Sites, 2),
+    (Trouble::Rebuild, 2),
+    (Trouble::Return, 2),
+    (Trouble::Clone, 4),
+    (Trouble::Clock, 3),
+    (Trouble::Backlog, 2),
+    (Trouble::Replay, 2),
+    (Trouble::Lies, 4),
+];
+
+/// Everything that a seed decides before its run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Options {
+    /// The seed.
+    pub seed: u64,
+    /// Boxes at the start.
+    pub boxes: usize,
+    /// Sites of the cloud.
+    pub sites: usize,
+    /// How many of them make a receipt.
+    pub quorum: usize,
+    /// Longest delay of a message or a put, in milliseconds.
+    pub delay_ms_max: u64,
+    /// A batch is sent, or served, twice once in so many times; 0 for never.
+    pub duplicate_one_in: u64,
+    /// A message is late or its connection dies once in so many times; 0 for never.
+    pub loss_one_in: u64,
+    /// Records that a node puts into one object at most.
+    pub records_per_object: usize,
+    /// Bytes of a journal segment.
+    pub segment_bytes: u32,
+    /// Records that are written to: few make concurrent edits.
+    pub records: usize,
+    /// Actions of the script.
+    pub actions: usize,
+    /// Kinds of trouble.
+    pub troubles: BTreeSet<Trouble>,
+}
+
+impl Options {
+    /// Derives all from a seed.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Random::new(seed, "options");
+        let (sites, quorum) = random.pick(&[(1, 1), (2, 2), (3, 2), (3, 2)]);
+        Self {
+            seed,
+            boxes: random.pick(&[1, 2, 2, 3]),
+            sites,
+            quorum,
+            delay_ms_max: random.pick(&[20, 300, 2_000]),
+            duplicate_one_in: random.pick(&[0, 4]),
+            loss_one_in: random.pick(&[0, 25]),
+            records_per_object: random.pick(&[1, 4]),
+            segment_bytes: random.pick(&[32, 64]) * 1024,
+            records: random.pick(&[1, 2, 4]),
+            actions: random.pick(&[40, 60, 90]),
+            troubles: TROUBLES
+                .iter()
+                .filter_map(|(trouble, one_in)| random.one_in(*one_in).then_some(*trouble))
+                .collect(),
+        }
+    }
+
+    /// Whether a kind of trouble may happen.
+    #[must_use]
+    pub fn has(&self, trouble: Trouble) -> bool {
+        self.troubles.contains(&trouble)
+    }
+}

@@ -1,0 +1,98 @@
+//! Runs many seeds and adds up what they showed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use serde::Serialize;
+
+use super::run_seed;
+
+/// Milliseconds of a day.
+const DAY_MS: f64 = 86_400_000.0;
+
+/// Of 100 runs at least so many must differ, or the seeds explore nothing.
+const DISTINCT_PERCENT_MIN: usize = 99;
+
+/// A seed that failed.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// The seed: `sonae-chaos replay --seed` runs it again.
+    pub seed: u64,
+    /// What the oracle has against it.
+    pub violation: String,
+}
+
+/// What many runs showed.
+#[derive(Debug, Default, Serialize)]
+pub struct Report {
+    /// The first seed.
+    pub from: u64,
+    /// Runs.
+    pub seeds: usize,
+    /// Different traces among them.
+    pub distinct_traces: usize,
+    /// Starts after a crash, of boxes and of nodes.
+    pub crash_and_heal_cycles: u64,
+    /// Simulated time.
+    pub simulated_days: f64,
+    /// Changes that were acknowledged.
+    pub acknowledged_changes: u64,
+    /// Writes that were refused because a disk was full.
+    pub refused_for_room: u64,
+    /// Crashes by what was being done.
+    pub crash_points: BTreeMap<String, u64>,
+    /// Seeds that failed.
+    pub failures: Vec<Failure>,
+    /// Seconds that it took.
+    pub seconds: f64,
+}
+
+impl Report {
+    /// Runs `count` seeds from `from` on, and no more than fit into `limit`.
+    ///
+    /// # Errors
+    /// As [`super::run`].
+    pub fn of_seeds(from: u64, count: u64, limit: Option<Duration>) -> Result<Self> {
+        let start = Instant::now();
+        let mut report = Self { from, ..Self::default() };
+        let mut traces = BTreeSet::new();
+        for seed in from..from.saturating_add(count) {
+            if limit.is_some_and(|limit| start.elapsed() >= limit) {
+                break;
+            }
+            let outcome = run_seed(seed, None)?;
+            report.seeds += 1;
+            traces.insert(outcome.digest);
+            report.crash_and_heal_cycles += outcome.cycles;
+            report.simulated_days +=
+                Duration::from_millis(outcome.simulated_ms).as_secs_f64() * 1_000.0 / DAY_MS;
+            report.acknowledged_changes += outcome.acknowledged;
+            report.refused_for_room += outcome.refused_for_room;
+            for (point, count) in outcome.crash_points {
+                *report.crash_points.entry(point).or_default() += count;
+            }
+            if let Some(violation) = outcome.violation {
+                report.failures.push(Failure { seed, violation });
+            }
+        }
+        report.distinct_traces = traces.len();
+        report.seconds = start.elapsed().as_secs_f64();
+        Ok(report)
+    }
+
+    /// What is wrong with it; nothing when every promise held and the runs differ.
+    #[must_use]
+    pub fn objections(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        if self.seeds == 0 {
+            found.push("no seed was run".to_owned());
+        }
+        if self.distinct_traces * 100 < self.seeds * DISTINCT_PERCENT_MIN {
+            found.push(format!("only {} of {} traces differ", self.distinct_traces, self.seeds));
+        }
+        let failed = |failure: &Failure| format!("seed {}: {}", failure.seed, failure.violation);
+        found.extend(self.failures.iter().map(failed));
+        found
+    }
+}

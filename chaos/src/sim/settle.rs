@@ -1,0 +1,108 @@
+//! The end of a run: everything heals, and then everything must be safe, equal and complete within a bound.
+
+use std::collections::BTreeSet;
+
+use sonae_journal::sim::Fault;
+use sonae_proto::ids::{Incarnation, LogName};
+use sonae_proto::vector::LogHead;
+
+use super::store::Store;
+use super::world::World;
+
+/// Simulated milliseconds within which everything must have converged.
+const SETTLE_MS_MAX: u64 = 20 * 60 * 1_000;
+
+/// Milliseconds between looks.
+const LOOK_MS: u64 = 5_000;
+
+impl World {
+    /// Mends everything that can be mended.
+    pub fn heal(&mut self) {
+        self.note(format_args!("HEAL"));
+        self.options.loss_one_in = 0;
+        self.node_lies = false;
+        self.stop_node();
+        for site in &mut self.sites {
+            (site.is_down, site.misses) = (false, 0);
+        }
+        self.start_node(true);
+        for slot in 0..self.slots.len() {
+            let place = &mut self.slots[slot];
+            (place.blocked_up, place.blocked_down, place.stop_at) = (false, false, None);
+            place.disk.set_room(None);
+            // Faults that are still to come never come.
+            place.disk.cut_at(u64::MAX);
+            place.disk.fail_at(u64::MAX, Fault::Io);
+            self.start_box(slot);
+        }
+    }
+
+    /// Runs until all have converged; a violation says what has not.
+    pub fn settle(&mut self) {
+        let until = self.now + SETTLE_MS_MAX;
+        while self.violation.is_none() {
+            for slot in 0..self.slots.len() {
+                self.seal(slot, 100);
+                self.maintain(slot, "mark", Store::idle);
+            }
+            self.run_for(LOOK_MS);
+            match self.converged() {
+                Ok(()) => return self.complete(),
+                Err(what) if self.now >= until => self.violate(format!("not converged: {what}")),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn converged(&self) -> Result<(), String> {
+        let living: BTreeSet<Incarnation> = self.slots.iter().map(|slot| slot.life.name).collect();
+        let is_sound = |log: &LogName| !self.contested.contains(&log.incarnation);
+        for (number, slot) in self.slots.iter().enumerate() {
+            let Some(replica) = &slot.replica else { return Err(format!("box {number} does not run")) };
+            if !replica.engine.is_up() {
+                return Err(format!("box {number} has no line"));
+            }
+            if !replica.all_safe() {
+                return Err(format!("box {number} has kept what is not safe"));
+            }
+            let has = |log: &LogName| replica.fold.applied(*log);
+            let there = replica.engine.cloud_heads().iter();
+            for (log, head) in there.filter(|(log, _)| is_sound(log)) {
+                if has(log) < head.sequence {
+                    return Err(format!("box {number} has {log} up to {}, not {}", has(log), head.sequence));
+                }
+            }
+            for other in &self.slots {
+                let Some(sequences) = other.replica.as_ref().map(|replica| &replica.fold.sequences) else {
+                    continue;
+                };
+                // What the cloud lost of a box that is gone, nobody can send again.
+                let expected = sequences.iter().filter(|(log, _)| {
+                    is_sound(log) && (self.ledger.losses == 0 || living.contains(&log.incarnation))
+                });
+                for (log, sequence) in expected {
+                    if has(log) < *sequence {
+                        return Err(format!("box {number} has {log} up to {}, another {sequence}", has(log)));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What was called safe is everywhere.
+    fn complete(&mut self) {
+        let promised = self.ledger.promised().iter().map(|(log, head)| (*log, *head));
+        let sound = promised.filter(|(log, _)| !self.contested.contains(&log.incarnation));
+        for (log, head) in sound.collect::<Vec<(LogName, LogHead)>>() {
+            for number in 0..self.slots.len() {
+                let replica = self.slots[number].replica.as_ref();
+                let has = replica.map_or(0, |replica| replica.fold.applied(log));
+                if has < head.sequence {
+                    let safe = head.sequence;
+                    self.violate(format!("box {number} ends with {log} up to {has}; {safe} was called safe"));
+                }
+            }
+        }
+    }
+}

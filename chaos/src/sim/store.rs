@@ -1,0 +1,281 @@
+//! What one box keeps: its frames in the real journal on a simulated disk, and what they add up to.
+//!
+//! Models the keeper of `edge/store`: an answer follows the commit; sealed bytes are durable before they leave;
+//! receipts and identities wait for the next commit; a raised loss counter does not. One commit after the other,
+//! on the caller's thread. Left out: the view on disk, the archive.
+//!
+//! **Invariant**: [`Held`] is what the journal would give back, and what waits in `lazy` besides.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use sonae_journal::sim::SimDisk;
+use sonae_journal::{FrameKind, Journal, JournalError, Lsn, Options, Planted};
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::identity::IdentityText;
+use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::vector::{Heads, LogHead};
+
+/// Bytes of a commit's frames at most; segments of every size that a run may choose hold more.
+const COMMIT_BYTES: usize = 20 * 1024;
+
+/// Something that is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Item {
+    /// An own change.
+    Change { log: LogName, sequence: u64, line: Vec<u8> },
+    /// A sealed own batch.
+    Sealed(Batch),
+    /// A batch of a peer.
+    Peer(Batch),
+    /// An own log is safe up to here.
+    Receipt { log: LogName, head: LogHead },
+    /// A raised loss counter and what is still safe.
+    Loss { counter: u64, receipted: Heads },
+    /// A peer's identity.
+    Identity(IdentityText),
+}
+
+impl Item {
+    /// What it is, in a word, for reports.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Change { .. } => "change",
+            Self::Sealed(_) => "sealed batch",
+            Self::Peer(_) => "peer's batch",
+            Self::Receipt { .. } => "receipt",
+            Self::Loss { .. } => "loss counter",
+            Self::Identity(_) => "identity",
+        }
+    }
+
+    fn concerns_safety(&self) -> bool {
+        match self {
+            Self::Change { log, .. } => log.tier == Tier::Safety,
+            Self::Sealed(batch) => batch.header().log.tier == Tier::Safety,
+            Self::Peer(_) | Self::Receipt { .. } | Self::Loss { .. } | Self::Identity(_) => false,
+        }
+    }
+
+    fn encode(&self) -> Result<(FrameKind, Vec<u8>)> {
+        let (kind, bytes) = match self {
+            Self::Change { log, sequence, line } => {
+                (1, serde_json::to_vec(&(log, sequence, std::str::from_utf8(line)?))?)
+            }
+            Self::Sealed(batch) => (2, batch.bytes().to_vec()),
+            Self::Peer(batch) => (3, batch.bytes().to_vec()),
+            Self::Receipt { log, head } => (4, serde_json::to_vec(&(log, head))?),
+            Self::Loss { counter, receipted } => (5, serde_json::to_vec(&(counter, receipted))?),
+            Self::Identity(text) => (6, serde_json::to_vec(text)?),
+        };
+        Ok((FrameKind(kind), bytes))
+    }
+
+    fn decode(kind: FrameKind, bytes: Vec<u8>) -> Result<Self> {
+        Ok(match kind.0 {
+            1 => {
+                let (log, sequence, line): (_, _, String) = serde_json::from_slice(&bytes)?;
+                Self::Change { log, sequence, line: line.into_bytes() }
+            }
+            2 => Self::Sealed(Batch::from_bytes(bytes)?),
+            3 => Self::Peer(Batch::from_bytes(bytes)?),
+            4 => {
+                let (log, head) = serde_json::from_slice(&bytes)?;
+                Self::Receipt { log, head }
+            }
+            5 => {
+                let (counter, receipted) = serde_json::from_slice(&bytes)?;
+                Self::Loss { counter, receipted }
+            }
+            6 => Self::Identity(serde_json::from_slice(&bytes)?),
+            other => return Err(anyhow!("frame kind {other} was never written")),
+        })
+    }
+}
+
+/// What everything kept adds up to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Held {
+    pub lines: BTreeMap<LogName, Vec<Vec<u8>>>,
+    pub sealed: BTreeMap<LogName, Vec<Batch>>,
+    pub peers: BTreeMap<LogName, Vec<Batch>>,
+    pub receipted: Heads,
+    pub loss_counter: u64,
+    pub identities: Vec<IdentityText>,
+}
+
+impl Held {
+    fn add(&mut self, item: Item) {
+        match item {
+            Item::Change { log, sequence, line } => {
+                let lines = self.lines.entry(log).or_default();
+                if sequence == length(lines) + 1 {
+                    lines.push(line);
+                }
+            }
+            Item::Sealed(batch) => append(&mut self.sealed, batch),
+            Item::Peer(batch) => append(&mut self.peers, batch),
+            Item::Receipt { log, head } => {
+                self.receipted.insert(log, head);
+            }
+            Item::Loss { counter, receipted } => {
+                (self.loss_counter, self.receipted) = (counter, receipted);
+            }
+            Item::Identity(text) => {
+                if !self.identities.contains(&text) {
+                    self.identities.push(text);
+                }
+            }
+        }
+    }
+
+    /// Everything again, for a journal that is to forget its past.
+    fn items(&self) -> Vec<Item> {
+        let identities = self.identities.iter().cloned().map(Item::Identity);
+        let lines = self.lines.iter().flat_map(|(log, lines)| {
+            let change =
+                |(line, sequence): (&Vec<u8>, u64)| Item::Change { log: *log, sequence, line: line.clone() };
+            lines.iter().zip(1..).map(change)
+        });
+        let sealed = self.sealed.values().flatten().cloned().map(Item::Sealed);
+        let peers = self.peers.values().flatten().cloned().map(Item::Peer);
+        let loss = Item::Loss { counter: self.loss_counter, receipted: self.receipted.clone() };
+        identities.chain(lines).chain(sealed).chain(peers).chain([loss]).collect()
+    }
+
+    /// The head of what is sealed of an own log.
+    pub fn sealed_head(&self, log: LogName) -> LogHead {
+        self.sealed.get(&log).and_then(|batches| batches.last()).map_or(LogHead::EMPTY, |b| b.header().head())
+    }
+
+    /// The head of what is held of a peer's log.
+    pub fn peer_head(&self, log: LogName) -> LogHead {
+        self.peers.get(&log).and_then(|batches| batches.last()).map_or(LogHead::EMPTY, |b| b.header().head())
+    }
+
+    /// Headers of all own sealed batches, in order.
+    pub fn own_batches(&self) -> Vec<BatchHeader> {
+        self.sealed.values().flatten().map(|batch| *batch.header()).collect()
+    }
+}
+
+fn append(logs: &mut BTreeMap<LogName, Vec<Batch>>, batch: Batch) {
+    let batches = logs.entry(batch.header().log).or_default();
+    let head = batches.last().map_or(LogHead::EMPTY, |last| last.header().head());
+    // Behind a recycled past the rest of it may come first; the whole follows.
+    if batch.header().continues(&head) {
+        batches.push(batch);
+    }
+}
+
+/// The number of changes in a list of lines.
+pub(crate) fn length(lines: &[Vec<u8>]) -> u64 {
+    u64::try_from(lines.len()).unwrap_or(u64::MAX)
+}
+
+/// How a box keeps.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keeping {
+    pub segment_bytes: u32,
+    pub planted: Planted,
+}
+
+/// The open store of a box.
+pub(crate) struct Store {
+    journal: Journal,
+    pub held: Held,
+    /// Kept with the next commit.
+    lazy: Vec<Item>,
+}
+
+impl Store {
+    /// Opens what lies on a disk.
+    pub fn open(disk: &SimDisk, keeping: Keeping) -> Result<Self> {
+        let options =
+            Options { segment_bytes: keeping.segment_bytes, planted: keeping.planted, ..Options::default() };
+        let (journal, _) = Journal::open(Arc::new(disk.clone()), Path::new("/journal"), options)?;
+        let mut held = Held::default();
+        for frame in journal.replay(journal.first_lsn()) {
+            let frame = frame?;
+            held.add(Item::decode(frame.kind, frame.payload).context("cannot read a frame")?);
+        }
+        Ok(Self { journal, held, lazy: Vec::new() })
+    }
+
+    /// Keeps an item with the next commit.
+    pub fn keep_later(&mut self, item: Item) {
+        self.held.add(item.clone());
+        self.lazy.push(item);
+    }
+
+    /// Keeps items, and what waited, in as many commits as they need.
+    ///
+    /// # Durability
+    /// When it returns, everything is on stable storage.
+    pub fn keep(&mut self, items: Vec<Item>) -> Result<(), JournalError> {
+        let mut waiting = std::mem::take(&mut self.lazy);
+        let lazy = waiting.len();
+        waiting.extend(items);
+        let mut done = 0;
+        let outcome = self.commit(&waiting, &mut done);
+        for item in waiting.iter().take(done).skip(lazy) {
+            self.held.add(item.clone());
+        }
+        self.lazy = waiting.into_iter().take(lazy).skip(done).collect();
+        outcome
+    }
+
+    fn commit(&mut self, items: &[Item], done: &mut usize) -> Result<(), JournalError> {
+        while *done < items.len() {
+            let mut frames = Vec::new();
+            let mut bytes = 0;
+            for item in &items[*done..] {
+                let (kind, payload) = item.encode().map_err(|_| JournalError::Empty)?;
+                bytes += payload.len();
+                if bytes > COMMIT_BYTES && !frames.is_empty() {
+                    break;
+                }
+                frames.push((kind, payload));
+            }
+            let borrowed: Vec<_> = frames.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
+            let part = items.iter().skip(*done).take(frames.len());
+            if part.clone().any(Item::concerns_safety) {
+                self.journal.commit_reserved(&borrowed)?;
+            } else {
+                self.journal.commit(&borrowed)?;
+            }
+            *done += frames.len();
+        }
+        Ok(())
+    }
+
+    /// What an idle box does: keeps what waits, prepares spare segments, marks.
+    pub fn idle(&mut self) -> Result<(), JournalError> {
+        self.keep(Vec::new())?;
+        self.journal.prepare()?;
+        self.journal.mark()?;
+        Ok(())
+    }
+
+    /// Writes everything anew and recycles the past.
+    pub fn compact(&mut self) -> Result<(), JournalError> {
+        self.keep(Vec::new())?;
+        let from: Lsn = self.journal.next_lsn();
+        let items = self.held.items();
+        self.commit(&items, &mut 0)?;
+        self.journal.recycle_before(from)?;
+        Ok(())
+    }
+
+    /// Bytes of all segments.
+    pub fn bytes(&self) -> u64 {
+        self.journal.bytes_on_disk()
+    }
+
+    /// Whether a commit for tier 0 must succeed on a disk that is full.
+    pub fn has_reserve(&self) -> bool {
+        self.journal.reserve_ready() > 0
+    }
+}

@@ -1,0 +1,342 @@
+//! Everything together in virtual time: boxes, lines, one node, its sites, and the outside ledger that is asked
+//! after every step.
+//!
+//! **Invariant**: a run is a function of its options, its script and what is planted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use sonae_journal::sim::{Cut, SimDisk};
+use sonae_proto::digest::Digest;
+use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::uplink::DIAL_MS_MAX;
+
+use super::board::{Board, Life};
+use super::ledger::{BoxLedger, Ledger};
+use super::line::Connection;
+use super::node::{Node, Site};
+use super::options::Options;
+use super::planted::Planted;
+use super::random::Random;
+use super::replica::Replica;
+use super::store::Keeping;
+use super::trace::Trace;
+
+/// What the clocks of boxes show at the start, milliseconds since 1970.
+const CLOCK_START_MS: u64 = 1_764_000_000_000;
+
+/// What happens at a moment.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connect {
+        slot: usize,
+        life: u64,
+    },
+    ToNode {
+        connection: u64,
+        stream: u64,
+        frame: Vec<u8>,
+    },
+    ToBox {
+        connection: u64,
+        stream: u64,
+        frame: Vec<u8>,
+    },
+    BoxLosesLine {
+        connection: u64,
+    },
+    /// A line on which nothing gets through is noticed.
+    LookAtLine {
+        connection: u64,
+    },
+    NodeLosesLine {
+        connection: u64,
+    },
+    SiteWrote {
+        boot: u64,
+        site: usize,
+    },
+    LossKept {
+        slot: usize,
+        life: u64,
+    },
+    StartBox {
+        slot: usize,
+        life: u64,
+    },
+    StartNode {
+        boot: u64,
+    },
+}
+
+/// A disk that lies somewhere, with its history.
+#[derive(Clone)]
+pub(crate) struct Buried {
+    pub life: Life,
+    pub disk: SimDisk,
+    pub book: BoxLedger,
+    /// What it has not sent was issued again.
+    pub is_read: bool,
+}
+
+/// A place in which a box stands.
+pub(crate) struct Slot {
+    pub life: Life,
+    pub disk: SimDisk,
+    pub book: BoxLedger,
+    pub replica: Option<Replica>,
+    /// How often a box was started here: what is under way for an earlier start is dropped.
+    pub lives: u64,
+    pub line: Option<u64>,
+    pub blocked_up: bool,
+    pub blocked_down: bool,
+    /// What the clock shows, and since when.
+    pub clock: (u64, u64),
+    pub wake_at: Option<u64>,
+    /// The life of the node from which there is a welcome, if its heads were complete.
+    pub welcomed_by: Option<u64>,
+    /// What becomes of un-synced writes when the power goes.
+    pub cut: Cut,
+    /// The box stops at an effect so many ahead; after it is done or before.
+    pub stop_at: Option<(u64, bool)>,
+    /// Receipts that came, with their logs.
+    pub receipts: Vec<(LogName, Vec<u8>)>,
+    pub image: Option<(SimDisk, BoxLedger)>,
+    pub buried: Option<Buried>,
+}
+
+impl Slot {
+    pub fn new(life: Life, disk: SimDisk, book: BoxLedger, now: u64) -> Self {
+        Self {
+            life,
+            disk,
+            book,
+            replica: None,
+            lives: 0,
+            line: None,
+            blocked_up: false,
+            blocked_down: false,
+            clock: (CLOCK_START_MS + now, now),
+            wake_at: None,
+            welcomed_by: None,
+            cut: Cut::Drop,
+            stop_at: None,
+            receipts: Vec::new(),
+            image: None,
+            buried: None,
+        }
+    }
+}
+
+pub(crate) struct World {
+    pub options: Options,
+    pub planted: Option<Planted>,
+    pub random: Random,
+    pub trace: Trace,
+    pub now: u64,
+    pub board: Board,
+    pub slots: Vec<Slot>,
+    pub enrolled: u8,
+    /// Who writes, of all that ever did, as the cloud stores it.
+    pub identities: BTreeMap<Incarnation, Vec<u8>>,
+    pub node: Option<Node>,
+    pub node_stops_in: Option<u64>,
+    /// The node leaves batches out when it serves a log.
+    pub node_lies: bool,
+    pub sites: Vec<Site>,
+    pub sites_image: Option<Vec<Site>>,
+    pub ledger: Ledger,
+    /// Incarnations that more than one disk has written for.
+    pub contested: BTreeSet<Incarnation>,
+    /// What the oracle has against this run.
+    pub violation: Option<String>,
+    /// The first life of the node after the last time that sites lost something.
+    pub loss_known_from: u64,
+    pub connections: BTreeMap<u64, Connection>,
+    events: BTreeMap<(u64, u64), Event>,
+    next: u64,
+    pub boots: u64,
+    /// Digests of views by their contents.
+    digests: BTreeMap<u128, BTreeMap<Tier, Digest>>,
+    pub tally: Tally,
+}
+
+/// What happened, in numbers.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Tally {
+    pub steps: u64,
+    pub restarts: u64,
+    pub boots: u64,
+    pub refused_for_room: u64,
+    /// Crashes by the thing that was being done.
+    pub crash_points: BTreeMap<String, u64>,
+}
+
+impl World {
+    pub fn new(options: Options, planted: Option<Planted>, keep_trace: bool) -> Result<Self> {
+        let mut world = Self {
+            random: Random::new(options.seed, "world"),
+            trace: Trace::new(keep_trace),
+            now: 1_000,
+            board: Board::new()?,
+            slots: Vec::new(),
+            enrolled: 0,
+            identities: BTreeMap::new(),
+            node: None,
+            node_stops_in: None,
+            node_lies: false,
+            sites: vec![Site::default(); options.sites],
+            sites_image: None,
+            ledger: Ledger::new(options.quorum),
+            contested: BTreeSet::new(),
+            violation: None,
+            loss_known_from: 0,
+            connections: BTreeMap::new(),
+            events: BTreeMap::new(),
+            next: 0,
+            boots: 0,
+            digests: BTreeMap::new(),
+            tally: Tally::default(),
+            planted,
+            options,
+        };
+        world.trace.note(0, format_args!("{:?}", world.options));
+        world.start_node(false);
+        for _ in 0..world.options.boxes {
+            let life = world.enrol()?;
+            let disk = world.new_disk();
+            world.slots.push(Slot::new(life, disk, BoxLedger::default(), world.now));
+            world.start_box(world.slots.len() - 1);
+        }
+        Ok(world)
+    }
+
+    /// The next device that the board certifies.
+    pub fn enrol(&mut self) -> Result<Life> {
+        self.enrolled += 1;
+        let life = self.board.enrol(self.enrolled + 10)?;
+        self.identities.insert(life.name, serde_json::to_vec(&life.identity)?);
+        Ok(life)
+    }
+
+    pub fn new_disk(&mut self) -> SimDisk {
+        SimDisk::new(self.random.bits())
+    }
+
+    pub fn keeping(&self) -> Keeping {
+        Keeping { segment_bytes: self.options.segment_bytes, planted: Planted::of_journal(self.planted) }
+    }
+
+    pub fn at(&mut self, at: u64, event: Event) {
+        self.next += 1;
+        self.events.insert((at, self.next), event);
+    }
+
+    /// A number that is not used twice.
+    pub fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    pub fn delay(&mut self) -> u64 {
+        1 + self.random.below(self.options.delay_ms_max)
+    }
+
+    pub fn note(&mut self, what: std::fmt::Arguments<'_>) {
+        self.trace.note(self.now, what);
+    }
+
+    /// What the clock of a box shows.
+    pub fn told(&self, slot: usize) -> u64 {
+        let (shown, since) = self.slots[slot].clock;
+        shown + (self.now - since)
+    }
+
+    pub fn hold(&mut self, result: Result<(), String>) {
+        if let Err(text) = result {
+            self.violate(text);
+        }
+    }
+
+    pub fn violate(&mut self, text: String) {
+        self.note(format_args!("VIOLATION {text}"));
+        self.violation.get_or_insert(text);
+    }
+
+    pub fn crashed_at(&mut self, point: String) {
+        *self.tally.crash_points.entry(point).or_default() += 1;
+    }
+
+    // Time.
+
+    /// Does the next thing that is due. Returns whether there was one before `until`.
+    fn step(&mut self, until: u64) -> bool {
+        let event = self.events.keys().next().map(|(at, _)| *at);
+        let wakes = self.slots.iter().enumerate();
+        let wake = wakes.filter_map(|(n, slot)| Some((slot.wake_at?.max(self.now), n))).min();
+        self.tally.steps += 1;
+        match (event, wake) {
+            (Some(at), _) if at <= until && wake.is_none_or(|(due, _)| at <= due) => {
+                self.now = self.now.max(at);
+                if let Some((_, event)) = self.events.pop_first() {
+                    self.happen(event);
+                }
+            }
+            (_, Some((due, slot))) if due <= until => {
+                self.now = due;
+                self.slots[slot].wake_at = None;
+                let told = self.told(slot);
+                if let Some(replica) = &mut self.slots[slot].replica {
+                    replica.engine.handle_timeout(told);
+                }
+                self.drain_box(slot);
+            }
+            _ => {
+                self.now = until;
+                return false;
+            }
+        }
+        true
+    }
+
+    pub fn run_for(&mut self, ms: u64) {
+        let until = self.now + ms;
+        while self.violation.is_none() && self.step(until) {}
+    }
+
+    /// When the shell of a box wakes up: when its engine says, by a clock that may have jumped, but no later than
+    /// after the longest wait between dials.
+    pub fn set_wake(&mut self, slot: usize) {
+        let told = self.told(slot);
+        let timeout = self.slots[slot].replica.as_ref().and_then(|replica| replica.engine.poll_timeout());
+        let wait = timeout.map(|at| at.saturating_sub(told).min(DIAL_MS_MAX));
+        self.slots[slot].wake_at = wait.map(|wait| self.now + wait);
+    }
+
+    // The oracle.
+
+    /// Looks at one box after something happened to it.
+    pub fn look(&mut self, slot: usize) {
+        let Some(replica) = &self.slots[slot].replica else { return };
+        let loss_is_known = self.slots[slot].welcomed_by.is_some_and(|boot| boot >= self.loss_known_from)
+            && replica.engine.is_up();
+        let (contents, digests) = (replica.model.contents(), replica.fold.digests.clone());
+        let safe: Vec<_> = replica
+            .engine
+            .receipted()
+            .into_iter()
+            .map(|(log, head)| (log, head, loss_is_known && !replica.stopped.contains(&log)))
+            .collect();
+        for (log, head, must_be_held) in safe {
+            let was = self.ledger.called_safe(log, head);
+            self.hold(was);
+            if must_be_held {
+                let held = self.ledger.is_held(log, head);
+                self.hold(held);
+            }
+        }
+        if *self.digests.entry(contents).or_insert_with(|| digests.clone()) != digests {
+            self.violate(format!("box {slot} shows another digest than one with the same contents"));
+        }
+    }
+}
