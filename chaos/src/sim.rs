@@ -15,6 +15,7 @@ mod keeping;
 mod ledger;
 mod line;
 mod line_side;
+mod lives;
 mod minimise;
 mod model;
 mod node;
@@ -58,6 +59,8 @@ pub struct Outcome {
     pub crash_points: BTreeMap<String, u64>,
     /// Changes that boxes acknowledged.
     pub acknowledged: u64,
+    /// New incarnations that engines asked for.
+    pub renewals: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
 }
@@ -107,6 +110,7 @@ fn run_planted(
         cycles: (world.tally.restarts + world.tally.boots).saturating_sub(first),
         crash_points: world.tally.crash_points,
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
+        renewals: world.tally.renewals,
         refused_for_room: world.tally.refused_for_room,
     })
 }

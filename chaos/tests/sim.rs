@@ -17,6 +17,7 @@ fn no_seed_breaks_a_promise() {
     println!("{}", serde_json::to_string_pretty(&report).unwrap());
     assert_eq!(report.objections(), Vec::<String>::new());
     assert!(report.crash_and_heal_cycles > 500, "the runs contain crashes");
+    assert!(report.renewals > 0, "the runs contain forks");
 }
 
 /// Goal: a run is a function of its seed. Method: a few seeds twice; equal digests of everything that happened.

@@ -1,21 +1,16 @@
 //! What the script does to the world.
 
-use std::collections::BTreeMap;
-
 use sonae_journal::sim::{Cut, SimDisk};
-use sonae_proto::change::{Change, ChangeError};
-use sonae_proto::ids::{ChangeId, Incarnation, LogName, Tier};
-
+use sonae_proto::ids::Tier;
 use sonae_proto::uplink::BatchReply;
 
 use super::ledger::BoxLedger;
-use super::replica::Draft;
 use super::script::{Action, BoxAction, CloudAction, DiskAction};
 use super::store::Store;
-use super::world::{Buried, Event, Slot, World};
+use super::world::{Event, Slot, World};
 
 /// Boxes that a run may have at most, copies and returned ones included.
-const BOXES_MAX: usize = 5;
+pub(crate) const BOXES_MAX: usize = 5;
 
 /// Milliseconds after which a line on which nothing gets through is noticed.
 const NOTICE_MS: u64 = 10_000;
@@ -152,86 +147,9 @@ impl World {
         self.drain_box(slot);
     }
 
-    /// The box is gone; a new device with an empty disk takes its place.
-    fn destroy(&mut self, slot: usize) {
-        self.stop_box(slot, Some(Cut::Drop));
-        let life = match self.enrol() {
-            Ok(life) => life,
-            Err(error) => return self.violate(format!("a device is not enrolled: {error:#}")),
-        };
-        let disk = self.new_disk();
-        let place = &mut self.slots[slot];
-        place.image = None;
-        place.buried = Some(Buried {
-            life: std::mem::replace(&mut place.life, life),
-            disk: std::mem::replace(&mut place.disk, disk),
-            book: std::mem::take(&mut place.book),
-            is_read: false,
-        });
-        self.start_box(slot);
-    }
-
-    /// The box that was gone is found and switched on.
-    fn return_box(&mut self, slot: usize) {
-        if self.slots.len() >= BOXES_MAX {
-            return;
-        }
-        if let Some(buried) = self.slots[slot].buried.take() {
-            self.add_slot(Slot::new(buried.life, buried.disk, buried.book, self.now));
-        }
-    }
-
-    fn add_slot(&mut self, slot: Slot) {
+    pub fn add_slot(&mut self, slot: Slot) {
         self.slots.push(slot);
         self.start_box(self.slots.len() - 1);
-    }
-
-    /// The disk of the box that was gone is read. What is not here of it is issued again, under names that follow
-    /// from its place and its line: the box may still come back and send it under the first name.
-    fn dig_out(&mut self, slot: usize) {
-        let keeping = self.keeping();
-        let Some(buried) = self.slots[slot].buried.as_mut().filter(|buried| !buried.is_read) else { return };
-        let (old, disk) = (buried.life.clone(), buried.disk.clone());
-        let Ok(store) = Store::open(&disk, keeping) else { return };
-        for tier in Tier::ALL {
-            let log = old.log(tier);
-            let Some(replica) = &self.slots[slot].replica else { return };
-            let here = replica.fold.applied(log);
-            let lines = store.held.lines.get(&log).into_iter().flatten().cloned();
-            let missing: Vec<(u64, Vec<u8>)> = (1..).zip(lines).filter(|(at, _)| *at > here).collect();
-            match reissue(log, &missing) {
-                Ok(changes) => {
-                    for change in changes {
-                        if !self.issue_again(slot, tier, &change) {
-                            return;
-                        }
-                    }
-                }
-                Err(error) => return self.violate(format!("what was dug out is no change: {error}")),
-            }
-        }
-        if let Some(buried) = &mut self.slots[slot].buried {
-            buried.is_read = true;
-        }
-    }
-
-    /// Keeps a change under the name of this box, unless it is here already. Returns whether it is here now.
-    fn issue_again(&mut self, slot: usize, tier: Tier, change: &Change) -> bool {
-        let life = &self.slots[slot].life;
-        let Some(replica) = &self.slots[slot].replica else { return false };
-        if change.origin.is_some_and(|name| replica.model.has(tier, name)) {
-            return true;
-        }
-        match change.to_line(life.name) {
-            Ok(line) => {
-                let draft = Draft { log: life.log(tier), stamp: change.stamp, line };
-                self.keep_change(slot, draft)
-            }
-            Err(error) => {
-                self.violate(format!("box {slot} cannot issue again: {error}"));
-                false
-            }
-        }
     }
 
     /// The box is set back to its image: an old copy of its data directory.
@@ -263,23 +181,4 @@ fn start_copy(disk: &SimDisk) -> SimDisk {
     copy.power_cycle(Cut::Keep);
     copy.set_room(None);
     copy
-}
-
-/// Names lines by their place and content and makes changes for another log of them, whose bases follow.
-fn reissue(log: LogName, lines: &[(u64, Vec<u8>)]) -> Result<Vec<Change>, ChangeError> {
-    let mut names = BTreeMap::new();
-    let mut changes = Vec::new();
-    for (sequence, line) in lines {
-        let mut change = Change::from_line(line, log.incarnation)?;
-        let hash = blake3::hash(&[log.to_string().as_bytes(), &sequence.to_be_bytes(), line].concat());
-        let name = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        let name = ChangeId { incarnation: Incarnation::from_bytes(name), sequence: *sequence };
-        let name = *change.origin.get_or_insert(name);
-        names.insert(ChangeId { incarnation: log.incarnation, sequence: *sequence }, name);
-        for base in change.fields.values_mut().flat_map(|write| &mut write.bases) {
-            *base = names.get(base).copied().unwrap_or(*base);
-        }
-        changes.push(change);
-    }
-    Ok(changes)
 }

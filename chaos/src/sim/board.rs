@@ -92,8 +92,8 @@ impl Board {
         })
     }
 
-    /// Certifies device `number` and lets it begin its first incarnation.
-    pub fn enrol(&self, number: u8) -> Result<Life> {
+    /// Certifies a device and lets it begin an incarnation; both are known by numbers.
+    pub fn begin(&self, number: u8, incarnation: u8, beginning: Beginning) -> Result<Life> {
         let device_key = SigningKey::from_bytes(&[number; 32]);
         let certificate = DeviceCertificate {
             school: self.school,
@@ -103,19 +103,19 @@ impl Board {
             enrolled_ms: 1,
         };
         let device = Signed::sign(certificate, &self.root)?;
-        let key = SigningKey::from_bytes(&[number ^ 0x80; 32]);
+        let key = SigningKey::from_bytes(&[incarnation ^ 0x80; 32]);
         let certificate = IncarnationCertificate {
             school: self.school,
             replica: device.body().replica(),
             key: key.verifying_key(),
-            beginning: Beginning::Enrolment,
+            beginning,
             began_ms: 2,
         };
         let name = certificate.incarnation();
-        let incarnation = Signed::sign(certificate, &device_key)?;
+        let signed = Signed::sign(certificate, &device_key)?;
         let identity =
-            IdentityText { device: device.text().to_owned(), incarnation: incarnation.text().to_owned() };
-        Ok(Life { tls_key: device_key.verifying_key().to_bytes(), key, name, identity })
+            IdentityText { device: device.text().to_owned(), incarnation: signed.text().to_owned() };
+        Ok(Life { device: number, tls_key: device_key.verifying_key().to_bytes(), key, name, identity })
     }
 
     /// Seals lines into the next batch of a log of `life`.
@@ -143,6 +143,7 @@ impl Board {
 /// One incarnation of one device.
 #[derive(Debug, Clone)]
 pub(crate) struct Life {
+    pub device: u8,
     pub tls_key: [u8; 32],
     pub key: SigningKey,
     pub name: Incarnation,

@@ -85,6 +85,7 @@ impl World {
                     self.start_later(slot);
                 }
             }
+            Effect::Renew => self.renew(slot),
             Effect::Alarm(alarm) => self.alarm(slot, &alarm),
             Effect::Disconnect => self.lose_line(slot),
         }
@@ -180,8 +181,7 @@ impl World {
         }
     }
 
-    /// The cloud has another history of an own log, or more of it. Today that log stops, with an alarm; this is the
-    /// place where a new incarnation would begin.
+    /// The cloud has another history of an own log, or more of it: nothing of it may be sent any more.
     pub fn own_log_elsewhere(&mut self, slot: usize, log: LogName) {
         if !self.contested.contains(&log.incarnation) {
             self.violate(format!("box {slot} finds its own {log} elsewhere; nobody else writes it"));
@@ -215,6 +215,7 @@ const fn name_of(effect: &Effect) -> &'static str {
         Effect::KeepIdentity(_) => "keeps an identity",
         Effect::KeepReceipt { .. } => "keeps a receipt",
         Effect::KeepLoss { .. } => "keeps a loss",
+        Effect::Renew => "begins a new incarnation",
         Effect::Alarm(_) => "tells people",
         Effect::Disconnect => "hangs up",
     }

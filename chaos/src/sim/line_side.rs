@@ -56,6 +56,7 @@ impl World {
                     self.start_box(slot);
                 }
             }
+            Event::CarryOver { slot } => self.try_carry_over(slot),
             Event::StartNode { boot } => {
                 if self.boots == boot {
                     self.start_node(false);

@@ -22,7 +22,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 23] = [
+pub const ALL: [Planted; 24] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -39,6 +39,7 @@ pub const ALL: [Planted; 23] = [
     Planted::Proto(ProtoDefect::BaseIgnored),
     Planted::Proto(ProtoDefect::EarlyReplacementForgotten),
     Planted::Proto(ProtoDefect::HeadsAsTheyCame),
+    Planted::Proto(ProtoDefect::ReissueAppliedTwice),
     Planted::Proto(ProtoDefect::ClockDragged),
     Planted::Journal(JournalDefect::SkipFlush),
     Planted::Journal(JournalDefect::SkipDirectoryFlush),

@@ -62,6 +62,9 @@ impl World {
             if !replica.engine.is_up() {
                 return Err(format!("box {number} has no line"));
             }
+            if !slot.ended.is_empty() {
+                return Err(format!("box {number} has not carried over what its last incarnation wrote"));
+            }
             if !replica.all_safe() {
                 return Err(format!("box {number} has kept what is not safe"));
             }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use sonae_journal::sim::{Cut, SimDisk};
 use sonae_proto::digest::Digest;
+use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::uplink::DIAL_MS_MAX;
 
@@ -67,6 +68,10 @@ pub(crate) enum Event {
     StartNode {
         boot: u64,
     },
+    /// What an ended incarnation wrote is carried over, if everything else is here.
+    CarryOver {
+        slot: usize,
+    },
 }
 
 /// A disk that lies somewhere, with its history.
@@ -75,8 +80,8 @@ pub(crate) struct Buried {
     pub life: Life,
     pub disk: SimDisk,
     pub book: BoxLedger,
-    /// What it has not sent was issued again.
-    pub is_read: bool,
+    /// Who has issued again what it has not sent.
+    pub read_by: BTreeSet<usize>,
 }
 
 /// A place in which a box stands.
@@ -103,6 +108,8 @@ pub(crate) struct Slot {
     pub receipts: Vec<(LogName, Vec<u8>)>,
     pub image: Option<(SimDisk, BoxLedger)>,
     pub buried: Option<Buried>,
+    /// Ended incarnations of the box that stands here, still to be carried over.
+    pub ended: Vec<Buried>,
 }
 
 impl Slot {
@@ -124,6 +131,7 @@ impl Slot {
             receipts: Vec::new(),
             image: None,
             buried: None,
+            ended: Vec::new(),
         }
     }
 }
@@ -168,6 +176,7 @@ pub(crate) struct Tally {
     pub restarts: u64,
     pub boots: u64,
     pub refused_for_room: u64,
+    pub renewals: u64,
     /// Crashes by the thing that was being done.
     pub crash_points: BTreeMap<String, u64>,
 }
@@ -203,7 +212,7 @@ impl World {
         world.trace.note(0, format_args!("{:?}", world.options));
         world.start_node(false);
         for _ in 0..world.options.boxes {
-            let life = world.enrol()?;
+            let life = world.enrol(None)?;
             let disk = world.new_disk();
             world.slots.push(Slot::new(life, disk, BoxLedger::default(), world.now));
             world.start_box(world.slots.len() - 1);
@@ -211,10 +220,12 @@ impl World {
         Ok(world)
     }
 
-    /// The next device that the board certifies.
-    pub fn enrol(&mut self) -> Result<Life> {
+    /// The next device that the board certifies, or the next incarnation of one.
+    pub fn enrol(&mut self, device: Option<u8>) -> Result<Life> {
         self.enrolled += 1;
-        let life = self.board.enrol(self.enrolled + 10)?;
+        let number = self.enrolled + 10;
+        let beginning = if device.is_some() { Beginning::Restored } else { Beginning::Enrolment };
+        let life = self.board.begin(device.unwrap_or(number), number, beginning)?;
         self.identities.insert(life.name, serde_json::to_vec(&life.identity)?);
         Ok(life)
     }

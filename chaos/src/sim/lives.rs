@@ -1,0 +1,154 @@
+//! The lives of boxes: destroyed and replaced, returned, ended because the cloud has another history; and what is
+//! carried over from one to the next (P6).
+//!
+//! **Invariant** that it checks: of a life that ended, every line that was acknowledged is in the history that
+//! everybody has, or was issued again.
+
+use std::collections::BTreeSet;
+
+use sonae_journal::sim::Cut;
+use sonae_proto::change::Change;
+use sonae_proto::ids::Tier;
+use sonae_proto::reissue::{parting, reissue};
+
+use super::act::BOXES_MAX;
+use super::replica::Draft;
+use super::seal;
+use super::store::Store;
+use super::world::{Buried, Event, Slot, World};
+
+/// Milliseconds between tries to carry over.
+const TRY_MS: u64 = 1_000;
+
+/// Lines with their sequences.
+type Lines = Vec<(u64, Vec<u8>)>;
+
+impl World {
+    /// Another incarnation with an empty disk takes the place of the one in a slot.
+    fn replace_life(&mut self, slot: usize, device: Option<u8>) -> Option<Buried> {
+        let life = match self.enrol(device) {
+            Ok(life) => life,
+            Err(error) => {
+                self.violate(format!("an incarnation does not begin: {error:#}"));
+                return None;
+            }
+        };
+        let disk = self.new_disk();
+        let place = &mut self.slots[slot];
+        place.image = None;
+        place.receipts.clear();
+        Some(Buried {
+            life: std::mem::replace(&mut place.life, life),
+            disk: std::mem::replace(&mut place.disk, disk),
+            book: std::mem::take(&mut place.book),
+            read_by: BTreeSet::new(),
+        })
+    }
+
+    /// The box is gone; a new device with an empty disk takes its place.
+    pub fn destroy(&mut self, slot: usize) {
+        self.stop_box(slot, Some(Cut::Drop));
+        self.slots[slot].ended.clear();
+        self.slots[slot].buried = self.replace_life(slot, None);
+        self.start_box(slot);
+    }
+
+    /// The box that was gone is found and switched on.
+    pub fn return_box(&mut self, slot: usize) {
+        if self.slots.len() >= BOXES_MAX {
+            return;
+        }
+        if let Some(buried) = self.slots[slot].buried.take() {
+            self.add_slot(Slot::new(buried.life, buried.disk, buried.book, self.now));
+        }
+    }
+
+    /// The cloud has another history of an own log. The box goes on under a new incarnation, with an empty store
+    /// beside the old one; when everything is fetched, what only the old one has is carried over.
+    ///
+    /// `edge` exchanges the stores at the end and serves the old one until then; here they are exchanged at once.
+    pub fn renew(&mut self, slot: usize) {
+        self.stop_box(slot, None);
+        self.tally.renewals += 1;
+        let device = self.slots[slot].life.device;
+        if let Some(ended) = self.replace_life(slot, Some(device)) {
+            self.slots[slot].ended.push(ended);
+        }
+        self.start_box(slot);
+        self.at(self.now + TRY_MS, Event::CarryOver { slot });
+    }
+
+    /// Carries over what ended incarnations wrote, as soon as everything that the cloud has is here.
+    pub fn try_carry_over(&mut self, slot: usize) {
+        let place = &self.slots[slot];
+        let is_complete = place.welcomed_by.is_some()
+            && place.replica.as_ref().is_some_and(|replica| replica.engine.has_all_of_peers());
+        for ended in place.ended.clone() {
+            if is_complete && self.carry_over(slot, &ended) {
+                self.slots[slot].ended.retain(|other| other.life.name != ended.life.name);
+            }
+        }
+        if !self.slots[slot].ended.is_empty() {
+            self.at(self.now + TRY_MS, Event::CarryOver { slot });
+        }
+    }
+
+    /// A disk that lay in the ruins is read, and what is missing here is issued again.
+    pub fn dig_out(&mut self, slot: usize) {
+        let found = |place: &usize| self.slots[*place].buried.is_some();
+        let Some(place) = std::iter::once(slot).chain(0..self.slots.len()).find(found) else { return };
+        let Some(buried) = self.slots[place].buried.clone() else { return };
+        if !buried.read_by.contains(&slot)
+            && self.carry_over(slot, &buried)
+            && let Some(buried) = &mut self.slots[place].buried
+        {
+            buried.read_by.insert(slot);
+        }
+    }
+
+    /// Issues again what only an ended incarnation has. Returns whether all of it is here now.
+    fn carry_over(&mut self, slot: usize, ended: &Buried) -> bool {
+        let Ok(store) = Store::open(&ended.disk, self.keeping()) else { return false };
+        let recovered = ended.book.clone().recovered(&store.held);
+        self.hold(recovered);
+        for tier in Tier::ALL {
+            let log = ended.life.log(tier);
+            let here: Lines = (1..).zip(store.held.lines.get(&log).into_iter().flatten().cloned()).collect();
+            let Some(replica) = &self.slots[slot].replica else { return false };
+            let batches = replica.store.held.peers.get(&log).into_iter().flatten();
+            let there: Lines = (1..).zip(batches.flat_map(|batch| seal::open(batch.payload()))).collect();
+            let Some(from) = parting(&here, &there) else { continue };
+            let missing: Lines = here.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
+            let changes = match reissue(log, &missing) {
+                Ok(changes) => changes,
+                Err(error) => {
+                    self.violate(format!("what was dug out is no change: {error}"));
+                    return false;
+                }
+            };
+            if !changes.iter().all(|change| self.issue_again(slot, tier, change)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Keeps a change under the name of this box, unless it is here already. Returns whether it is here now.
+    fn issue_again(&mut self, slot: usize, tier: Tier, change: &Change) -> bool {
+        let life = &self.slots[slot].life;
+        let Some(replica) = &self.slots[slot].replica else { return false };
+        if change.origin.is_some_and(|name| replica.model.has(tier, name)) {
+            return true;
+        }
+        match change.to_line(life.name) {
+            Ok(line) => {
+                let draft = Draft { log: life.log(tier), stamp: change.stamp, line };
+                self.keep_change(slot, draft)
+            }
+            Err(error) => {
+                self.violate(format!("box {slot} cannot issue again: {error}"));
+                false
+            }
+        }
+    }
+}
