@@ -214,7 +214,8 @@ impl Log {
             return Offer::Wait;
         }
         if self.waiting.len() >= WAITING_MAX {
-            return Offer::Refuse(RefusalCode::Chain);
+            // It passes: the log is sound, only too much of it is under way at once.
+            return Offer::Refuse(RefusalCode::Unexpected);
         }
         self.waiting.insert(first, (batch.clone(), vec![waiter]));
         Offer::Wait

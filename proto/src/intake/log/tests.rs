@@ -134,3 +134,18 @@ fn what_waits_goes_on_behind_what_is_on_its_way() {
     assert_eq!(stored(&mut log, &chain[1], &BOTH), (1, 0));
     assert_eq!(stored(&mut log, &chain[2], &BOTH), (2, 0));
 }
+
+/// Goal: too many early batches do not stop their log for good. Method: all but the first of a long chain; the one
+/// that is too many is refused in a way that passes, and the first lets the others go. Found by the simulation,
+/// seed 418.
+#[test]
+fn too_many_early_batches_are_to_come_again() {
+    let (mut log, chain) = (Log::default(), chain(WAITING_MAX + 2));
+    for batch in &chain[1..=WAITING_MAX] {
+        assert!(matches!(log.offer(batch, to(1), 0, QUORUM), Offer::Wait));
+    }
+    let over = log.offer(&chain[WAITING_MAX + 1], to(1), 0, QUORUM);
+    assert!(matches!(over, Offer::Refuse(RefusalCode::Unexpected)));
+    let Offer::Store { ready, misfits } = log.offer(&chain[0], to(1), 0, QUORUM) else { panic!() };
+    assert_eq!((ready.len(), misfits), (WAITING_MAX + 1, vec![]));
+}
