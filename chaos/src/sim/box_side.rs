@@ -82,7 +82,7 @@ impl World {
                     self.at(at, Event::LossKept { slot, life });
                 } else if self.slots[slot].replica.is_some() {
                     self.stop_box(slot, None);
-                    self.start_later(slot);
+                    self.start_when_there_is_room(slot);
                 }
             }
             Effect::Renew => self.renew(slot),
@@ -107,7 +107,7 @@ impl World {
         } else if self.slots[slot].replica.is_some() {
             // No room. The engine counts on it, so the process starts again and asks again.
             self.stop_box(slot, None);
-            self.start_later(slot);
+            self.start_when_there_is_room(slot);
         }
     }
 
@@ -171,7 +171,11 @@ impl World {
             Alarm::Refused(refusal) => {
                 let passes = matches!(
                     refusal.code,
-                    RefusalCode::Manifest | RefusalCode::Storage | RefusalCode::Fork | RefusalCode::Chain
+                    RefusalCode::Manifest
+                        | RefusalCode::Storage
+                        | RefusalCode::Fork
+                        | RefusalCode::Chain
+                        | RefusalCode::Unexpected
                 );
                 if !passes {
                     self.violate(format!("box {slot} was refused {:?}: {}", refusal.code, refusal.text));

@@ -16,6 +16,9 @@ use super::world::{Event, World};
 /// Milliseconds after which a box that stopped is started again, at most.
 const RESTART_MS_MAX: u64 = 3_000;
 
+/// Milliseconds between looks for room on a full disk.
+const ROOM_MS: u64 = 60_000;
+
 impl World {
     /// Starts a box on what its disk holds.
     pub fn start_box(&mut self, slot: usize) {
@@ -51,14 +54,25 @@ impl World {
             self.slots[slot].disk.power_cycle(self.slots[slot].cut);
         } else if !is_full && !is_io {
             return self.violate(format!("box {slot} cannot open its journal: {error:#}"));
+        } else if is_full {
+            return self.start_when_there_is_room(slot);
         }
         self.start_later(slot);
     }
 
     pub fn start_later(&mut self, slot: usize) {
-        let at = self.now + 1 + self.random.below(RESTART_MS_MAX);
+        let wait = 1 + self.random.below(RESTART_MS_MAX);
+        self.start_after(slot, wait);
+    }
+
+    /// Nothing goes on before there is room; the process comes back now and then to look.
+    pub fn start_when_there_is_room(&mut self, slot: usize) {
+        self.start_after(slot, ROOM_MS);
+    }
+
+    fn start_after(&mut self, slot: usize, ms: u64) {
         let life = self.slots[slot].lives;
-        self.at(at, Event::StartBox { slot, life });
+        self.at(self.now + ms, Event::StartBox { slot, life });
     }
 
     /// The box stops; `cut` says what becomes of what the disk has not flushed, `None` that the disk goes on.
