@@ -2,7 +2,7 @@
 
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::{LogName, Tier};
-use sonae_proto::uplink::{Alarm, Effect};
+use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::wire::{Frame, Hello, PROTOCOL, RefusalCode};
 
 use super::line::{CONTROL, Waiting};
@@ -179,6 +179,11 @@ impl World {
                 );
                 if !passes {
                     self.violate(format!("box {slot} was refused {:?}: {}", refusal.code, refusal.text));
+                }
+            }
+            Alarm::Stalled { .. } => {
+                if self.healed_at.is_some_and(|healed| self.now >= healed + STALL_MS) {
+                    self.violate(format!("box {slot} gets no receipt although everything is healed"));
                 }
             }
             Alarm::Incomplete => {}

@@ -198,8 +198,9 @@ impl World {
         self.note(format_args!("box {slot} seals {} {}..{}", header.log, header.first, header.last));
         let lazily = self.planted == Some(Planted::SealedLazily);
         let kept = self.keep_or_later(slot, Item::Sealed(batch), lazily);
+        let told = self.told(slot);
         if let Some(replica) = self.slots[slot].replica.as_mut().filter(|_| kept) {
-            replica.engine.handle_sealed(&header);
+            replica.engine.handle_sealed(&header, told);
             self.drain_box(slot);
         }
         kept

@@ -20,6 +20,7 @@ impl World {
     pub fn heal(&mut self) {
         self.note(format_args!("HEAL"));
         self.options.loss_one_in = 0;
+        self.healed_at = Some(self.now);
         self.node_lies = false;
         self.stop_node();
         for site in &mut self.sites {

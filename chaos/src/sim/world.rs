@@ -156,6 +156,8 @@ pub(crate) struct World {
     pub ledger: Ledger,
     /// Incarnations that more than one disk has written for.
     pub contested: BTreeSet<Incarnation>,
+    /// Since when there is no trouble any more.
+    pub healed_at: Option<u64>,
     /// What the oracle has against this run.
     pub violation: Option<String>,
     /// The first life of the node after the last time that sites lost something.
@@ -198,6 +200,7 @@ impl World {
             sites_image: None,
             ledger: Ledger::new(options.quorum),
             contested: BTreeSet::new(),
+            healed_at: None,
             violation: None,
             loss_known_from: 0,
             connections: BTreeMap::new(),
