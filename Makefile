@@ -52,9 +52,9 @@ unit: build ## Runs unit and integration tests
 .PHONY: sim
 sim: ## Simulates boxes, lines and the cloud over fixed seeds; every planted defect must be found
 	if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run -p sonae-chaos --features sim --test sim --no-fail-fast; \
+	    cargo nextest run --workspace --features sonae-chaos/sim --test sim --no-fail-fast; \
 	else \
-	    cargo test -p sonae-chaos --features sim --test sim; \
+	    cargo test --workspace --features sonae-chaos/sim --test sim; \
 	fi
 
 .PHONY: soak

@@ -11,6 +11,7 @@ mod clock;
 pub mod data_dir;
 mod edit;
 pub mod enrolment;
+mod error;
 mod evidence;
 mod frame;
 pub mod identity;

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::edit::{Action, Kept};
+pub use crate::error::{StoreError, WriteError};
 use crate::evidence::Evidence;
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::Request;
@@ -26,102 +27,6 @@ use crate::recover;
 use crate::state::StoreState;
 use crate::view::View;
 use crate::view_db::ViewError;
-
-/// Why the store cannot be opened or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The journal failed.
-    #[error(transparent)]
-    Journal(#[from] sonae_journal::JournalError),
-    /// The view failed and could not be rebuilt.
-    #[error(transparent)]
-    View(#[from] ViewError),
-    /// Sealed batches cannot be read or written.
-    #[error("cannot {doing} sealed batches in {}", path.display())]
-    Batches {
-        /// What was being done.
-        doing: &'static str,
-        /// Where.
-        path: PathBuf,
-        /// What the system says.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A kept frame has no meaning to this version.
-    #[error("the journal holds a {kind} that this version cannot read; use the version that wrote it")]
-    Frame {
-        /// Which kind.
-        kind: &'static str,
-    },
-    /// Keys are missing or damaged.
-    #[error(transparent)]
-    Keyring(#[from] crate::keyring::KeyringError),
-    /// The keys of this replica are damaged.
-    #[error(transparent)]
-    Identity(#[from] crate::identity::IdentityError),
-    /// Sealing or opening failed.
-    #[error("sealing or opening a batch of log {log} failed")]
-    Seal {
-        /// Which log.
-        log: LogName,
-        /// Why.
-        #[source]
-        source: sonae_proto::seal::SealError,
-    },
-    /// A batch does not pass its own gate.
-    #[error(transparent)]
-    Batch(#[from] sonae_proto::batch::BatchError),
-    /// A kept log has a hole.
-    #[error(
-        "log {log} has a hole after change {after}; start `sonae-edge run`, which repairs it from the cloud"
-    )]
-    Hole {
-        /// Which log.
-        log: LogName,
-        /// The last change before it.
-        after: u64,
-    },
-    /// The keeper thread could not be started.
-    #[error("cannot start the keeper thread")]
-    Thread(#[source] std::io::Error),
-}
-
-impl StoreError {
-    /// Whether what was kept cannot be read any more, so that the remedy is to repair from the cloud.
-    #[must_use]
-    pub fn is_damage(&self) -> bool {
-        match self {
-            Self::Journal(error) => error.is_corrupt(),
-            Self::Hole { .. } | Self::Batch(_) | Self::Seal { .. } => true,
-            Self::View(_)
-            | Self::Batches { .. }
-            | Self::Frame { .. }
-            | Self::Keyring(_)
-            | Self::Identity(_)
-            | Self::Thread(_) => false,
-        }
-    }
-}
-
-/// Why a write was not kept.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum WriteError {
-    /// A change is over a limit or malformed. Nothing was kept.
-    #[error("nothing was saved: {reason}")]
-    Refused {
-        /// What is wrong.
-        reason: String,
-    },
-    /// The disk is full. Nothing was kept.
-    #[error("nothing was saved: the disk of this box is full; write on paper and call the board")]
-    Full,
-    /// The box is just going on under a new incarnation. Nothing was kept.
-    #[error("nothing was saved: this box is changing over; save it again in a moment")]
-    Moving,
-    /// The store has failed and takes nothing more until it is opened again.
-    #[error("nothing was saved: the disk of this box fails; write on paper and restart the box")]
-    Failed,
-}
 
 /// Shared by the keeper and all handles.
 #[derive(Debug)]

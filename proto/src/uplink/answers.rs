@@ -25,12 +25,13 @@ impl Uplink {
                 self.keys_refused = true;
                 true
             }
-            RefusalCode::Storage | RefusalCode::Unexpected => true,
+            // What a chain refusal means is told by the next greeting: a loss, a fork, or nothing. To stop here
+            // would be to stop silently.
+            RefusalCode::Storage | RefusalCode::Unexpected | RefusalCode::Chain => true,
             RefusalCode::Protocol
             | RefusalCode::Identity
             | RefusalCode::WrongSchool
             | RefusalCode::Signature
-            | RefusalCode::Chain
             | RefusalCode::Fork
             | RefusalCode::Recipients
             | RefusalCode::Malformed

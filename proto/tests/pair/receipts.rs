@@ -129,7 +129,7 @@ fn an_incomplete_answer_lowers_nothing() {
 }
 
 /// Goal: a refusal that may pass is retried, ever more slowly, until a receipt comes; one that cannot pass stops
-/// that log and no other. Method: storage refusals in a row, then a refused signature in one of two logs.
+/// that log and no other. Method: storage and chain refusals in a row, then a refused signature in one of two logs.
 #[test]
 fn refusals_are_retried_or_stop_their_log() {
     let board = Board::new(1);
@@ -138,7 +138,8 @@ fn refusals_are_retried_or_stop_their_log() {
     let refusal = |code| BatchReply::Refusal(Refusal { code, text: String::new(), heads: Heads::new() });
     let mut waits = Vec::new();
     for _ in 0..8 {
-        replica.engine.handle_batch_reply(log, refusal(RefusalCode::Storage), 100);
+        let code = if waits.len() % 2 == 0 { RefusalCode::Storage } else { RefusalCode::Chain };
+        replica.engine.handle_batch_reply(log, refusal(code), 100);
         assert!(effects(&mut replica).contains(&Effect::Disconnect));
         replica.engine.handle_disconnected(100);
         waits.push(replica.engine.poll_timeout().unwrap() - 100);
