@@ -3,4 +3,5 @@
 pub mod blackout;
 pub mod courier;
 pub mod idle;
+pub mod satellite;
 pub mod wire;

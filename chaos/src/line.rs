@@ -31,6 +31,8 @@ pub struct Slowness {
     pub delay: Duration,
     /// Each way.
     pub bytes_per_second: u32,
+    /// UDP packets of a thousand that are lost, each way.
+    pub lost_per_thousand: u64,
 }
 
 /// Bytes of packets that are kept; a demo sends about 2 MB.
@@ -48,6 +50,8 @@ struct Shared {
     /// Counts the moves to another address.
     moves: AtomicU64,
     slowness: Mutex<Option<Slowness>>,
+    /// Draws which packets are lost.
+    random: AtomicU64,
     /// When the last packet will have left, up and down.
     leaves: [Mutex<Option<Instant>>; 2],
     /// Packets under way on a slow line, up and down, in order.
@@ -69,7 +73,9 @@ impl Shared {
     fn arrival(&self, length: usize, up: bool) -> (Instant, bool) {
         let now = Instant::now();
         let slowness = *self.slowness.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Slowness { delay, bytes_per_second }) = slowness else { return (now, true) };
+        let Some(Slowness { delay, bytes_per_second, lost_per_thousand }) = slowness else {
+            return (now, true);
+        };
         let [leaves_up, leaves_down] = &self.leaves;
         let mut leaves =
             if up { leaves_up } else { leaves_down }.lock().unwrap_or_else(PoisonError::into_inner);
@@ -80,7 +86,15 @@ impl Shared {
         if has_room {
             *leaves = Some(gone);
         }
-        (gone + delay, has_room)
+        (gone + delay, has_room && self.draw() % 1_000 >= lost_per_thousand)
+    }
+
+    fn draw(&self) -> u64 {
+        // splitmix64: evenly spread, and two draws at once get two numbers.
+        let state = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
     }
 
     fn pass(&self, packet: &[u8], up: bool) -> bool {
@@ -146,6 +160,7 @@ impl Line {
             is_udp_blocked: AtomicBool::new(false),
             moves: AtomicU64::new(0),
             slowness: Mutex::default(),
+            random: AtomicU64::new(1),
             leaves: [Mutex::default(), Mutex::default()],
             up_bytes: AtomicU64::new(0),
             down_bytes: AtomicU64::new(0),

@@ -115,6 +115,8 @@ enum Bench {
     Courier,
     /// Bytes on the wire per change
     Wire,
+    /// A rebuild over a satellite link: 256 kbit/s, 700 ms, 2 % loss
+    Satellite,
     /// Seconds from the end of a blackout to the first receipt
     Blackout {
         /// Seconds without a packet; once for each length
@@ -182,6 +184,7 @@ async fn run(command: Command) -> Result<()> {
             match bench {
                 Bench::Courier => print(&bench::courier::run_bench(&dir)?),
                 Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
+                Bench::Satellite => print(&bench::satellite::run_bench(&dir).await?),
                 Bench::Blackout { seconds, rounds, tcp, delay_ms } => {
                     let delay = std::time::Duration::from_millis(delay_ms);
                     let options = bench::blackout::Options { rounds, block_udp: tcp, delay };

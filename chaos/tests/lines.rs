@@ -143,7 +143,11 @@ async fn a_slow_line_is_not_left() {
 async fn send_a_backlog_slowly(udp_blocked: bool) {
     let scene = Scene::open(300, |line| {
         line.set_udp_blocked(udp_blocked);
-        line.set_slow(Slowness { delay: Duration::from_millis(300), bytes_per_second: 32_000 });
+        line.set_slow(Slowness {
+            delay: Duration::from_millis(300),
+            bytes_per_second: 32_000,
+            lost_per_thousand: 0,
+        });
     })
     .await;
     let transport = if udp_blocked { "tcp" } else { "quic" };

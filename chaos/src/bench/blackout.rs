@@ -77,7 +77,7 @@ pub async fn run_bench(dir: &Path, seconds: &[u64], options: Options) -> Result<
     let line = Line::open(town.cloud_address()?).await?;
     line.set_udp_blocked(options.block_udp);
     if !options.delay.is_zero() {
-        line.set_slow(Slowness { delay: options.delay, bytes_per_second: 6_250_000 });
+        line.set_slow(Slowness { delay: options.delay, bytes_per_second: 6_250_000, lost_per_thousand: 0 });
     }
     let (appliance, _) = town.appliance("edge")?;
     let (data, package) = (appliance.data.display().to_string(), written.package.display().to_string());
