@@ -119,7 +119,13 @@ impl fmt::Display for Tier {
 impl FromStr for Tier {
     type Err = IdError;
     fn from_str(text: &str) -> Result<Self, IdError> {
-        text.parse::<u8>().ok().and_then(Self::from_number).ok_or_else(|| wrong(text, "a tier: 0, 1 or 2"))
+        // One text form each: `u8` would also take `+1` and `01`.
+        match text {
+            "0" => Ok(Self::Safety),
+            "1" => Ok(Self::Daily),
+            "2" => Ok(Self::Archive),
+            _ => Err(wrong(text, "a tier: 0, 1 or 2")),
+        }
     }
 }
 
@@ -242,7 +248,9 @@ impl FromStr for ChangeId {
     fn from_str(text: &str) -> Result<Self, IdError> {
         let expected = "a change: INCARNATION:SEQUENCE";
         let (incarnation, sequence) = text.split_once(':').ok_or_else(|| wrong(text, expected))?;
-        let sequence = sequence.parse().map_err(|_| wrong(text, expected))?;
+        let is_plain = sequence == "0" || sequence.starts_with(|digit| matches!(digit, '1'..='9'));
+        // One text form each: `u64` would also take `+7` and `07`.
+        let sequence = sequence.parse().ok().filter(|_| is_plain).ok_or_else(|| wrong(text, expected))?;
         Ok(Self { incarnation: incarnation.parse()?, sequence })
     }
 }
@@ -325,6 +333,20 @@ mod tests {
         {
             assert!(code.parse::<SchoolCode>().is_err(), "{code}");
         }
+    }
+
+    /// Goal: a name has one text form, so that no text is another's alias. Method: signs and leading zeros.
+    #[test]
+    fn names_have_one_text_form() {
+        let incarnation = Incarnation::of_key(&[7; 32]);
+        for tier in ["+1", "01", "1 ", "3", ""] {
+            assert!(tier.parse::<Tier>().is_err(), "{tier}");
+            assert!(format!("{incarnation}/{tier}").parse::<LogName>().is_err(), "{tier}");
+        }
+        for sequence in ["+7", "07", "00", "", "-1", " 7"] {
+            assert!(format!("{incarnation}:{sequence}").parse::<ChangeId>().is_err(), "{sequence}");
+        }
+        assert!(format!("{incarnation}:0").parse::<ChangeId>().is_ok());
     }
 
     /// Goal: names of different kinds of key never coincide. Method: one key, three names.
