@@ -39,6 +39,8 @@ pub struct Journal {
     pub(crate) marked: bool,
     /// Frames that were corrected in memory; their bytes on the disk are rotten.
     pub(crate) healed: BTreeMap<Lsn, Frame>,
+    /// Runs of frames that were lost when the journal was opened, in order, no two of them touching.
+    pub(crate) lost: Vec<RangeInclusive<Lsn>>,
     pub(crate) poisoned: bool,
     pub(crate) flushes: u64,
     /// Re-used by every commit, so that committing does not allocate.
@@ -309,16 +311,11 @@ impl Journal {
         if let Some(frame) = self.healed.get(&lsn) {
             return Ok(frame.clone());
         }
-        let lost =
-            |at: Lsn| !self.healed.contains_key(&at) && self.locate(at).is_ok_and(|(_, offset)| offset == 0);
-        let mut first = lsn;
-        while lost(first.before()) {
-            first = first.before();
-        }
-        let mut last = lsn;
-        while lost(last.plus(1)) {
-            last = last.plus(1);
-        }
+        // The runs that opening noted, not a walk: what a damaged header claims to be lost can be any number.
+        let after = self.lost.partition_point(|run| *run.start() <= lsn);
+        let run = after.checked_sub(1).and_then(|at| self.lost.get(at)).filter(|run| run.contains(&lsn));
+        let (first, last) = run.map_or((lsn, lsn), |run| (*run.start(), *run.end()));
+        let first = first.max(self.first_lsn());
         Err(JournalError::Lost { first, last })
     }
 

@@ -108,7 +108,7 @@ pub struct Opened {
     pub torn_tail: Option<TornTail>,
     /// True if the last thing in the journal is a mark, so that a lost last commit would have been noticed.
     pub marked: bool,
-    /// What does not verify. Empty unless opened with salvage.
+    /// What does not verify. Without salvage only marks that are lost where no frame is.
     pub rot: Vec<Rot>,
     /// Runs of frames that cannot be read. Empty unless opened with salvage.
     pub lost: Vec<RangeInclusive<Lsn>>,

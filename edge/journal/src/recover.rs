@@ -54,6 +54,7 @@ pub(crate) fn open(
         roll: found.damaged,
         marked: opened.marked,
         healed: std::mem::take(&mut found.healed),
+        lost: joined(&opened.lost),
         live: std::mem::take(&mut found.live),
         pool,
         poisoned: false,
@@ -63,6 +64,20 @@ pub(crate) fn open(
     };
     finish(&mut journal)?;
     Ok((journal, opened))
+}
+
+/// Joins runs that touch, as where the end of one segment and the beginning of the next are lost.
+fn joined(runs: &[RangeInclusive<Lsn>]) -> Vec<RangeInclusive<Lsn>> {
+    let mut joined: Vec<RangeInclusive<Lsn>> = Vec::with_capacity(runs.len());
+    for run in runs {
+        match joined.last_mut() {
+            Some(before) if before.end().plus(1) >= *run.start() => {
+                *before = *before.start()..=*run.end().max(before.end());
+            }
+            _ => joined.push(run.clone()),
+        }
+    }
+    joined
 }
 
 /// Makes the header of the active segment durable if its first commit was found without it, and the reserve
@@ -218,7 +233,11 @@ impl Found {
 
     fn take(&mut self, candidate: Candidate, mut found: Scan, is_newest: bool) {
         let name = candidate.file.name();
-        let header_rotten = candidate.header.is_none() && !(is_newest && candidate.only_first_page);
+        // A roll-over that was cut short leaves a whole file: one that is shorter has lost its header otherwise.
+        let may_be_cut_short = is_newest
+            && candidate.only_first_page
+            && candidate.file.bytes >= crate::limits::SEGMENT_BYTES_MIN;
+        let header_rotten = candidate.header.is_none() && !may_be_cut_short;
         if header_rotten {
             found.rot.insert(
                 0,
@@ -229,6 +248,15 @@ impl Found {
                     last: found.next_lsn.before(),
                 },
             );
+        }
+        // Files are whole before they get their name, so nothing but damage makes one shorter than its header says.
+        if candidate.header.is_some_and(|header| candidate.file.bytes < header.segment_bytes) {
+            found.rot.push(crate::scan::RotSpot {
+                offset: candidate.file.bytes.into(),
+                what: "the segment file is shorter than its header says",
+                first: found.next_lsn,
+                last: found.next_lsn,
+            });
         }
         let mut damaged = header_rotten;
         for spot in &found.rot {
