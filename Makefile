@@ -8,6 +8,7 @@ CUT ?=
 HOURS ?= 2
 ROUNDS ?= 50
 SEED ?= 1
+SECONDS ?= 60
 ARGS ?=
 CARGO_DENY_VERSION := 0.20.2
 TOOLS := $(CURDIR)/target/tools
@@ -81,6 +82,10 @@ release: ## Builds the programs as they are shipped and prints their sizes
 drill: build ## kill -9 of edge and cloud under load with an outside ledger. ROUNDS=50
 	target/debug/sonae-chaos drill kill-edge --rounds $(ROUNDS) --json
 	target/debug/sonae-chaos drill kill-cloud --rounds $(ROUNDS) --json
+
+.PHONY: fuzz
+fuzz: build ## Mutates inputs of every decoder. SECONDS=60 for all together; TARGET= for one, SEED=1
+	target/debug/sonae-chaos fuzz --seconds $(SECONDS) --seed $(SEED) $(if $(TARGET),--target $(TARGET)) --json
 
 .PHONY: bench
 bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory, size after 90 days without a line

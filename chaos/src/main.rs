@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use serde::Serialize;
-use sonae_chaos::{bench, demo, drill, generate};
+use sonae_chaos::{bench, demo, drill, fuzz, generate};
 
 const EXIT_CODES: &str = "Exit codes:\n  0  done, and every promise held\n  1  a promise was broken or a program failed\n  2  wrong use of the command line";
 
@@ -70,6 +70,30 @@ enum Command {
         /// Stops after so many seconds
         #[arg(long)]
         seconds: Option<u64>,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Mutates inputs of every decoder and checks what must hold
+    Fuzz {
+        /// One target; all if absent
+        #[arg(long)]
+        target: Option<String>,
+        /// Seconds for all targets together
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+        /// The same seed tries the same inputs in the same order
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Plants a bug of the target, which must be found out
+        #[arg(long, requires = "target")]
+        plant: Option<String>,
+        /// Folder for failing inputs
+        #[arg(long, default_value = "target/fuzz")]
+        out: PathBuf,
+        /// Judges the input of this file and nothing else
+        #[arg(long)]
+        replay: Option<PathBuf>,
         /// Prints one JSON object
         #[arg(long)]
         json: bool,
@@ -166,6 +190,13 @@ async fn run(command: Command) -> Result<()> {
             print(&written.counts)
         }
         Command::Demo { once, dir } => demo::run(&dir, once, cut.as_deref()).await,
+        Command::Fuzz { target, plant, replay: Some(file), .. } => {
+            let verdict = fuzz::replay(&file, target.as_deref(), plant.as_deref())?;
+            print(&serde_json::json!({ "file": file, "verdict": verdict }))
+        }
+        Command::Fuzz { target, seconds, seed, plant, out, replay: None, json: _ } => {
+            run_fuzz(&fuzz::Options { target, seconds, seed, plant, out })
+        }
         Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
         #[cfg(feature = "sim")]
         Command::Sim { seeds, from, seconds, json: _ } => {
@@ -194,6 +225,15 @@ async fn run(command: Command) -> Result<()> {
             }
         }
     }
+}
+
+fn run_fuzz(options: &fuzz::Options) -> Result<()> {
+    let report = fuzz::run_fuzz(options)?;
+    print(&report)?;
+    if let Some(first) = report.failures.first() {
+        bail!("{} break(s) what must hold, the first: {}", report.failures.len(), first.broken);
+    }
+    Ok(())
 }
 
 async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
