@@ -87,6 +87,10 @@ drill: build ## kill -9 of edge and cloud under load with an outside ledger. ROU
 fuzz: build ## Mutates inputs of every decoder. SECONDS=60 for all together; TARGET= for one, SEED=1
 	target/debug/sonae-chaos fuzz --seconds $(SECONDS) --seed $(SEED) $(if $(TARGET),--target $(TARGET)) --json
 
+.PHONY: exhaustive
+exhaustive: ## The store on the simulated disk: a cut before, and a fault at, every single operation
+	SONAE_EXHAUSTIVE=all cargo nextest run --workspace --test exhaustive --no-capture
+
 .PHONY: bench
 bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory, size after 90 days without a line
 	cargo run --release -p sonae-journal --example commit_ratio -- --json

@@ -113,6 +113,7 @@ impl Replica {
             keyring,
             clock: clock.clone(),
             disk: Arc::new(RealDisk),
+            options: sonae_store::Options::default(),
         })?;
         let status = StatusSource {
             store: opened.store.clone(),

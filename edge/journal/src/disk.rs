@@ -1,10 +1,11 @@
-//! The disk port: what the journal asks of a file system, with the real body. The simulated one is `sim`.
+//! The disk port: what the journal and the archive of batches ask of a file system, with the real body. The
+//! simulated one is `sim`.
 //!
 //! **Invariant** Every byte that the journal reads or writes passes through these two traits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
@@ -83,6 +84,13 @@ pub trait DiskFile: Send + Sync {
     /// Whatever the operating system says; any part may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Makes the file this long: cuts off what is behind, or adds zeros. Durable only after
+    /// [`DiskFile::sync_data`].
+    ///
+    /// # Errors
+    /// Whatever the operating system says.
+    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+
     /// Makes the contents durable, and of the metadata what is needed to read them: one device flush.
     ///
     /// # Errors
@@ -152,8 +160,10 @@ impl Disk for RealDisk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
-        Ok(Box::new(RealFile(file)))
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        // What is kept here is for this account alone.
+        Ok(Box::new(RealFile(options.mode(0o600).open(path)?)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -180,6 +190,10 @@ impl DiskFile for RealFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! cache looking clean although nothing arrived; bits flip. The same seed and calls give the same result.
 
 mod port;
+mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,6 +14,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::layout::to_u64;
 use crate::limits::SECTOR_BYTES;
+
+pub use watch::Operation;
+use watch::Watcher;
 
 /// What becomes of un-synced writes and names when the power goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,9 +58,13 @@ pub struct Counters {
 }
 
 #[derive(Debug, Clone)]
-struct Write {
-    offset: usize,
-    bytes: Vec<u8>,
+enum Write {
+    Bytes {
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    /// The file gets this length.
+    Length(usize),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -76,7 +84,8 @@ enum NameChange {
 #[derive(Debug, Clone)]
 struct State {
     random: u64,
-    inodes: Vec<Inode>,
+    /// Shared with snapshots until one of them changes.
+    inodes: Vec<Arc<Inode>>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     pending_names: Vec<NameChange>,
@@ -89,6 +98,7 @@ struct State {
     fault: Option<(u64, Fault)>,
     /// Bytes that files may have together.
     room: Option<u64>,
+    watcher: Watcher,
 }
 
 /// A disk that lives in memory. Clones are the same disk.
@@ -120,10 +130,11 @@ impl State {
     }
 
     /// Counts an operation that changes something, and lets the power or the operation fail if it is its turn.
-    fn operation(&mut self) -> io::Result<()> {
+    fn operation(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
         if self.power_off {
             return Err(no_power());
         }
+        self.tell_watcher(operation, path);
         let number = self.counters.operations;
         self.counters.operations += 1;
         if self.cut_at == Some(number) {
@@ -143,7 +154,13 @@ impl State {
     }
 
     fn inode(&mut self, index: usize) -> io::Result<&mut Inode> {
-        self.inodes.get_mut(index).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.inodes.get_mut(index).map(Arc::make_mut).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// A name of the file, for whoever watches.
+    fn path_of(&self, index: usize) -> PathBuf {
+        let found = self.names.iter().find(|(_, inode)| **inode == index);
+        found.map(|(path, _)| path.clone()).unwrap_or_default()
     }
 
     fn used(&self) -> u64 {
@@ -158,7 +175,7 @@ impl State {
 
     fn lose_power(&mut self, cut: Cut) {
         for index in 0..self.inodes.len() {
-            let pending = self.inodes.get_mut(index).map(|inode| std::mem::take(&mut inode.pending));
+            let pending = self.inode(index).map(|inode| std::mem::take(&mut inode.pending));
             self.resolve(index, &pending.unwrap_or_default(), cut);
         }
         let changes = std::mem::take(&mut self.pending_names);
@@ -175,7 +192,7 @@ impl State {
             }
         }
         self.names = self.durable_names.clone();
-        for inode in &mut self.inodes {
+        for inode in self.inodes.iter_mut().map(Arc::make_mut) {
             inode.cache = inode.durable.clone();
         }
         self.locks.clear();
@@ -192,27 +209,43 @@ impl State {
             match cut {
                 Cut::Drop => {}
                 Cut::Prefix if at >= kept => {}
-                Cut::Keep | Cut::Prefix => self.persist(index, write.offset, &write.bytes),
+                Cut::Keep | Cut::Prefix => self.persist(index, write),
                 Cut::Torn => self.persist_torn(index, write),
             }
         }
     }
 
-    fn persist(&mut self, index: usize, offset: usize, bytes: &[u8]) {
-        if let Some(inode) = self.inodes.get_mut(index) {
-            place(&mut inode.durable, offset, bytes);
+    fn persist(&mut self, index: usize, write: &Write) {
+        if let Ok(inode) = self.inode(index) {
+            write.apply(&mut inode.durable);
         }
     }
 
     fn persist_torn(&mut self, index: usize, write: &Write) {
+        let Write::Bytes { offset, bytes } = write else {
+            if self.random() & 1 == 0 {
+                self.persist(index, write);
+            }
+            return;
+        };
         let sector = usize::try_from(SECTOR_BYTES).unwrap_or(512);
         let mut at = 0;
-        while at < write.bytes.len() {
-            let end = ((write.offset + at) / sector * sector + sector - write.offset).min(write.bytes.len());
+        while at < bytes.len() {
+            let end = ((offset + at) / sector * sector + sector - offset).min(bytes.len());
             if self.random() & 1 == 0 {
-                self.persist(index, write.offset + at, write.bytes.get(at..end).unwrap_or_default());
+                let bytes = bytes.get(at..end).unwrap_or_default().to_vec();
+                self.persist(index, &Write::Bytes { offset: offset + at, bytes });
             }
             at = end;
+        }
+    }
+}
+
+impl Write {
+    fn apply(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Bytes { offset, bytes } => place(to, *offset, bytes),
+            Self::Length(bytes) => to.resize(*bytes, 0),
         }
     }
 }
@@ -238,6 +271,14 @@ fn place(to: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     }
 }
 
+impl NameChange {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Set(path, _) | Self::Unset(path) => path,
+        }
+    }
+}
+
 impl SimDisk {
     /// Creates an empty disk. Everything random about it follows from the seed.
     #[must_use]
@@ -255,6 +296,7 @@ impl SimDisk {
             cut_at: None,
             fault: None,
             room: None,
+            watcher: Watcher::default(),
         })))
     }
 
@@ -268,6 +310,7 @@ impl SimDisk {
         let mut state = self.state().clone();
         state.generation += 1;
         state.locks.clear();
+        state.watcher = Watcher::default();
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -309,7 +352,7 @@ impl SimDisk {
     pub fn flip(&self, path: &Path, offset: usize, mask: u8) -> bool {
         let mut state = self.state();
         let Some(index) = state.names.get(path).copied() else { return false };
-        let Some(inode) = state.inodes.get_mut(index) else { return false };
+        let Ok(inode) = state.inode(index) else { return false };
         match (inode.durable.get_mut(offset), inode.cache.get_mut(offset)) {
             (Some(durable), Some(cache)) => {
                 *durable ^= mask;
@@ -325,7 +368,7 @@ impl SimDisk {
         let mut state = self.state();
         let sector = offset / usize::try_from(SECTOR_BYTES).unwrap_or(512);
         if let Some(index) = state.names.get(path).copied()
-            && let Some(inode) = state.inodes.get_mut(index)
+            && let Ok(inode) = state.inode(index)
         {
             inode.unreadable.insert(sector);
         }

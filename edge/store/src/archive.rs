@@ -1,30 +1,90 @@
 //! Sealed batches that have left the journal: one append-only file for each log, batches end to end.
 //!
-//! **Invariant**: a batch is recycled out of the journal only after it is durable here, so that an unfinished
-//! batch at the end of a file still stands in the journal, and cutting it off loses nothing.
+//! **Invariant**: a batch is recycled out of the journal only after it and its file's name are durable here, so
+//! whatever is unfinished at the end of a file still stands in the journal.
+//! **Invariant**: what lies behind a file's last trusted batch is never read, and is cut off before the next is
+//! written. A batch that the journal holds too is trusted only if both agree: a power cut may leave the right
+//! length with sectors missing.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sonae_journal::{Disk, DiskFile};
 use sonae_proto::batch::{BatchHeader, PREFIX_BYTES};
 use sonae_proto::bytes::Reader;
 use sonae_proto::ids::LogName;
+use sonae_proto::vector::LogHead;
 
+use crate::options::Defects;
 use crate::store::StoreError;
 
+/// The file of one log.
+struct LogFile {
+    file: Box<dyn DiskFile>,
+    /// Where its last trusted batch ends.
+    end: u64,
+    /// Whether its name is durable.
+    is_named: bool,
+}
+
 /// The archive's directory.
-#[derive(Debug)]
 pub(crate) struct Archive {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
+    files: BTreeMap<LogName, LogFile>,
+    pub defects: Defects,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Archive({})", self.dir.display())
+    }
 }
 
 impl Archive {
-    pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let archive = Self { dir: dir.to_owned() };
-        fs::create_dir_all(dir).map_err(|source| archive.failed("open", source))?;
-        Ok(archive)
+    /// Opens the archive. Returns it with the headers of all batches, each log's in order, and their offsets.
+    ///
+    /// # Durability
+    /// What was found is on stable storage: a cache may show what a failed flush has never written.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        defects: Defects,
+    ) -> Result<(Self, Vec<(BatchHeader, u64)>), StoreError> {
+        let mut archive = Self { disk, dir: dir.to_owned(), files: BTreeMap::new(), defects };
+        let mut found = Vec::new();
+        archive.disk.create_dir(dir).map_err(|source| archive.failed("open", source))?;
+        archive.disk.sync_dir(dir).map_err(|source| archive.failed("open", source))?;
+        for name in archive.disk.list(dir).map_err(|source| archive.failed("list", source))? {
+            let Some(log) = log_of(&name) else {
+                log::warn!(name; "a file in the archive that is no log is passed over");
+                continue;
+            };
+            let read = archive.read_log(log, &mut found);
+            let file = read.map_err(|source| archive.failed("read", source))?;
+            archive.files.insert(log, file);
+        }
+        Ok((archive, found))
+    }
+
+    fn read_log(&self, log: LogName, found: &mut Vec<(BatchHeader, u64)>) -> io::Result<LogFile> {
+        let file = self.disk.open(&self.path(log))?;
+        file.settle()?;
+        let length = file.bytes()?;
+        let (mut end, mut head) = (0, LogHead::EMPTY);
+        while let Some((header, after)) = header_at(file.as_ref(), end, length)? {
+            if header.log != log || !header.continues(&head) {
+                break;
+            }
+            found.push((header, end));
+            (end, head) = (after, header.head());
+        }
+        if end < length {
+            log::warn!(kept = end, length; "what is unfinished at the end of an archive is not used");
+        }
+        Ok(LogFile { file, end, is_named: true })
     }
 
     fn failed(&self, doing: &'static str, source: io::Error) -> StoreError {
@@ -35,73 +95,84 @@ impl Archive {
         self.dir.join(format!("{}-{}", log.incarnation, log.tier))
     }
 
-    /// Reads the headers of all whole batches, with their offsets, and cuts off an unfinished last one.
-    pub fn load(&self) -> Result<Vec<(BatchHeader, u64)>, StoreError> {
-        let mut found = Vec::new();
-        let read = |source| self.failed("read", source);
-        for entry in fs::read_dir(&self.dir).map_err(read)? {
-            let file =
-                OpenOptions::new().read(true).write(true).open(entry.map_err(read)?.path()).map_err(read)?;
-            let length = file.metadata().map_err(read)?.len();
-            let mut offset = 0;
-            while let Some((header, end)) = header_at(&file, offset, length).map_err(read)? {
-                found.push((header, offset));
-                offset = end;
-            }
-            if offset < length {
-                log::warn!(kept = offset, length; "unfinished batch in the archive is cut off");
-                file.set_len(offset).map_err(|source| self.failed("cut", source))?;
-            }
-        }
-        Ok(found)
-    }
-
-    /// Appends batches of one log and returns their offsets.
+    /// Appends batches of one log and returns their offsets. After an error nothing of it counts, and the same
+    /// call may be made again: it writes all of it anew, because a failed flush leaves pages that no later flush
+    /// would write.
     ///
     /// # Durability
     /// They are on stable storage when this returns.
-    pub fn append(&self, log: LogName, batches: &[Vec<u8>]) -> Result<Vec<u64>, StoreError> {
-        let write = |source| self.failed("write", source);
-        let path = self.path(log);
-        let is_new = !path.exists();
-        let mut file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path).map_err(write)?;
-        let mut end = file.metadata().map_err(write)?.len();
+    pub fn append(&mut self, log: LogName, batches: &[Vec<u8>]) -> Result<Vec<u64>, StoreError> {
+        let appended = self.try_append(log, batches);
+        appended.map_err(|source| self.failed("write", source))
+    }
+
+    fn try_append(&mut self, log: LogName, batches: &[Vec<u8>]) -> io::Result<Vec<u64>> {
+        if !self.files.contains_key(&log) {
+            let file = self.disk.create(&self.path(log))?;
+            let is_named = self.defects.archive_name_unflushed();
+            self.files.insert(log, LogFile { file, end: 0, is_named });
+        }
+        let Some(to) = self.files.get_mut(&log) else { return Err(io::ErrorKind::NotFound.into()) };
+        let mut at = to.end;
+        let length = to.file.bytes()?;
+        if self.defects.archive_after_rest() {
+            at = length;
+        } else if length > at {
+            to.file.set_bytes(at)?;
+        }
         let mut offsets = Vec::with_capacity(batches.len());
         for bytes in batches {
-            file.write_all(bytes).map_err(write)?;
-            offsets.push(end);
-            end += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            to.file.write_at(at, bytes)?;
+            offsets.push(at);
+            at += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         }
-        file.sync_data().map_err(write)?;
-        if is_new {
-            crate::data_dir::sync_dir(&self.dir).map_err(write)?;
+        if !self.defects.archive_unflushed() {
+            to.file.sync_data()?;
         }
+        if !to.is_named {
+            self.disk.sync_dir(&self.dir)?;
+            to.is_named = true;
+        }
+        to.end = at;
         Ok(offsets)
+    }
+
+    /// Cuts a log's trusted part at an offset: what is behind is not read any more and is written over.
+    pub fn distrust(&mut self, log: LogName, offset: u64) {
+        if let Some(file) = self.files.get_mut(&log) {
+            file.end = file.end.min(offset);
+        }
     }
 
     /// Reads a batch's bytes.
     pub fn read(&self, header: &BatchHeader, offset: u64) -> Result<Vec<u8>, StoreError> {
-        let read = |source| self.failed("read", source);
-        let file = File::open(self.path(header.log)).map_err(read)?;
         let mut bytes = vec![0; PREFIX_BYTES + usize::try_from(header.payload_bytes).unwrap_or(0)];
-        file.read_exact_at(&mut bytes, offset).map_err(read)?;
+        let file = self.files.get(&header.log).ok_or(io::ErrorKind::NotFound.into());
+        file.and_then(|log| log.file.read_at(offset, &mut bytes))
+            .map_err(|source| self.failed("read", source))?;
         Ok(bytes)
     }
 
-    /// Returns how many bytes the archive has.
+    /// Returns how many bytes of batches the archive has.
     pub fn bytes(&self) -> u64 {
-        let sizes = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        sizes.filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len()).sum()
+        self.files.values().map(|file| file.end).sum()
     }
 }
 
-fn header_at(file: &File, offset: u64, length: u64) -> io::Result<Option<(BatchHeader, u64)>> {
+/// Reads the log's name in a file's name.
+fn log_of(name: &str) -> Option<LogName> {
+    let (incarnation, tier) = name.rsplit_once('-')?;
+    let log = LogName { tier: tier.parse().ok()?, incarnation: incarnation.parse().ok()? };
+    (format!("{}-{}", log.incarnation, log.tier) == name).then_some(log)
+}
+
+fn header_at(file: &dyn DiskFile, offset: u64, length: u64) -> io::Result<Option<(BatchHeader, u64)>> {
     let mut prefix = [0; PREFIX_BYTES];
     let prefix_bytes = u64::try_from(PREFIX_BYTES).unwrap_or(u64::MAX);
-    if offset + prefix_bytes > length {
+    if offset.saturating_add(prefix_bytes) > length {
         return Ok(None);
     }
-    file.read_exact_at(&mut prefix, offset)?;
+    file.read_at(offset, &mut prefix)?;
     let Ok(header) = BatchHeader::from_bytes(&mut Reader::new(&prefix)) else { return Ok(None) };
     let end = offset + prefix_bytes + u64::from(header.payload_bytes);
     Ok((end <= length).then_some((header, end)))

@@ -25,14 +25,32 @@ pub struct BatchIndex {
 
 impl BatchIndex {
     /// Starts from what the archive holds.
-    pub(crate) fn open(archive: Archive) -> Result<Self, StoreError> {
-        let mut found = archive.load()?;
-        found.sort_by_key(|(header, _)| (header.log, header.first));
+    pub(crate) fn open(archive: Archive, found: Vec<(BatchHeader, u64)>) -> Result<Self, StoreError> {
         let mut index = Self { archive, logs: BTreeMap::new() };
         for (header, offset) in found {
             index.insert(&header, Place::Archive(offset))?;
         }
         Ok(index)
+    }
+
+    /// Adds a batch that recovery finds in the journal. If the archive has it too, both must agree: a batch whose
+    /// archive was not flushed when the power went may have lost sectors, and then it and what follows it there
+    /// are taken from the journal.
+    pub(crate) fn recovered(&mut self, batch: &Batch, lsn: Lsn) -> Result<(), StoreError> {
+        let header = *batch.header();
+        let known = self.logs.entry(header.log).or_default();
+        let position = known.partition_point(|(known, _)| known.first < header.first);
+        if let Some((_, Place::Archive(offset))) = known.get(position) {
+            let archived = self.archive.read(&header, *offset);
+            if self.archive.defects.archive_unread() || archived.is_ok_and(|bytes| bytes == batch.bytes()) {
+                return Ok(());
+            }
+            log::warn!(log = header.log.to_string(), first = header.first;
+                "an archived batch is not what the journal holds; the journal's is used");
+            self.archive.distrust(header.log, *offset);
+            known.truncate(position);
+        }
+        self.insert(&header, Place::Journal(lsn))
     }
 
     /// Adds a batch that a journal frame holds. One that is known already is passed over.

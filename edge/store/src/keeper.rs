@@ -87,6 +87,8 @@ pub(crate) struct Keeper {
     pub(crate) sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
     /// Where the view lies, whose file system is looked at.
     pub(crate) view_dir: std::path::PathBuf,
+    /// How the store is kept.
+    pub(crate) options: crate::options::Options,
     /// Whether the last look found too little room for a checkpoint.
     pub(crate) is_short_of_room: bool,
     /// Not before then are sealed batches tried again that found no room.

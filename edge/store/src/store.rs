@@ -22,7 +22,7 @@ use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
 use crate::evidence::Evidence;
 use crate::frame::{SafeHead, StoredIdentity};
-use crate::keeper::Request;
+use crate::keeper::{Keeper, Request};
 use crate::recover;
 use crate::state::StoreState;
 use crate::view::View;
@@ -64,8 +64,10 @@ pub struct Open {
     pub keyring: crate::keyring::Keyring,
     /// The told clock.
     pub clock: Clock,
-    /// The journal's disk.
+    /// The disk of journal and sealed batches.
     pub disk: Arc<dyn sonae_journal::Disk>,
+    /// How it is kept.
+    pub options: crate::options::Options,
 }
 
 /// An open store: the handle, what an uplink starts from, and the thread to wait for.
@@ -78,6 +80,15 @@ pub struct Opened {
     /// Headers of batches sealed from now on.
     pub sealed: tokio::sync::mpsc::UnboundedReceiver<BatchHeader>,
     keeper: JoinHandle<()>,
+}
+
+/// A recovered store whose keeper does not run yet.
+pub(crate) struct Ready {
+    pub store: Store,
+    pub keeper: Keeper,
+    pub waiting: mpsc::Receiver<Request>,
+    pub evidence: Evidence,
+    pub sealed: tokio::sync::mpsc::UnboundedReceiver<BatchHeader>,
 }
 
 impl Opened {
@@ -101,16 +112,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn open(open: Open) -> Result<Opened, StoreError> {
+        let Ready { store, keeper, waiting, evidence, sealed } = Self::recover(open)?;
+        let keeper = std::thread::Builder::new()
+            .name("keeper".into())
+            .spawn(move || keeper.run(&waiting))
+            .map_err(StoreError::Thread)?;
+        Ok(Opened { store, evidence, sealed, keeper })
+    }
+
+    pub(crate) fn recover(open: Open) -> Result<Ready, StoreError> {
         let (requests, waiting) = mpsc::sync_channel(REQUESTS_WAITING_MAX);
         let (sealed_sender, sealed) = tokio::sync::mpsc::unbounded_channel();
         let (clock, school) = (open.clock.clone(), open.keys.school);
-        let recovered = recover::recover(open, sealed_sender)?;
-        let (evidence, shared) = (recovered.evidence, recovered.keeper.shared());
-        let keeper = std::thread::Builder::new()
-            .name("keeper".into())
-            .spawn(move || recovered.keeper.run(&waiting))
-            .map_err(StoreError::Thread)?;
-        Ok(Opened { store: Self { requests, shared, school, clock }, evidence, sealed, keeper })
+        let recover::Recovered { keeper, evidence } = recover::recover(open, sealed_sender)?;
+        let store = Self { requests, shared: keeper.shared(), school, clock };
+        Ok(Ready { store, keeper, waiting, evidence, sealed })
     }
 
     /// Keeps an action's changes.

@@ -1,8 +1,12 @@
 //! A board and its replicas in memory, for tests. Not built into the product.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+mod stepped;
+
 use std::path::Path;
 use std::sync::Arc;
+
+pub use stepped::Stepped;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use sonae_proto::bundle::{BundleKind, ReplicaBundle};
@@ -22,6 +26,7 @@ use crate::clock::Clock;
 use crate::enrolment;
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
+use crate::options::Options;
 use crate::status::{StatusSource, Uplink};
 use crate::store::{Open, Opened, Store};
 
@@ -176,9 +181,21 @@ pub fn open_store_on(
     clock: Clock,
     disk: Arc<dyn sonae_journal::Disk>,
 ) -> Opened {
+    Store::open(opening(data, bundle, clock, disk, Options::default())).unwrap()
+}
+
+/// What opening the store of an enrolled replica takes.
+#[must_use]
+pub fn opening(
+    data: &Path,
+    bundle: &ReplicaBundle,
+    clock: Clock,
+    disk: Arc<dyn sonae_journal::Disk>,
+    options: Options,
+) -> Open {
     let keys = ReplicaKeys::load(data, bundle).unwrap();
     let keyring = Keyring::open(&keys.board, &Keyring::documents_of(bundle), &bundle.device_age_key).unwrap();
-    Store::open(Open {
+    Open {
         journal: data.join("journal"),
         batches: data.join("batches"),
         view: data.join("view"),
@@ -187,8 +204,8 @@ pub fn open_store_on(
         keyring,
         clock,
         disk,
-    })
-    .unwrap()
+        options,
+    }
 }
 
 /// Enrols a replica of a new board in `data` and opens it.

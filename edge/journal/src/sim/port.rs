@@ -2,9 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
-use super::{Cut, Inode, NameChange, SimDisk, State, Write, apply_name, device_error, no_power, place};
+use super::{Cut, Inode, NameChange, Operation, SimDisk, State, Write, apply_name, device_error, no_power};
 use crate::disk::{Disk, DiskFile, DiskLock};
 use crate::layout::to_u64;
 use crate::limits::SECTOR_BYTES;
@@ -39,8 +39,8 @@ impl SimDisk {
 }
 
 impl Disk for SimDisk {
-    fn create_dir(&self, _dir: &Path) -> io::Result<()> {
-        self.state().operation()
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        self.state().operation(Operation::CreateDir, dir)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -74,16 +74,16 @@ impl Disk for SimDisk {
 
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
         let mut state = self.state();
-        state.operation()?;
+        state.operation(Operation::Create, path)?;
         let inode = state.inodes.len();
-        state.inodes.push(Inode::default());
+        state.inodes.push(Arc::new(Inode::default()));
         state.rename_pending(NameChange::Set(path.to_path_buf(), inode));
         Ok(self.handle(&state, inode))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.operation()?;
+        state.operation(Operation::Rename, from)?;
         let inode = state.names.get(from).copied().ok_or(io::ErrorKind::NotFound)?;
         state.rename_pending(NameChange::Unset(from.to_path_buf()));
         state.rename_pending(NameChange::Set(to.to_path_buf(), inode));
@@ -92,7 +92,7 @@ impl Disk for SimDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.operation()?;
+        state.operation(Operation::Remove, path)?;
         if !state.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -100,12 +100,16 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
-        state.operation()?;
+        state.operation(Operation::FlushDirectory, dir)?;
         state.counters.directory_flushes += 1;
         for change in std::mem::take(&mut state.pending_names) {
-            apply_name(&mut state.durable_names, &change);
+            if change.path().parent() == Some(dir) {
+                apply_name(&mut state.durable_names, &change);
+            } else {
+                state.pending_names.push(change);
+            }
         }
         Ok(())
     }
@@ -141,7 +145,8 @@ impl DiskFile for SimFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
-        let outcome = state.operation();
+        let path = state.path_of(self.inode);
+        let outcome = state.operation(Operation::Write, &path);
         state.counters.writes += 1;
         state.counters.bytes_written += to_u64(bytes.len());
         let used = state.used();
@@ -153,15 +158,27 @@ impl DiskFile for SimFile {
         if grown > 0 && room.is_some_and(|room| used.saturating_add(grown) > room) {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        let part = bytes.get(..written).unwrap_or_default();
-        place(&mut inode.cache, offset, part);
-        inode.pending.push(Write { offset, bytes: part.to_vec() });
+        let write = Write::Bytes { offset, bytes: bytes.get(..written).unwrap_or_default().to_vec() };
+        write.apply(&mut inode.cache);
+        inode.pending.push(write);
         outcome
+    }
+
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.state()?;
+        let path = state.path_of(self.inode);
+        state.operation(Operation::Resize, &path)?;
+        let write = Write::Length(usize::try_from(bytes).map_err(io::Error::other)?);
+        let inode = state.inode(self.inode)?;
+        write.apply(&mut inode.cache);
+        inode.pending.push(write);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state()?;
-        let outcome = state.operation();
+        let path = state.path_of(self.inode);
+        let outcome = state.operation(Operation::Flush, &path);
         if state.power_off {
             return outcome;
         }

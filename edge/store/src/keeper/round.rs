@@ -71,7 +71,7 @@ impl Round {
 
 impl Keeper {
     /// Processes queued requests as one commit. Returns whether `Close` was among them.
-    pub(super) fn round(&mut self, queue: &mut VecDeque<Request>) -> bool {
+    pub(crate) fn round(&mut self, queue: &mut VecDeque<Request>) -> bool {
         let shared = self.shared();
         let before = self.fold.clone();
         let mut closing = false;
@@ -101,6 +101,9 @@ impl Keeper {
             }
             (staged.records, staged.disputed)
         };
+        if self.options.defects.answer_before_commit() {
+            std::mem::take(&mut round.answers).into_iter().for_each(|answer| answer(&Ok(())));
+        }
         let outcome = self.commit(&mut round, staged, disputed);
         if outcome.is_err() {
             self.fold = before;
@@ -304,7 +307,7 @@ impl Keeper {
                 self.failed = Some(error.to_string());
                 return Err(WriteError::Failed);
             }
-            if *is_own {
+            if *is_own && !self.options.defects.told_before_commit() {
                 let _ = self.sealed_out.send(*header);
             }
         }

@@ -15,15 +15,9 @@ use crate::store::StoreError;
 /// Bytes that must be free before the view is written: several times what 4,000 records take.
 const CHECKPOINT_ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Records in the overlay that make a checkpoint due: four school days.
-const OVERLAY_RECORDS_MAX: usize = 4_000;
-
-/// Journal segments that make recycling due.
-const SEGMENTS_MAX: usize = 3;
-
 impl Keeper {
     /// Makes what is waiting durable while nobody waits for an answer. Returns whether work is left.
-    pub(super) fn idle(&mut self) -> bool {
+    pub(crate) fn idle(&mut self) -> bool {
         if self.failed.is_some() {
             return false;
         }
@@ -43,7 +37,7 @@ impl Keeper {
     }
 
     /// Seals what is due. The batches become durable with the next commit.
-    pub(super) fn seal_due(&mut self, force: bool) {
+    pub(crate) fn seal_due(&mut self, force: bool) {
         let now_ms = self.clock.now_ms();
         while self.failed.is_none() {
             let own = Own {
@@ -58,7 +52,12 @@ impl Keeper {
                 newest.map_or_else(|| index.head(log), |batch| batch.header().head())
             };
             match self.sealer.seal_next(now_ms, force, &own, head_of) {
-                Ok(Some(batch)) => self.sealed.push(batch),
+                Ok(Some(batch)) => {
+                    if self.options.defects.told_before_commit() {
+                        let _ = self.sealed_out.send(*batch.header());
+                    }
+                    self.sealed.push(batch);
+                }
                 Ok(None) => return,
                 Err(error) => {
                     log::error!(error = error.to_string(); "sealing failed; nothing more is kept");
@@ -71,8 +70,10 @@ impl Keeper {
     /// Checkpoints and recycles when that is due.
     pub(super) fn maintain(&mut self) {
         let overlay = self.shared.view.read().unwrap_or_else(PoisonError::into_inner).overlay_records();
-        let recycle = self.journal.segments().count() > SEGMENTS_MAX;
-        if overlay < OVERLAY_RECORDS_MAX && !recycle || !self.has_room_for_checkpoint() {
+        // The changes of a batch that has found no room stand in the journal alone: the sealer has let go of them.
+        let is_kept = self.sealed.is_empty() || self.options.defects.recycle_unkept_batches();
+        let recycle = is_kept && self.journal.segments().count() > self.options.segments_max;
+        if overlay < self.options.overlay_records_max && !recycle || !self.has_room_for_checkpoint() {
             return;
         }
         let outcome = self.checkpoint().and_then(|checkpoint| {
@@ -132,7 +133,7 @@ impl Keeper {
         }
     }
 
-    pub(super) fn close(mut self) {
+    pub(crate) fn close(mut self) {
         if self.failed.is_none() {
             self.seal_due(true);
             self.round(&mut VecDeque::new());
