@@ -80,6 +80,10 @@ impl DataDir {
     ///
     /// # Errors
     /// [`DataDirError`].
+    ///
+    /// # Durability
+    /// The directory and those above it that were missing have durable names when this returns; without them a
+    /// power cut would take everything that is ever kept inside.
     pub fn create(path: &Path) -> Result<Self, DataDirError> {
         let io = |source| DataDirError::Io { path: path.to_owned(), source };
         if path.exists() {
@@ -90,7 +94,14 @@ impl DataDir {
                 }
             }
         }
+        let missing = path.ancestors().take_while(|above| !above.as_os_str().is_empty() && !above.exists());
+        let missing: Vec<PathBuf> = missing.map(Path::to_owned).collect();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        // The last one also where it was there: whoever made it may have been cut off before this.
+        for named in missing.iter().map(PathBuf::as_path).rev().chain([path]) {
+            let above = named.parent().filter(|above| !above.as_os_str().is_empty());
+            sync_dir(above.unwrap_or(Path::new("."))).map_err(io)?;
+        }
         // Also where the directory was there before: nobody else reads what is kept here.
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io)?;
         Self::lock(path)
