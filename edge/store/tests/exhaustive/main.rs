@@ -253,7 +253,7 @@ fn faults_at_every_operation() {
     let (mut counts, mut wrong) = (Counts::new(), Vec::new());
     for (name, seed, steps) in workloads() {
         let recording = record(&name, seed, &steps, &options()).unwrap();
-        all_faults(&recording, 61, &options(), &mut counts, &mut wrong);
+        all_faults(&recording, 47, &options(), &mut counts, &mut wrong);
     }
     report(&counts, &wrong);
 }
