@@ -3,6 +3,7 @@
 pub mod canary;
 pub mod kill_cloud;
 pub mod kill_edge;
+pub mod power_cut;
 
 use std::collections::BTreeMap;
 

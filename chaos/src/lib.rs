@@ -6,6 +6,7 @@ pub mod bench;
 pub mod canary;
 pub mod demo;
 pub mod drill;
+pub mod fault_fs;
 pub mod fuzz;
 pub mod generate;
 pub mod lan_client;

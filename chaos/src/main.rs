@@ -129,6 +129,13 @@ enum Drill {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
+    /// Cuts the power of the appliance's disk at random operations under load, and lets operations fail; needs root
+    /// and FUSE. CUT=edge-flush, a disk whose flushes lie, must be found out
+    PowerCut {
+        /// Cuts
+        #[arg(long, default_value_t = 50)]
+        rounds: u32,
+    },
     /// Looks for names and numbers of a school in the cloud's folders and in captured packets
     Canary,
 }
@@ -251,6 +258,13 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
             print(&report)?;
             if report.lost + report.alarms > 0 {
                 bail!("P2 is broken: changes that were called safe were lost");
+            }
+        }
+        Drill::PowerCut { rounds } => {
+            let report = drill::power_cut::run_drill(&dir, rounds, 1, cut == Some("edge-flush")).await?;
+            print(&report)?;
+            if !report.holds() {
+                bail!("P1 is broken: acknowledged writes were lost, or the appliance did not start");
             }
         }
         Drill::Canary => {

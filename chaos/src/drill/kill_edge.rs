@@ -16,7 +16,7 @@ use crate::program::run;
 use crate::town::{LOGIN, PASSWORD, Town};
 
 /// Writers at once.
-const WRITERS: usize = 4;
+pub(super) const WRITERS: usize = 4;
 
 /// The report of a drill.
 #[derive(Debug, Clone, Serialize)]
@@ -89,16 +89,20 @@ pub async fn run_drill(dir: &Path, rounds: u32, seed: u64) -> Result<Report> {
     })
 }
 
+/// Where what was kept: path, value, log, sequence.
 type Acknowledged = (String, String, String, u64);
 
+/// What was answered, and the write that was not.
+pub(super) type Written = (Vec<Acknowledged>, Option<(String, String)>);
+
 /// Writes until the service is gone. Returns what was answered, and the write that was not.
-async fn write(
+pub(super) async fn write(
     client: LanClient,
     pupils: Vec<String>,
     round: u32,
     writer: usize,
     at_most: Duration,
-) -> (Vec<Acknowledged>, Option<(String, String)>) {
+) -> Written {
     let codes = ["late", "absent_sick", "absent_other", "left_early"];
     let until = Instant::now() + at_most * 10;
     let mut answered = Vec::new();
@@ -122,7 +126,7 @@ async fn write(
 }
 
 /// Reads the values of all days that the ledger speaks of.
-async fn read_back(client: &LanClient, ledger: &Ledger) -> Result<BTreeMap<String, String>> {
+pub(super) async fn read_back(client: &LanClient, ledger: &Ledger) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let days: std::collections::BTreeSet<&str> =
         ledger.values.keys().filter_map(|path| path.split('/').nth(4)).collect();
@@ -137,7 +141,8 @@ async fn read_back(client: &LanClient, ledger: &Ledger) -> Result<BTreeMap<Strin
     Ok(found)
 }
 
-fn behind(status: &Value, ledger: &Ledger) -> u64 {
+/// Returns how many acknowledged sequences the logs do not reach.
+pub(super) fn behind(status: &Value, ledger: &Ledger) -> u64 {
     let kept =
         |tier: &str| status.pointer(&format!("/kept/{tier}/sequence")).and_then(Value::as_u64).unwrap_or(0);
     let missing = ledger
