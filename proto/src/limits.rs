@@ -3,6 +3,10 @@
 /// Bytes of one change line, newline included. A pupil's fullest record is about 4 KiB; sixteen times that.
 pub const CHANGE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a change line when it is first written. Written again under another incarnation it names itself and
+/// what it saw in full, up to 60 bytes for each of 256 fields, and must still fit.
+pub const CHANGE_WRITTEN_BYTES_MAX: usize = 48 * 1024;
+
 /// Changes in one batch. At 1,000 the cost of header, age and padding is under 2 bytes a change.
 pub const BATCH_CHANGES_MAX: u64 = 1_000;
 
@@ -65,4 +69,5 @@ pub const CHANGE_FIELDS_MAX: usize = 256;
 
 const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);
 const _: () = assert!(CHANGE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
+const _: () = assert!(CHANGE_WRITTEN_BYTES_MAX + 60 * (CHANGE_FIELDS_MAX + 1) < CHANGE_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BYTES_MAX);

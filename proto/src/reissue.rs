@@ -105,6 +105,25 @@ mod tests {
         assert_eq!(reissue(next, &[(1, again)]).unwrap()[0].origin, first[0].origin);
     }
 
+    /// Goal: whatever may be written can be carried over. Method: the longest line with the most fields, each with a
+    /// base in its own branch.
+    #[test]
+    fn the_longest_change_can_be_carried_over() {
+        use crate::change::FieldWrite;
+        use crate::limits::{CHANGE_FIELDS_MAX, CHANGE_WRITTEN_BYTES_MAX};
+        let base = ChangeId { incarnation: LOG.incarnation, sequence: 1 };
+        let write = |text: &str| FieldWrite { value: text.into(), bases: vec![base] };
+        let mut change = reissue(LOG, &[(1, line(1, None))]).unwrap().remove(0);
+        change.origin = None;
+        change.fields = (0..CHANGE_FIELDS_MAX).map(|field| (format!("f{field}"), write(""))).collect();
+        let bare = change.to_line(LOG.incarnation).unwrap().len();
+        change.fields.insert("f0".into(), write(&"x".repeat(CHANGE_WRITTEN_BYTES_MAX - bare - 1)));
+        let longest = change.to_line(LOG.incarnation).unwrap();
+        assert_eq!(longest.len(), CHANGE_WRITTEN_BYTES_MAX - 1);
+        let again = reissue(LOG, &[(1, line(1, None)), (2, longest)]).unwrap();
+        assert!(again[1].to_line(Incarnation::from_bytes([9; 16])).is_ok());
+    }
+
     /// Goal: only what the other branch lacks is carried over. Method: equal, longer, shorter and other branches.
     #[test]
     fn branches_part_where_they_differ() {

@@ -217,7 +217,7 @@ fn a_full_disk_refuses_and_recovers() {
     let opened = reopen();
     opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap();
     disk.set_room(Some(6 * 1024 * 1024));
-    let filler = "x".repeat(60_000);
+    let filler = "x".repeat(45_000);
     let mut kept = 0_u64;
     let refused = (0..2_000).find_map(|n| {
         let action = edit("school_diary", &format!("{n}"), "events", &format!("{n}{filler}"));

@@ -8,6 +8,7 @@ use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::clock;
 use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::limits::CHANGE_WRITTEN_BYTES_MAX;
 use sonae_proto::record::RecordState;
 use sonae_proto::vector::Sequences;
 use sonae_proto::view::{Applied, Fold, FoldError, Records};
@@ -222,7 +223,13 @@ impl Keeper {
             let tier = tier_of(edit).map_err(refused)?;
             let state = read(staged, tier, &edit.collection, &edit.record)?;
             if let Some(change) = change_for(edit, action, &state, clock::Stamp::default()) {
-                bytes += change.to_line(name).map_err(|error| refused(error.to_string()))?.len() + 96;
+                let line = change.to_line(name).map_err(|error| refused(error.to_string()))?.len();
+                if line >= CHANGE_WRITTEN_BYTES_MAX {
+                    let reason =
+                        format!("a change of {line} bytes is over {CHANGE_WRITTEN_BYTES_MAX}; split it");
+                    return Err(WriteError::Refused { reason });
+                }
+                bytes += line + 96;
             }
         }
         if bytes + round.bytes > usize::try_from(self.journal.commit_bytes_max()).unwrap_or(0) {

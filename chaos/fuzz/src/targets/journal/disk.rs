@@ -126,6 +126,12 @@ impl DiskFile for MemoryFile {
         Ok(())
     }
 
+    fn set_bytes(&self, bytes: u64) -> io::Result<()> {
+        let length = usize::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+        bytes_of(&self.content).resize(length, 0);
+        Ok(())
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         Ok(())
     }
