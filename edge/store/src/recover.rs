@@ -118,6 +118,8 @@ pub(crate) fn recover(
         fold,
     };
     refill(&mut keeper)?;
+    let checkpointed = found.checkpoint.as_ref().map(|(_, checkpoint)| &checkpoint.sequences);
+    check_held(&keeper, keeper.fold.sequences.iter().chain(checkpointed.into_iter().flatten()))?;
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
 }
@@ -311,6 +313,23 @@ fn refill(keeper: &mut Keeper) -> Result<(), StoreError> {
         }
     }
     keeper.without_receipt = waiting;
+    Ok(())
+}
+
+/// Checks that everything that was applied is in a batch that is held or waits to be sealed. An archive whose middle
+/// has rotted shows only so: what lies behind is not found, and nothing in the journal misses it.
+fn check_held<'a>(
+    keeper: &Keeper,
+    applied: impl Iterator<Item = (&'a LogName, &'a u64)>,
+) -> Result<(), StoreError> {
+    for (log, sequence) in applied {
+        let held = keeper.index.head(*log).sequence;
+        let own = log.incarnation == keeper.keys.name();
+        let waiting = keeper.sealer.last_sequence(log.tier).filter(|_| own).unwrap_or(0);
+        if *sequence > held.max(waiting) {
+            return Err(StoreError::Hole { log: *log, after: held });
+        }
+    }
     Ok(())
 }
 

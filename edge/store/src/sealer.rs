@@ -64,6 +64,11 @@ impl Sealer {
         waiting.lines.push_back(Line { sequence, lsn, bytes: line });
     }
 
+    /// Returns the last change of a tier that waits to be sealed.
+    pub fn last_sequence(&self, tier: Tier) -> Option<u64> {
+        self.tiers.get(&tier)?.lines.back().map(|line| line.sequence)
+    }
+
     /// Returns the first journal frame that is still needed for sealing.
     pub fn first_lsn(&self) -> Option<Lsn> {
         self.tiers.values().filter_map(|waiting| waiting.lines.front()).map(|line| line.lsn).min()

@@ -8,8 +8,8 @@ use sonae_journal::sim::SimDisk;
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::Tier;
-use sonae_store::testing::{Board, open_store, open_store_on};
-use sonae_store::{Action, Clock, Edit, Opened, StoreState, enrolment};
+use sonae_store::testing::{Board, open_store, open_store_on, opening};
+use sonae_store::{Action, Clock, Edit, Opened, Options, Store, StoreState, enrolment};
 
 fn edit(collection: &str, record: &str, field: &str, value: &str) -> Action {
     Action {
@@ -157,6 +157,40 @@ fn segments_are_recycled_and_nothing_is_lost() {
     assert_eq!(essence(&opened.store.state()), before);
     assert_eq!(opened.store.records(Tier::Daily, "school_diary", "").unwrap().len(), 3_000);
     opened.close();
+}
+
+/// Goal: an archive that has rotted is never taken for a shorter one. Method: a tier whose batches lie in the archive
+/// alone; damage the first header of its file; open with the view and without.
+#[test]
+fn a_rotten_archive_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (_board, bundle) = replica(&data);
+    let opened = open(&data, &bundle);
+    opened.store.write_blocking(edit("grade_result", "p1", "title", "国語")).unwrap();
+    let filler = "x".repeat(8_000);
+    for round in 0..40 {
+        let mut action = edit("school_diary", "0", "events", "");
+        action.edits = (0..50)
+            .map(|n| edit("school_diary", &format!("{round}-{n}"), "events", &filler).edits.remove(0))
+            .collect();
+        opened.store.write_blocking(action).unwrap();
+    }
+    opened.close();
+    let archived = std::fs::read_dir(data.join("batches")).unwrap().map(|entry| entry.unwrap().path());
+    let archived = archived.filter(|path| path.to_string_lossy().ends_with("-2")).collect::<Vec<_>>();
+    let mut bytes = std::fs::read(&archived[0]).unwrap();
+    bytes[0] ^= 0xFF;
+    std::fs::write(&archived[0], bytes).unwrap();
+    let disk = || std::sync::Arc::new(sonae_journal::RealDisk);
+    for has_view in [true, false] {
+        if !has_view {
+            std::fs::remove_dir_all(data.join("view")).unwrap();
+        }
+        let request = opening(&data, &bundle, Clock::system(), disk(), Options::default());
+        let refused = Store::open(request).map(drop).unwrap_err();
+        assert!(refused.is_damage(), "{refused}");
+    }
 }
 
 /// Goal: the same value again is no change; bad actions keep nothing. Method: repeat, unknown collection,
