@@ -87,9 +87,13 @@ pub trait DiskFile: Send + Sync {
     /// Makes the file this long: cuts off what is behind, or adds zeros. Durable only after
     /// [`DiskFile::sync_data`].
     ///
+    /// The journal itself never asks for this, so a disk on which nothing else lies may leave it out.
+    ///
     /// # Errors
-    /// Whatever the operating system says.
-    fn set_bytes(&self, bytes: u64) -> io::Result<()>;
+    /// Whatever the operating system says; [`io::ErrorKind::Unsupported`] where it was left out.
+    fn set_bytes(&self, _bytes: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Makes the contents durable, and of the metadata what is needed to read them: one device flush.
     ///
