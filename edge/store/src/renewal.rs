@@ -83,6 +83,10 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
         if next.join(name).exists() {
             if data.join(name).exists() {
                 fs::rename(data.join(name), aside.join(name))?;
+                // Put aside for sure before its name is taken, or a power cut may keep the second rename alone.
+                for changed in [aside.as_path(), forked(data).as_path(), data] {
+                    sync_dir(changed)?;
+                }
             }
             fs::rename(next.join(name), data.join(name))?;
         }
@@ -94,7 +98,7 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     if next.join("incarnation.json").exists() {
         fs::rename(next.join("incarnation.json"), data.join("incarnation.json"))?;
     }
-    for changed in [&aside, &forked(data), &next, data] {
+    for changed in [&next, data] {
         sync_dir(changed)?;
     }
     fs::rename(&next, data.join("renewed"))?;
