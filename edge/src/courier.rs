@@ -55,6 +55,8 @@ pub struct Standing {
     pub manifest_version: u64,
     /// Identities of other incarnations.
     pub identities: Vec<IdentityText>,
+    /// Whether this incarnation ends: what only it has is about to be written again under another.
+    pub is_renewing: bool,
 }
 
 /// What a conversation needs.
@@ -101,6 +103,7 @@ pub async fn answer(engine: &mut Engine, store: &Store, ask: Ask, now_ms: u64) -
                 receipted: engine.receipted(),
                 manifest_version: engine.manifest_version(),
                 identities: engine.peer_identities(),
+                is_renewing: engine.is_renewing(),
             });
         }
         Ask::Identities(identities) => engine.handle_carried_identities(&identities),

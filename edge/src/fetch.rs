@@ -14,6 +14,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Without a word from the cloud for this long, a fetch is given up; begun again, it resumes.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
+/// An uplink that has not ended so long after it was asked to is ended.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+
 /// How a fetch went.
 #[derive(Debug, Clone, Copy)]
 pub struct Timing {
@@ -69,12 +72,17 @@ pub async fn fetch_all(
     report: impl FnMut(Progress),
 ) -> Result<Timing, FetchError> {
     let (stop, stopped) = watch::channel(false);
-    let uplink = tokio::spawn(uplink::run(config, stopped));
+    let mut uplink = tokio::spawn(uplink::run(config, stopped));
     let timing = watch_progress(source, started, report).await;
     let _ = stop.send(true);
-    match uplink.await {
-        Ok(Err(error)) => Err(error.into()),
-        _ => timing,
+    match tokio::time::timeout(CLOSING_MAX, &mut uplink).await {
+        Ok(Ok(Err(error))) => Err(error.into()),
+        Ok(_) => timing,
+        Err(_) => {
+            // It waits for room on the disk, which this fetch itself may have taken.
+            uplink.abort();
+            timing
+        }
     }
 }
 

@@ -64,27 +64,54 @@ pub enum RenewalError {
         #[source]
         source: ChangeError,
     },
+    /// The cloud cannot say what it has.
+    #[error("the cloud cannot read enough of its sites to say what it has")]
+    Incomplete,
+    /// The second store is itself a copy of one that lives.
+    #[error("the half-made store is a copy of one that runs elsewhere; it is begun anew")]
+    Copied,
     /// The files cannot be exchanged.
     #[error("the stores cannot be exchanged")]
     Exchange(#[source] std::io::Error),
 }
 
-/// Makes the second store and fetches everything that the cloud has into it. Resumes what an earlier try left.
+/// Makes the second store and fetches everything that the cloud has into it. Resumes what an earlier try left, unless
+/// that cannot be used.
 ///
 /// # Errors
 /// [`RenewalError`]; try again later.
 pub async fn prepare(old: &Path, cloud: Option<String>) -> Result<Replica, RenewalError> {
     let mut next = open_next(old)?;
-    let (config, _) = next.uplink(cloud)?;
-    fetch_all(config, &next.status, Instant::now(), |_| {}).await?;
-    Ok(next)
+    let (config, _desk) = next.uplink(cloud)?;
+    let mut forked = config.renew.subscribe();
+    let fetched = tokio::select! {
+        fetched = fetch_all(config, &next.status, Instant::now(), |_| {}) => Some(fetched),
+        Ok(_) = forked.wait_for(|is_forked| *is_forked) => None,
+    };
+    match fetched {
+        Some(Ok(_)) if next.status.uplink.get().is_complete => Ok(next),
+        // What lies beyond would be taken for what only this box has.
+        Some(Ok(_)) => Err(RenewalError::Incomplete),
+        Some(Err(error)) => Err(error.into()),
+        None => {
+            next.opened.close();
+            renewal::discard(old).map_err(RenewalError::Exchange)?;
+            Err(RenewalError::Copied)
+        }
+    }
 }
 
 fn open_next(old: &Path) -> Result<Replica, RenewalError> {
     let path = renewal::next(old);
     if path.join("enrolment.json").exists() {
-        return Ok(Replica::open(&path)?);
+        match Replica::open_dir(DataDir::open(&path).map_err(ReplicaError::from)?) {
+            Err(error) if error.is_damage() => {
+                log::warn!(error = error.to_string(); "a half-made store has rotted; it is begun anew");
+            }
+            opened => return Ok(opened?),
+        }
     }
+    renewal::discard(old).map_err(RenewalError::Exchange)?;
     let bundle = enrolment::load(old).map_err(ReplicaError::from)?;
     let now_ms = sonae_store::Clock::system().now_ms();
     let dir = enrolment::enrol(&path, &bundle, Beginning::Restored, now_ms).map_err(ReplicaError::from)?;
@@ -217,7 +244,8 @@ async fn carry_batches(
     let mut head = there.last().map_or(LogHead::EMPTY, BatchHeader::head);
     for header in here.iter().filter(|header| header.first > head.sequence).collect::<Vec<_>>() {
         if !header.continues(&head) {
-            // Another history of a peer's log; it stays aside with this branch.
+            log::error!(log = log.to_string(), after = head.sequence;
+                "another history of a peer's log stays aside with this branch");
             break;
         }
         next.opened.store.store_batch(read(old, log, header.first).await?).await?;

@@ -87,8 +87,16 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open(data: &Path) -> Result<Self, ReplicaError> {
-        let dir = DataDir::open(data)?;
-        renewal::finish(&dir).map_err(|source| ReplicaError::Renewal { path: data.to_owned(), source })?;
+        Self::reopen(DataDir::open(data)?)
+    }
+
+    /// Opens the replica in a directory that is locked already, after a renewal that was begun has been finished.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn reopen(dir: DataDir) -> Result<Self, ReplicaError> {
+        let finished = renewal::finish(&dir);
+        finished.map_err(|source| ReplicaError::Renewal { path: dir.path().to_owned(), source })?;
         Self::open_dir(dir)
     }
 

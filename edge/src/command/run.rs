@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sonae_edge::courier;
 use sonae_edge::exit::Exit;
+use sonae_edge::renewal::RenewalError;
 use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
 use sonae_edge::{control, renewal, uplink};
@@ -98,7 +99,11 @@ async fn repaired(
     let repaired = async {
         loop {
             match repair::repair(&dir, cloud.map(str::to_owned)).await {
-                Ok(repaired) => return repaired,
+                Ok(repaired) => return Ok(repaired),
+                // The next start finishes what was begun.
+                Err(error @ RenewalError::Exchange(_)) => {
+                    return Err(Failure::new(Exit::Store, format!("{error}; start again")));
+                }
                 Err(error) => {
                     log::error!(error = error.to_string(); "the store cannot be repaired yet; it is tried again");
                 }
@@ -109,7 +114,7 @@ async fn repaired(
     let repaired = tokio::select! {
         _ = tokio::signal::ctrl_c() => return Ok(None),
         _ = terminate.recv() => return Ok(None),
-        repaired = repaired => repaired,
+        repaired = repaired => repaired?,
     };
     let Repaired { carried, unreadable } = repaired;
     log::warn!(carried, unreadable; "the store was made again from the cloud");
@@ -128,7 +133,7 @@ async fn serve_lives(
     listener: &TcpListener,
     cloud: Option<&str>,
 ) -> Result<Exit, Failure> {
-    let mut not_before = Instant::now();
+    let (mut not_before, mut failures) = (Instant::now(), 0_u32);
     for life in 0_u64.. {
         let (clock, status) = (replica.clock.clone(), replica.status.uplink.clone());
         if let Some((code, text)) = note.take() {
@@ -147,7 +152,9 @@ async fn serve_lives(
                 ("renewed", text)
             }
             Err(error) => {
-                not_before = Instant::now() + RENEWAL_RETRY;
+                // Each try ends everybody's session.
+                not_before = Instant::now() + RENEWAL_RETRY * 2_u32.pow(failures.min(7));
+                failures += 1;
                 log::error!(error = error.to_string(); "a new incarnation could not be begun");
                 ("not_renewed", format!("a new incarnation could not be begun: {error}; it is tried again"))
             }
@@ -157,9 +164,10 @@ async fn serve_lives(
     Ok(Exit::Ok)
 }
 
-/// Opens what an exchange left, whichever store it is.
+/// Opens what an exchange left, whichever store it is. One that was begun is finished first: what was written to the
+/// old store after its word was given would be put aside with it.
 fn reopen(dir: DataDir) -> Result<Replica, Failure> {
-    Ok(Replica::open_dir(dir)?)
+    Ok(Replica::reopen(dir)?)
 }
 
 fn internal(error: std::io::Error) -> Failure {

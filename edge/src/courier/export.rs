@@ -43,6 +43,12 @@ pub async fn export(
     let (reply, standing) = oneshot::channel();
     desk.asks.send(Ask::Standing(reply)).await.map_err(gone)?;
     let standing = standing.await.map_err(gone)?;
+    if standing.is_renewing {
+        // What a stick carried out now would come to stand under two names.
+        return Err(std::io::Error::other(
+            "this box goes on under a new incarnation once the cloud can be reached; export again after that",
+        ));
+    }
     let opening = Opening {
         format: FORMAT.to_owned(),
         school: desk.store.school(),

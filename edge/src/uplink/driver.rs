@@ -182,6 +182,7 @@ impl Driver {
             status.up = self.engine.is_up();
             status.last_contact_ms = self.engine.last_contact_ms();
             status.has_all = self.engine.has_all_of_peers();
+            status.is_complete = self.engine.is_complete();
             status.cloud_heads.clone_from(self.engine.cloud_heads());
             status.udp_bytes_sent = self.closed_bytes.0 + sent;
             status.udp_bytes_received = self.closed_bytes.1 + received;

@@ -68,7 +68,9 @@ pub fn set_ready(data: &Path, ends: Incarnation) -> io::Result<()> {
 /// The exchange is on stable storage when this returns.
 pub fn finish(dir: &DataDir) -> io::Result<bool> {
     let (data, next) = (dir.path(), next(dir.path()));
-    remove_dir(&data.join("renewed"))?;
+    if let Err(error) = remove_dir(&data.join("renewed")) {
+        log::warn!(error = error.to_string(); "what is left of a renewal cannot be deleted yet");
+    }
     let ends = match fs::read_to_string(next.join("ready")) {
         Ok(name) => name,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -82,7 +84,7 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     for name in ["journal", "batches"] {
         if next.join(name).exists() {
             if data.join(name).exists() {
-                fs::rename(data.join(name), aside.join(name))?;
+                fs::rename(data.join(name), free_name(&aside, name))?;
                 // Put aside for sure before its name is taken, or a power cut may keep the second rename alone.
                 for changed in [aside.as_path(), forked(data).as_path(), data] {
                     sync_dir(changed)?;
@@ -101,11 +103,21 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     for changed in [&next, data] {
         sync_dir(changed)?;
     }
+    remove_dir(&data.join("renewed"))?;
     fs::rename(&next, data.join("renewed"))?;
     sync_dir(data)?;
-    remove_dir(&data.join("renewed"))?;
-    forget_oldest(data)?;
+    // The exchange is whole; what cannot be tidied up now is not worth a box that does not start.
+    let tidied = remove_dir(&data.join("renewed")).and_then(|()| forget_oldest(data, &aside));
+    if let Err(error) = tidied {
+        log::warn!(error = error.to_string(); "what is left of a renewal cannot be deleted yet");
+    }
     Ok(true)
+}
+
+/// Nothing that was put aside is ever written over.
+fn free_name(aside: &Path, name: &str) -> PathBuf {
+    let names = std::iter::once(name.to_owned()).chain((1..).map(|number| format!("{name}.{number}")));
+    names.map(|name| aside.join(name)).find(|path| !path.exists()).unwrap_or_else(|| aside.join(name))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {
@@ -115,15 +127,29 @@ fn remove_dir(path: &Path) -> io::Result<()> {
     }
 }
 
-fn forget_oldest(data: &Path) -> io::Result<()> {
+fn forget_oldest(data: &Path, newest: &Path) -> io::Result<()> {
     let mut branches = Vec::new();
     for entry in fs::read_dir(forked(data))? {
         let entry = entry?;
-        branches.push((entry.metadata()?.modified()?, entry.path()));
+        // The newest stays whatever its time says: a clock may have fallen back.
+        if entry.file_type()?.is_dir() && entry.path() != newest {
+            branches.push((entry.metadata()?.modified()?, entry.path()));
+        }
     }
     branches.sort();
-    let surplus = branches.len().saturating_sub(FORKED_MAX);
+    let surplus = (branches.len() + 1).saturating_sub(FORKED_MAX);
     branches.iter().take(surplus).try_for_each(|(_, path)| remove_dir(path))
+}
+
+/// Discards a next replica that cannot be used. Nothing that lives is in it.
+///
+/// # Errors
+/// Those of the system, and when the word was given already: then there is only forward.
+pub fn discard(data: &Path) -> io::Result<()> {
+    if next(data).join("ready").exists() {
+        return Err(io::Error::other("an exchange that was begun has to be finished first"));
+    }
+    remove_dir(&next(data))
 }
 
 #[cfg(test)]
@@ -204,6 +230,21 @@ mod tests {
             finish(&data).unwrap();
             exchanged(&data);
         }
+    }
+
+    /// Goal: what lies aside is never written over, and a begun exchange is never discarded. Method: an exchange whose
+    /// place aside is taken; discard before and after the word.
+    #[test]
+    fn nothing_aside_is_written_over() {
+        let (_dir, data) = prepared();
+        write(&data.path().join(format!("forked/{ENDS}/journal/0")), "older");
+        set_ready(data.path(), ENDS).unwrap();
+        assert!(discard(data.path()).is_err());
+        assert!(finish(&data).unwrap());
+        assert_eq!(read(&data, &format!("forked/{ENDS}/journal/0")), "older");
+        assert_eq!(read(&data, &format!("forked/{ENDS}/journal.1/0")), "old");
+        assert_eq!(read(&data, "journal/0"), "new");
+        discard(data.path()).unwrap();
     }
 
     /// Goal: branches aside do not fill the disk. Method: more exchanges than are kept.

@@ -56,8 +56,11 @@ pub fn read(
             Err(error) => return Err(error.into()),
         }
     }
-    for entry in fs::read_dir(archive).into_iter().flatten().flatten() {
-        batches.extend(archived(&entry.path()));
+    match fs::read_dir(archive) {
+        Ok(entries) => entries.flatten().for_each(|entry| batches.extend(archived(&entry.path()))),
+        Err(error) => {
+            log::error!(error = error.to_string(); "the archive of sealed batches cannot be listed")
+        }
     }
     for batch in batches {
         let header = *batch.header();
@@ -114,7 +117,13 @@ impl Salvaged {
 
 /// Reads the batches of one archive file, up to the first header without meaning: where its batch ends nobody knows.
 fn archived(path: &Path) -> Vec<Batch> {
-    let Ok(bytes) = fs::read(path) else { return Vec::new() };
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            log::error!(error = error.to_string(); "an archive of sealed batches cannot be read");
+            return Vec::new();
+        }
+    };
     let mut batches = Vec::new();
     let mut rest = bytes.as_slice();
     while let Some((first, after)) = split_first(rest) {

@@ -38,6 +38,8 @@ pub struct UplinkStatus {
     pub cloud_heads: Heads,
     /// Whether everything that the cloud has of others is here.
     pub has_all: bool,
+    /// Whether the cloud could read enough of its sites to say what it has.
+    pub is_complete: bool,
     /// Sealed bytes that were sent, batches with their headers.
     pub batch_bytes_sent: u64,
     /// Changes in them, as often as they were sent.

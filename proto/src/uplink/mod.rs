@@ -87,6 +87,8 @@ pub struct Uplink {
     /// A new incarnation has been asked for: nothing is sent any more, so that what the cloud has of the own
     /// logs stands still.
     renewing: bool,
+    /// Whether the cloud could read enough sites to say what it has.
+    is_complete: bool,
     stall: Stall,
     effects: VecDeque<Effect>,
     last_contact_ms: Option<u64>,
@@ -113,6 +115,7 @@ impl Uplink {
             keys_wanted: true,
             keys_refused: false,
             renewing: false,
+            is_complete: false,
             stall: Stall::default(),
             effects: VecDeque::new(),
             last_contact_ms: None,
@@ -233,6 +236,7 @@ impl Uplink {
             self.effects.push_back(Effect::SendKeys);
         }
         self.keys_wanted = false;
+        self.is_complete = welcome.complete;
         if !welcome.complete {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }

@@ -29,6 +29,18 @@ impl Uplink {
         self.line == Line::Up
     }
 
+    /// Whether the cloud could read enough of its sites to say what it has, when it was greeted last.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.is_complete
+    }
+
+    /// Whether a new incarnation has been asked for.
+    #[must_use]
+    pub fn is_renewing(&self) -> bool {
+        self.renewing
+    }
+
     /// Returns when the cloud was last heard of.
     #[must_use]
     pub fn last_contact_ms(&self) -> Option<u64> {
