@@ -1,5 +1,6 @@
 //! A small town for demo, drills and benches: a board, one school, a cloud with two sites, an appliance.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -251,6 +252,32 @@ impl Appliance {
     pub fn status(&self) -> Result<Value> {
         let said = run("sonae-edge", &["status", "--data", &text(&self.data), "--json"], "")?;
         serde_json::from_str(&said).context("the status is no JSON")
+    }
+
+    /// Waits until the cloud has snapshots of all tiers of which one is due. Returns their bytes by tier.
+    ///
+    /// # Errors
+    /// When it takes longer than `at_most`.
+    pub async fn wait_for_snapshots(&self, at_most: Duration) -> Result<BTreeMap<u64, u64>> {
+        let started = Instant::now();
+        loop {
+            let status = tokio::task::block_in_place(|| self.status())?;
+            let snapshots = status.get("snapshots").and_then(Value::as_array).cloned().unwrap_or_default();
+            let is = |one: &Value, name: &str| one.get(name).and_then(Value::as_bool) == Some(true);
+            if !snapshots.is_empty() && snapshots.iter().all(|one| is(one, "safe") && !is(one, "due")) {
+                let number = |one: &Value, name: &str| {
+                    one.get(name).and_then(|value| value.as_u64().or_else(|| value.as_str()?.parse().ok()))
+                };
+                return Ok(snapshots
+                    .iter()
+                    .filter_map(|one| Some((number(one, "tier")?, number(one, "bytes")?)))
+                    .collect());
+            }
+            if started.elapsed() > at_most {
+                bail!("the cloud had no snapshots after {at_most:?}: {snapshots:?}");
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Asks `sonae-edge digest`.

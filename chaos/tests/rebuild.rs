@@ -27,6 +27,17 @@ impl Ruin {
         let (mut edge, client) = settled.start(&settled.appliance).await.unwrap();
         let appliance = &settled.appliance;
         appliance.wait_until_safe(&client, Duration::from_secs(300)).await.unwrap();
+        let snapshots = appliance.wait_for_snapshots(Duration::from_secs(300)).await.unwrap();
+        assert_eq!(
+            snapshots.keys().copied().collect::<Vec<_>>(),
+            [1],
+            "what there is of tier 0 comes as fast without one"
+        );
+        // What a snapshot does not have comes behind it.
+        let pupil = client.pupils("").await.unwrap().remove(0);
+        let path = format!("/api/v1/attendance/2026-11-25/{pupil}");
+        client.put(&path, serde_json::json!({ "code": "late" })).await.unwrap();
+        appliance.wait_until_safe(&client, Duration::from_secs(300)).await.unwrap();
         let digest = appliance.digest().unwrap();
         edge.kill_hard().unwrap();
         std::fs::remove_dir_all(&appliance.data).unwrap();
@@ -86,7 +97,10 @@ async fn a_rebuild_resumes_after_a_kill() {
     let begun = spare.digest().unwrap();
     assert_ne!(essence(&begun), essence(&ruin.digest), "the cut came too late");
     ruin.line.set_cut_after(None);
-    run("sonae-edge", &words(&arguments), &passphrase).unwrap();
+    let said = run("sonae-edge", &words(&arguments), &passphrase).unwrap();
+    let report: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(report["snapshots"].as_object().unwrap().len(), 1, "{report}");
+    assert_eq!(report["completeness"], "unverified", "a snapshot proves nothing");
     assert_eq!(essence(&spare.digest().unwrap()), essence(&ruin.digest));
     let edge = ruin.town.start_edge(&spare, &ruin.line).unwrap();
     assert_ne!(edge.said("incarnation").unwrap(), "", "it serves once it is whole");
@@ -106,6 +120,7 @@ async fn a_missing_head_is_named() {
     };
     let (code, report) = expect("true", &ruin.digest);
     assert_eq!((code, &report["completeness"]), (0, &Value::from("verified")), "{report}");
+    assert_eq!(report["snapshots"], serde_json::json!({}), "the logs themselves prove it");
     let mut more = ruin.digest.clone();
     let heads = more.get_mut("heads").and_then(Value::as_object_mut).unwrap();
     let (log, head) = heads.iter_mut().next().unwrap();

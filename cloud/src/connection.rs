@@ -1,14 +1,15 @@
 //! One connection: its control stream and its requests.
 //!
 //! The client's first stream is the control stream: hello, welcome, then keys both ways and news to the client.
-//! Each later stream carries one request: a batch, answered by a receipt or a refusal, or a fetch, answered by
-//! batches and an end. All this is the same over QUIC and over TCP.
+//! Each later stream carries one request: a batch, answered by a receipt or a refusal; a fetch, answered by batches
+//! and an end; a snapshot or a part of one, answered by what is missing of it or by a receipt; or a fetch of one. All this is the same over QUIC and over TCP.
 
 use std::sync::Arc;
 
 use sonae_line::{Connection, RecvStream, SendStream};
-use sonae_proto::intake::{ConnectionId, ReplyTo, StoredBatch};
-use sonae_proto::wire::{Fetch, FetchEnd, Frame, RefusalCode};
+use sonae_proto::ids::Hash32;
+use sonae_proto::intake::{ConnectionId, Location, ReplyTo, StoredBatch};
+use sonae_proto::wire::{Fetch, FetchEnd, Frame, RefusalCode, SnapshotPart};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -161,6 +162,15 @@ async fn request(mut send: SendStream, mut recv: RecvStream, to: ReplyTo, shared
             after = from;
             (Input::Fetch { to, fetch, reply }, Some(memory))
         }
+        Ok(Held { frame: Frame::Snapshot(text), memory }) => {
+            (Input::Snapshot { to, text, reply }, Some(memory))
+        }
+        Ok(Held { frame: Frame::SnapshotPart(part), memory }) => {
+            (Input::SnapshotPart { to, part, reply }, Some(memory))
+        }
+        Ok(Held { frame: Frame::FetchSnapshot(fetch), memory }) => {
+            (Input::FetchSnapshot { to, fetch, reply }, Some(memory))
+        }
         Ok(_) => (nonsense(to, RefusalCode::Unexpected, "not a request", reply), None),
         Err(error) => match error.refusal() {
             Some(code) => (nonsense(to, code, &error.to_string(), reply), None),
@@ -173,6 +183,9 @@ async fn request(mut send: SendStream, mut recv: RecvStream, to: ReplyTo, shared
     let written = match timeout(ANSWER_TIMEOUT, answer).await {
         Ok(Ok(Answer::Frame(frame))) => frames::write(&mut send, &frame).await,
         Ok(Ok(Answer::Serve(batches))) => send_batches(&mut send, &shared.reader, &batches, after).await,
+        Ok(Ok(Answer::ServeSnapshot { root, text, parts })) => {
+            send_snapshot(&mut send, &shared.reader, root, text, &parts).await
+        }
         Ok(Err(_)) | Err(_) => false,
     };
     if written {
@@ -193,4 +206,27 @@ async fn send_batches(send: &mut SendStream, reader: &Reader, batches: &[StoredB
         sequence = stored.header.last;
     }
     frames::write(send, &Frame::FetchEnd(FetchEnd { sequence })).await
+}
+
+/// Sends a root and its parts until one cannot be read; the asker sees what is missing.
+async fn send_snapshot(
+    send: &mut SendStream,
+    reader: &Reader,
+    root: Hash32,
+    text: Option<String>,
+    parts: &[(u32, Hash32, Location)],
+) -> bool {
+    if let Some(text) = text
+        && !frames::write(send, &Frame::Snapshot(text)).await
+    {
+        return false;
+    }
+    for (number, hash, location) in parts {
+        let Some(sealed) = reader.part(*hash, location).await else { break };
+        let part = Box::new(SnapshotPart { root, number: *number, sealed });
+        if !frames::write(send, &Frame::SnapshotPart(part)).await {
+            return false;
+        }
+    }
+    frames::write(send, &Frame::FetchEnd(FetchEnd { sequence: 0 })).await
 }

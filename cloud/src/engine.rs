@@ -7,11 +7,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use sonae_proto::ids::Hash32;
 use sonae_proto::intake::{
     ConnectionId, Effect, Intake, Location, ReplyTo, SchoolOverview, StoredBatch, Ticket,
 };
 use sonae_proto::receipt::SiteId;
-use sonae_proto::wire::{Fetch, Frame, Hello, KeyDocuments, RefusalCode};
+use sonae_proto::wire::{Fetch, FetchSnapshot, Frame, Hello, KeyDocuments, RefusalCode, SnapshotPart};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
@@ -28,6 +29,15 @@ pub enum Answer {
     Frame(Box<Frame>),
     /// These batches, and the end of a fetch.
     Serve(Vec<StoredBatch>),
+    /// A snapshot, and the end of a fetch.
+    ServeSnapshot {
+        /// Hash of its root.
+        root: Hash32,
+        /// The root's text, unless it is not whole here any more.
+        text: Option<String>,
+        /// Of each part its place, its hash and its location.
+        parts: Vec<(u32, Hash32, Location)>,
+    },
 }
 
 /// What happens to a node.
@@ -73,6 +83,33 @@ pub enum Input {
         to: ReplyTo,
         /// What.
         fetch: Fetch,
+        /// For the answer.
+        reply: Option<oneshot::Sender<Answer>>,
+    },
+    /// A snapshot is offered.
+    Snapshot {
+        /// Which stream.
+        to: ReplyTo,
+        /// Text of its root.
+        text: String,
+        /// For the answer.
+        reply: Option<oneshot::Sender<Answer>>,
+    },
+    /// A part of one.
+    SnapshotPart {
+        /// Which stream.
+        to: ReplyTo,
+        /// The part.
+        part: Box<SnapshotPart>,
+        /// For the answer.
+        reply: Option<oneshot::Sender<Answer>>,
+    },
+    /// A snapshot is asked for.
+    FetchSnapshot {
+        /// Which stream.
+        to: ReplyTo,
+        /// What.
+        fetch: FetchSnapshot,
         /// For the answer.
         reply: Option<oneshot::Sender<Answer>>,
     },
@@ -171,6 +208,18 @@ impl Engine {
                 self.expect_answer(to, reply);
                 self.intake.handle_fetch(to, &fetch);
             }
+            Input::Snapshot { to, text, reply } => {
+                self.expect_answer(to, reply);
+                self.intake.handle_snapshot(to, &text, now_ms());
+            }
+            Input::SnapshotPart { to, part, reply } => {
+                self.expect_answer(to, reply);
+                self.intake.handle_snapshot_part(to, *part);
+            }
+            Input::FetchSnapshot { to, fetch, reply } => {
+                self.expect_answer(to, reply);
+                self.intake.handle_fetch_snapshot(to, &fetch);
+            }
             Input::Nonsense { to, code, text, reply } => {
                 self.expect_answer(to, reply);
                 self.intake.handle_nonsense(to, code, &text);
@@ -220,6 +269,9 @@ impl Engine {
                 }
             }
             Effect::Serve { to, batches, .. } => self.answer(to, Answer::Serve(batches)),
+            Effect::ServeSnapshot { to, root, text, parts } => {
+                self.answer(to, Answer::ServeSnapshot { root, text, parts });
+            }
             Effect::Refused { school, code, text } => {
                 let school = school.map(|school| school.to_string()).unwrap_or_default();
                 log::warn!(school = school.as_str(), code:? = code, reason = text.as_str(); "refused");

@@ -39,9 +39,10 @@ impl ReadError {
     pub fn refusal(&self) -> Option<RefusalCode> {
         match self {
             Self::Frame(FrameError::Oversized { .. }) => Some(RefusalCode::Oversized),
-            Self::Frame(FrameError::Kind { .. } | FrameError::Body { .. }) | Self::Cut => {
-                Some(RefusalCode::Malformed)
-            }
+            Self::Frame(
+                FrameError::Kind { .. } | FrameError::Body { .. } | FrameError::Part(_) | FrameError::Text,
+            )
+            | Self::Cut => Some(RefusalCode::Malformed),
             Self::End | Self::Timeout | Self::Gone => None,
         }
     }

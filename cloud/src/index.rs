@@ -15,6 +15,7 @@ use sonae_proto::intake::{Intake, Location, StoredBatch};
 use sonae_proto::object::RecordKind;
 use sonae_proto::receipt::SiteId;
 use sonae_proto::signed::Signed;
+use sonae_proto::snapshot::Snapshot;
 use sonae_proto::vector::LogHead;
 use sonae_proto::wire::KeyDocuments;
 
@@ -25,6 +26,8 @@ pub struct Index {
     /// In the order in which they were found.
     documents: Vec<FoundDocument>,
     document_places: BTreeMap<[u8; 32], usize>,
+    /// Sealed parts of snapshots by their hash, each where most sites have it.
+    parts: BTreeMap<Hash32, FoundPart>,
     position: u64,
 }
 
@@ -35,6 +38,12 @@ struct FoundBatch {
     /// Sites of the object that `stored` points into.
     sites_there: usize,
     newest: u64,
+}
+
+#[derive(Debug)]
+struct FoundPart {
+    location: Location,
+    sites: Vec<SiteId>,
 }
 
 #[derive(Debug)]
@@ -55,6 +64,8 @@ pub struct Fed {
     pub cut_off: usize,
     /// Documents that the board did not sign.
     pub foreign_documents: usize,
+    /// Snapshots that count.
+    pub snapshots: usize,
     /// Batches of a log that are on fewer sites than the quorum.
     pub undurable: Vec<StoredBatch>,
 }
@@ -65,8 +76,16 @@ impl Index {
         self.position += 1;
         match kind {
             RecordKind::Batch => self.add_batch(location, body, sites),
-            RecordKind::Identity | RecordKind::Keys => {
+            RecordKind::Identity | RecordKind::Keys | RecordKind::Snapshot => {
                 self.add_document(kind, body, sites);
+                true
+            }
+            RecordKind::SnapshotPart => {
+                let hash = Hash32(*blake3::hash(body).as_bytes());
+                let known = self.parts.get(&hash).map_or(0, |known| known.sites.len());
+                if sites.len() > known {
+                    self.parts.insert(hash, FoundPart { location, sites: sites.to_vec() });
+                }
                 true
             }
         }
@@ -106,7 +125,9 @@ impl Index {
     /// Tells the engine everything, documents first.
     pub fn feed(self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
         let mut fed = Fed::default();
-        for document in self.documents {
+        let is_root = |document: &FoundDocument| document.kind == RecordKind::Snapshot;
+        let (roots, documents): (Vec<_>, Vec<_>) = self.documents.into_iter().partition(is_root);
+        for document in documents {
             let Some(school) = feed_document(intake, board, &document) else {
                 fed.foreign_documents += 1;
                 continue;
@@ -117,6 +138,9 @@ impl Index {
         }
         for found in self.batches.into_values() {
             feed_log(intake, found, quorum, &mut fed);
+        }
+        for root in roots {
+            feed_snapshot(intake, root, &self.parts, &mut fed);
         }
         fed
     }
@@ -141,8 +165,26 @@ fn feed_document(intake: &mut Intake, board: &VerifyingKey, document: &FoundDocu
             let keys: KeyDocuments = serde_json::from_slice(&document.body).ok()?;
             intake.load_keys(&keys).then_some(keys.school)
         }
-        RecordKind::Batch => None,
+        RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => None,
     }
+}
+
+/// One that names more than the logs hold any more counts for nothing: they were lost behind it.
+fn feed_snapshot(
+    intake: &mut Intake,
+    found: FoundDocument,
+    parts: &BTreeMap<Hash32, FoundPart>,
+    fed: &mut Fed,
+) {
+    let text = String::from_utf8(found.body).unwrap_or_default();
+    // Only looked at: the engine verifies it, and until then parts are bytes that nobody asks for.
+    let Some(root) = Snapshot::peek(&text) else { return };
+    for name in &root.parts {
+        if let Some(part) = parts.get(&name.hash) {
+            intake.load_snapshot_part(root.school, name.hash, part.location.clone(), part.sites.clone());
+        }
+    }
+    fed.snapshots += usize::from(intake.load_snapshot(root.school, &text, found.sites));
 }
 
 fn feed_log(intake: &mut Intake, found: BTreeMap<Hash32, FoundBatch>, quorum: usize, fed: &mut Fed) {

@@ -337,7 +337,7 @@ fn site_statuses(sites: &[Site], readings: &[SiteReading], faults: &[SiteError])
 
 fn note_findings(status: &mut Status, fed: &Fed) {
     log::info!(
-        batches = fed.batches, undurable = fed.undurable.len(), complete = status.complete;
+        batches = fed.batches, snapshots = fed.snapshots, undurable = fed.undurable.len(), complete = status.complete;
         "the logs were read from the sites"
     );
     status.equivocations = u64::try_from(fed.equivocations).unwrap_or(u64::MAX);

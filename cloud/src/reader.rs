@@ -1,10 +1,11 @@
-//! Reads stored batches back from whichever site has them whole.
+//! Reads stored batches and parts of snapshots back from whichever site has them whole.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sonae_proto::batch::Batch;
-use sonae_proto::intake::StoredBatch;
+use sonae_proto::ids::Hash32;
+use sonae_proto::intake::{Location, StoredBatch};
 
 use crate::site::Site;
 use crate::status::Board;
@@ -27,42 +28,64 @@ impl Reader {
 
     /// Reads a batch and checks that it is the one that was stored. `None` when no site has it whole.
     pub async fn batch(&self, stored: &StoredBatch) -> Option<Vec<u8>> {
+        let is_whole = |bytes: &[u8]| {
+            let batch = Batch::from_bytes(bytes.to_vec()).map_err(|error| error.to_string())?;
+            if *batch.header() == stored.header {
+                Ok(())
+            } else {
+                Err("another batch lies in its place".to_owned())
+            }
+        };
+        let found = self.read(&stored.location, is_whole).await;
+        if found.is_none() {
+            log::error!(
+                log:% = stored.header.log, first = stored.header.first, last = stored.header.last;
+                "a stored batch cannot be read at any site"
+            );
+            self.board.note_error("a stored batch cannot be read at any site");
+        }
+        found
+    }
+
+    /// Reads a part of a snapshot and checks its hash. `None` when no site has it whole.
+    pub async fn part(&self, hash: Hash32, location: &Location) -> Option<Vec<u8>> {
+        let is_whole = |bytes: &[u8]| {
+            if *blake3::hash(bytes).as_bytes() == hash.0 { Ok(()) } else { Err("it is damaged".to_owned()) }
+        };
+        let found = self.read(location, is_whole).await;
+        if found.is_none() {
+            log::error!(hash:% = hash; "a part of a snapshot cannot be read at any site");
+            self.board.note_error("a part of a snapshot cannot be read at any site");
+        }
+        found
+    }
+
+    async fn read(
+        &self,
+        place: &Location,
+        is_whole: impl Fn(&[u8]) -> Result<(), String>,
+    ) -> Option<Vec<u8>> {
         let start = self.preferred.load(Ordering::Relaxed);
         for step in 0..self.sites.len() {
             let number = (start + step) % self.sites.len();
             let Some(site) = self.sites.get(number) else { continue };
-            match read(site, stored).await {
+            let read = site.get_part(&place.object, place.offset, place.bytes).await;
+            let read = read.map_err(|error| error.to_string());
+            match read.and_then(|bytes| is_whole(&bytes).map(|()| bytes)) {
                 Ok(bytes) => {
                     self.preferred.store(number, Ordering::Relaxed);
-                    return Some(bytes);
+                    return Some(bytes.to_vec());
                 }
                 Err(error) => {
                     log::warn!(
-                        site = site.label(), object = stored.location.object.as_str(),
-                        offset = stored.location.offset, error = error.as_str();
-                        "a batch cannot be read at a site"
+                        site = site.label(), object = place.object.as_str(), offset = place.offset,
+                        error = error.as_str();
+                        "a record cannot be read at a site"
                     );
                     self.board.note_site_fault(site.id(), &error);
                 }
             }
         }
-        log::error!(
-            log:% = stored.header.log, first = stored.header.first, last = stored.header.last;
-            "a stored batch cannot be read at any site"
-        );
-        self.board.note_error("a stored batch cannot be read at any site");
         None
-    }
-}
-
-async fn read(site: &Site, stored: &StoredBatch) -> Result<Vec<u8>, String> {
-    let place = &stored.location;
-    let bytes =
-        site.get_part(&place.object, place.offset, place.bytes).await.map_err(|error| error.to_string())?;
-    let batch = Batch::from_bytes(bytes.to_vec()).map_err(|error| error.to_string())?;
-    if *batch.header() == stored.header {
-        Ok(bytes.to_vec())
-    } else {
-        Err("another batch lies in its place".to_owned())
     }
 }

@@ -136,6 +136,13 @@ async fn perform(engine: &mut Engine, store: &Store, others: &mut Vec<Effect>) -
             | Effect::SendBatch { .. }
             | Effect::Fetch(_)
             | Effect::KeepLoss { .. }
+            | Effect::FetchSnapshot(_)
+            | Effect::KeepSnapshot(_)
+            | Effect::KeepSnapshotPart(_)
+            | Effect::LoadSnapshot(_)
+            | Effect::SendSnapshot(_)
+            | Effect::SendSnapshotPart { .. }
+            | Effect::SnapshotSafe { .. }
             | Effect::Alarm(_)
             | Effect::Renew
             | Effect::Disconnect) => others.push(other),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sonae_proto::ids::{LogName, Tier};
-use sonae_store::status::StatusSource;
+use sonae_store::status::{SnapshotProgress, StatusSource};
 use tokio::sync::watch;
 
 use crate::uplink::{self, UplinkError};
@@ -35,6 +35,8 @@ pub struct Progress {
     pub there: u64,
     /// Whether tier 0 is here.
     pub tier_0: bool,
+    /// The snapshot that is on its way: its changes count when it is whole.
+    pub snapshot: Option<SnapshotProgress>,
 }
 
 /// Why a fetch ended early. What has come stays.
@@ -92,7 +94,7 @@ async fn watch_progress(
     mut report: impl FnMut(Progress),
 ) -> Result<Timing, FetchError> {
     let mut tier_0 = None;
-    let (mut last_word, mut last_count) = (Instant::now(), 0);
+    let (mut last_word, mut last_count) = (Instant::now(), (0, None));
     let mut look = tokio::time::interval(LOOK);
     loop {
         look.tick().await;
@@ -107,14 +109,16 @@ async fn watch_progress(
         if uplink.up && tier_0.is_none() && first.all(|(log, head)| has(log, head.sequence)) {
             tier_0 = Some(started.elapsed());
         }
-        report(Progress { here, there, tier_0: tier_0.is_some() });
+        report(Progress { here, there, tier_0: tier_0.is_some(), snapshot: uplink.snapshot });
         let all = uplink.cloud_heads.iter().all(|(log, head)| has(log, head.sequence));
         if uplink.has_all && all {
             let total = started.elapsed();
             return Ok(Timing { tier_0: tier_0.unwrap_or(total), total });
         }
-        if here > last_count {
-            (last_count, last_word) = (here, Instant::now());
+        // Of a snapshot bytes come long before changes count.
+        let count = (here, uplink.snapshot.map(|snapshot| (snapshot.tier, snapshot.here_bytes)));
+        if count != last_count {
+            (last_count, last_word) = (count, Instant::now());
         }
         if last_word.elapsed() > SILENCE_MAX {
             let text = uplink.errors.last().map(|error| error.text.clone()).unwrap_or_default();

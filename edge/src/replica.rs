@@ -115,6 +115,7 @@ impl Replica {
         let opened = Store::open(Open {
             journal: dir.journal(),
             batches: dir.batches(),
+            snapshots: dir.snapshots(),
             view: dir.view(),
             keys,
             device_age_key: Zeroizing::new(bundle.device_age_key.clone()),
@@ -155,6 +156,7 @@ impl Replica {
             shared: self.status.uplink.clone(),
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
+            snapshots: false,
             couriers,
         };
         Ok((config, desk))

@@ -8,6 +8,8 @@ mod dial;
 mod driver;
 mod route;
 mod silence;
+mod snapshot_streams;
+mod snapshots;
 mod tell;
 
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ use crate::{courier, tls};
 use dial::Dialler;
 use driver::Driver;
 use route::Route;
+use snapshots::Maker;
 
 /// Keep-alive of an idle connection: under the 30 s after which common routers forget a UDP mapping.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
@@ -62,6 +65,8 @@ pub struct Config {
     pub clock: Clock,
     /// Becomes true when the cloud has another history of an own log.
     pub renew: watch::Sender<bool>,
+    /// Whether tiers of which nothing is held may come as snapshots.
+    pub snapshots: bool,
     /// What couriers bring and ask.
     pub couriers: mpsc::Receiver<courier::Ask>,
 }
@@ -92,7 +97,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     endpoint.set_default_client_config(quic);
     let (events, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
     let (mut sealed, mut couriers) = (config.sealed, config.couriers);
-    let start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
+    let mut start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
+    start.snapshots = config.snapshots;
+    let (maker, mut made) = Maker::new();
     let hosts = config.cloud_override.map_or_else(|| config.cloud.hosts.clone(), |host| vec![host]);
     let mut driver = Driver {
         engine: Engine::new(start),
@@ -115,7 +122,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         patience: 1,
         standby: None,
         closed_bytes: (0, 0),
+        maker,
     };
+    driver.resume_snapshots();
     loop {
         driver.drain().await;
         let sleep = driver.sleep();
@@ -123,6 +132,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             _ = stop.changed() => break,
             Some(event) = waiting.recv() => driver.event(event).await,
             Some(header) = sealed.recv() => driver.sealed(&header),
+            Some(outcome) = made.recv() => driver.snapshot_made(outcome),
             Some(ask) = couriers.recv() => {
                 let now_ms = driver.clock.now_ms();
                 for effect in courier::answer(&mut driver.engine, &driver.store, ask, now_ms).await {
@@ -156,6 +166,7 @@ pub fn start(
         own: evidence.own,
         peers: evidence.peers,
         identities: evidence.identities,
+        snapshots: false,
     }
 }
 

@@ -32,6 +32,7 @@ pub mod record;
 pub mod reissue;
 pub mod seal;
 pub mod signed;
+pub mod snapshot;
 pub mod uplink;
 pub mod vector;
 pub mod view;

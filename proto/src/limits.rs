@@ -67,6 +67,22 @@ pub const BATCHES_IN_FLIGHT_MAX: usize = 16;
 /// Fields of one change.
 pub const CHANGE_FIELDS_MAX: usize = 256;
 
+/// Logs whose ends a snapshot may name: those of one tier.
+pub const SNAPSHOT_HEADS_MAX: usize = VECTOR_LOGS_MAX / 3;
+
+/// Parts of a snapshot. Parts of 650 KiB of lines, 170 bytes a record: four million records in a tier, thirty years
+/// of a school of 600; their names and the heads fit a document.
+pub const SNAPSHOT_PARTS_MAX: usize = 1_024;
+
+/// Bytes of lines under which no part of a snapshot ends but the last. Of a year's attendance, parts of 300 KiB are
+/// 12.4 bytes a record and parts of 768 KiB 7.7, because each part names every pupil once in full. Smaller parts cost
+/// less to send again when one record in them has changed.
+pub const SNAPSHOT_PART_BYTES_MIN: usize = 608 * 1024;
+
+/// Snapshots of one tier that a node remembers besides the whole ones: offered, and not all parts are here.
+pub const SNAPSHOTS_OFFERED_MAX: usize = 4;
+
+const _: () = assert!(SNAPSHOT_PARTS_MAX * 96 + SNAPSHOT_HEADS_MAX * 160 + 4096 < DOCUMENT_BYTES_MAX);
 const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);
 const _: () = assert!(CHANGE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(CHANGE_WRITTEN_BYTES_MAX + 60 * (CHANGE_FIELDS_MAX + 1) < CHANGE_BYTES_MAX);

@@ -23,6 +23,10 @@ pub enum RecordKind {
     Identity,
     /// The JSON of a [`crate::wire::KeyDocuments`].
     Keys,
+    /// The text of a [`crate::snapshot::Snapshot`]'s root.
+    Snapshot,
+    /// A sealed part of a snapshot; only roots say of which.
+    SnapshotPart,
 }
 
 impl RecordKind {
@@ -31,6 +35,8 @@ impl RecordKind {
             Self::Batch => 1,
             Self::Identity => 2,
             Self::Keys => 3,
+            Self::Snapshot => 4,
+            Self::SnapshotPart => 5,
         }
     }
 
@@ -39,6 +45,8 @@ impl RecordKind {
             1 => Some(Self::Batch),
             2 => Some(Self::Identity),
             3 => Some(Self::Keys),
+            4 => Some(Self::Snapshot),
+            5 => Some(Self::SnapshotPart),
             _ => None,
         }
     }

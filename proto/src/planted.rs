@@ -41,6 +41,10 @@ pub enum Defect {
     HeadsAsTheyCame,
     /// A change that is re-issued under another incarnation is applied again.
     ReissueAppliedTwice,
+    /// The uplink keeps a part of a snapshot that is not the one that its root names.
+    SnapshotPartUnchecked,
+    /// The node takes a snapshot that names more of a log than is durable there.
+    SnapshotAheadTaken,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
 }

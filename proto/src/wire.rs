@@ -4,9 +4,9 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::bytes::Reader;
+use crate::bytes::{Reader, Short};
 use crate::identity::IdentityText;
-use crate::ids::{LogName, SchoolCode};
+use crate::ids::{Hash32, LogName, SchoolCode, Tier};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::manifest::WrappedKey;
 use crate::vector::{Heads, Sequences};
@@ -64,6 +64,69 @@ pub struct Welcome {
     pub sites: u32,
     /// How many of them make a receipt.
     pub quorum: u32,
+    /// The newest whole snapshot of each tier. Absent from a node that keeps none: nothing is offered to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<Vec<SnapshotOffer>>,
+}
+
+/// A whole snapshot that can be fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotOffer {
+    /// Of which tier.
+    pub tier: Tier,
+    /// Hash of its root.
+    pub root: Hash32,
+    /// Bytes of its parts.
+    pub bytes: u64,
+    /// Changes that it adds up.
+    pub changes: u64,
+}
+
+/// One sealed part of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotPart {
+    /// Hash of the root that names it.
+    pub root: Hash32,
+    /// Its place among the parts, from 0.
+    pub number: u32,
+    /// The part.
+    pub sealed: Vec<u8>,
+}
+
+impl SnapshotPart {
+    const PREFIX_BYTES: usize = 32 + 4;
+
+    fn to_body(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(Self::PREFIX_BYTES + self.sealed.len());
+        body.extend_from_slice(&self.root.0);
+        body.extend_from_slice(&self.number.to_be_bytes());
+        body.extend_from_slice(&self.sealed);
+        body
+    }
+
+    fn from_body(body: &[u8]) -> Result<Self, Short> {
+        let mut reader = Reader::new(body);
+        let (root, number) = (Hash32(reader.array("root")?), reader.u32("number")?);
+        Ok(Self { root, number, sealed: reader.rest().to_vec() })
+    }
+}
+
+/// Parts that a node lacks of a snapshot that was offered to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotWants {
+    /// Hash of the root.
+    pub root: Hash32,
+    /// Their places, ascending.
+    pub parts: Vec<u32>,
+}
+
+/// Asks for a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchSnapshot {
+    /// Hash of the root.
+    pub root: Hash32,
+    /// Places of parts that are not to be sent, because the asker holds them.
+    pub has: Vec<u32>,
 }
 
 /// A manifest and the keys that it names. Sent by whoever has the newer one.
@@ -165,6 +228,15 @@ pub enum Frame {
     FetchEnd(FetchEnd),
     /// Type 9.
     News(Box<News>),
+    /// Type 10: text of a [`crate::snapshot::Snapshot`]'s root. Offered by a replica, or the first answer to a
+    /// [`FetchSnapshot`], which its parts and a [`FetchEnd`] follow.
+    Snapshot(String),
+    /// Type 11.
+    SnapshotPart(Box<SnapshotPart>),
+    /// Type 12: answers an offer or a part.
+    SnapshotWants(SnapshotWants),
+    /// Type 13.
+    FetchSnapshot(FetchSnapshot),
 }
 
 /// Why bytes are not a frame.
@@ -191,6 +263,12 @@ pub enum FrameError {
         #[source]
         source: serde_json::Error,
     },
+    /// A part of a snapshot without its place.
+    #[error("a part of a snapshot is cut short")]
+    Part(#[from] Short),
+    /// A text that is not UTF-8.
+    #[error("the root of a snapshot is not text")]
+    Text,
 }
 
 /// What the five bytes before a body say.
@@ -227,6 +305,10 @@ impl Frame {
             Self::Fetch(fetch) => json(7, fetch)?,
             Self::FetchEnd(end) => json(8, end)?,
             Self::News(news) => json(9, news)?,
+            Self::Snapshot(text) => (10, text.clone().into_bytes()),
+            Self::SnapshotPart(part) => (11, part.to_body()),
+            Self::SnapshotWants(wants) => json(12, wants)?,
+            Self::FetchSnapshot(fetch) => json(13, fetch)?,
         };
         let oversized = || FrameError::Oversized { bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) };
         if body.len() > FRAME_BYTES_MAX {
@@ -261,6 +343,10 @@ impl Frame {
             7 => Self::Fetch(json(kind, &body)?),
             8 => Self::FetchEnd(json(kind, &body)?),
             9 => Self::News(json(kind, &body)?),
+            10 => Self::Snapshot(String::from_utf8(body).map_err(|_| FrameError::Text)?),
+            11 => Self::SnapshotPart(Box::new(SnapshotPart::from_body(&body)?)),
+            12 => Self::SnapshotWants(json(kind, &body)?),
+            13 => Self::FetchSnapshot(json(kind, &body)?),
             _ => return Err(FrameError::Kind { kind }),
         })
     }
@@ -287,7 +373,7 @@ mod tests {
     proptest! {
         /// Goal: the decoder cannot panic. Method: arbitrary bodies of every type.
         #[test]
-        fn any_body_decodes_or_fails(kind in 0_u8..12, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_body_decodes_or_fails(kind in 0_u8..16, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Frame::from_body(kind, body);
         }
     }

@@ -28,6 +28,8 @@ mod file;
 mod lines;
 #[path = "vectors/make.rs"]
 mod make;
+#[path = "vectors/snapshot.rs"]
+mod snapshot;
 
 use file::Vector;
 use make::Made;
@@ -137,6 +139,7 @@ fn vectors_decode_as_they_say() {
             "object" => object_of(&vector),
             "courier" => courier_of(&vector),
             "digest" => digest(&vector),
+            "snapshot" => snapshot::read(&vector),
             kind => panic!("vector {name} is of kind '{kind}'"),
         };
         let outcome = outcome.map_or_else(|class| class, |()| "ok".to_owned());
@@ -256,6 +259,8 @@ fn frame(vector: &Vector) -> Outcome {
         FrameError::Oversized { .. } => "oversized".to_owned(),
         FrameError::Kind { .. } => "kind".to_owned(),
         FrameError::Body { .. } => "body".to_owned(),
+        FrameError::Part(_) => "part".to_owned(),
+        FrameError::Text => "text".to_owned(),
     };
     let bytes = vector.section("body");
     let header = *bytes.first_chunk::<FRAME_HEADER_BYTES>().unwrap();

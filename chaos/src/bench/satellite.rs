@@ -1,5 +1,6 @@
 //! A rebuild over a satellite link: a year of a school of 600 pupils at 256 kbit/s, 700 ms and 2 % loss (P5).
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const LOST_PER_THOUSAND: u64 = 20;
 /// The report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
+    /// Bytes of the snapshots that the cloud had, by tier.
+    pub snapshot_bytes: BTreeMap<u64, u64>,
     /// Changes that the cloud had.
     pub changes: u64,
     /// Seconds from the start of the command until tier 0 was there.
@@ -44,6 +47,7 @@ pub async fn run_bench(dir: &Path) -> Result<Report> {
     let settled = Settled::found(dir, 600, 3).await?;
     let (mut edge, client) = settled.start(&settled.appliance).await?;
     settled.appliance.wait_until_safe(&client, Duration::from_secs(600)).await?;
+    let snapshot_bytes = settled.appliance.wait_for_snapshots(Duration::from_secs(600)).await?;
     let before = settled.appliance.digest()?;
     edge.kill_hard()?;
     std::fs::remove_dir_all(&settled.appliance.data)?;
@@ -69,6 +73,7 @@ pub async fn run_bench(dir: &Path) -> Result<Report> {
     };
     let down_bytes = traffic.down_bytes - passed.down_bytes;
     Ok(Report {
+        snapshot_bytes,
         changes: said.get("changes").and_then(Value::as_u64).unwrap_or(0),
         tier_0_seconds: seconds("tier0_ms")?,
         total_seconds: seconds("total_ms")?,

@@ -88,6 +88,13 @@ impl World {
             Effect::Renew => self.renew(slot),
             Effect::Alarm(alarm) => self.alarm(slot, &alarm),
             Effect::Disconnect => self.lose_line(slot),
+            Effect::FetchSnapshot(_)
+            | Effect::KeepSnapshot(_)
+            | Effect::KeepSnapshotPart(_)
+            | Effect::LoadSnapshot(_)
+            | Effect::SendSnapshot(_)
+            | Effect::SendSnapshotPart { .. }
+            | Effect::SnapshotSafe { .. } => unreachable!("nobody makes snapshots here"),
         }
     }
 
@@ -168,6 +175,9 @@ impl World {
                     self.violate(format!("box {slot} finds a batch of {log} wrong: {reason}"));
                 }
             }
+            Alarm::BadSnapshot { tier, reason } => {
+                self.violate(format!("box {slot} finds a snapshot of tier {tier} wrong: {reason}"));
+            }
             Alarm::Refused(refusal) => {
                 let passes = matches!(
                     refusal.code,
@@ -227,5 +237,10 @@ const fn name_of(effect: &Effect) -> &'static str {
         Effect::Renew => "begins a new incarnation",
         Effect::Alarm(_) => "tells people",
         Effect::Disconnect => "hangs up",
+        Effect::FetchSnapshot(_) => "asks for a snapshot",
+        Effect::KeepSnapshot(_) | Effect::KeepSnapshotPart(_) => "keeps a part of a snapshot",
+        Effect::LoadSnapshot(_) => "begins with a snapshot",
+        Effect::SendSnapshot(_) | Effect::SendSnapshotPart { .. } => "sends a part of a snapshot",
+        Effect::SnapshotSafe { .. } => "notes a safe snapshot",
     }
 }

@@ -249,6 +249,10 @@ pub(crate) const fn kind(frame: &Frame) -> &'static str {
         Frame::Fetch(_) => "fetch",
         Frame::FetchEnd(_) => "fetch end",
         Frame::News(_) => "news",
+        Frame::Snapshot(_) => "snapshot",
+        Frame::SnapshotPart(_) => "part of a snapshot",
+        Frame::SnapshotWants(_) => "missing parts",
+        Frame::FetchSnapshot(_) => "fetch of a snapshot",
     }
 }
 

@@ -89,6 +89,10 @@ impl World {
             | Frame::Receipt(_)
             | Frame::Refusal(_)
             | Frame::FetchEnd(_)
+            | Frame::Snapshot(_)
+            | Frame::SnapshotPart(_)
+            | Frame::SnapshotWants(_)
+            | Frame::FetchSnapshot(_)
             | Frame::News(_) => {
                 self.violate("a box speaks as a node".into());
             }
@@ -154,6 +158,7 @@ impl World {
             intake::Effect::Refused { code, text, .. } => {
                 self.note(format_args!("node refuses {code:?}: {text}"));
             }
+            intake::Effect::ServeSnapshot { .. } => unreachable!("nobody makes snapshots here"),
             intake::Effect::SecondIncarnation { .. } => {}
             intake::Effect::Close(connection) => {
                 let at = self.now + self.delay();
@@ -211,6 +216,7 @@ const fn name_of(effect: &intake::Effect) -> &'static str {
         intake::Effect::Tell { .. } => "tells news",
         intake::Effect::Store { .. } => "stores a record",
         intake::Effect::Serve { .. } => "serves a log",
+        intake::Effect::ServeSnapshot { .. } => "serves a snapshot",
         intake::Effect::Refused { .. } => "notes a refusal",
         intake::Effect::SecondIncarnation { .. } => "notes a second incarnation",
         intake::Effect::Close(_) => "closes a line",

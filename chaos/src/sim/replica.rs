@@ -177,5 +177,6 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64) -> Result<Start>
         own: BTreeSet::from([life.name]),
         peers,
         identities: identities.collect::<Result<_, _>>()?,
+        snapshots: false,
     })
 }

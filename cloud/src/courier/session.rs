@@ -284,6 +284,10 @@ impl<'a> Session<'a> {
                 | Frame::Keys(_)
                 | Frame::Fetch(_)
                 | Frame::FetchEnd(_)
+                | Frame::Snapshot(_)
+                | Frame::SnapshotPart(_)
+                | Frame::SnapshotWants(_)
+                | Frame::FetchSnapshot(_)
                 | Frame::News(_) => self.stop_log(&header, "the node gave no answer"),
             },
             Ok(_) | Err(_) => self.stop_log(&header, "the node gave no answer"),

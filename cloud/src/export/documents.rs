@@ -78,7 +78,8 @@ impl Documents {
         match kind {
             RecordKind::Identity => self.add_identity(body, out),
             RecordKind::Keys => self.add_keys(body, out),
-            RecordKind::Batch => Ok(()),
+            // Everything that a snapshot adds up to stands in the batches too, and those are exported.
+            RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => Ok(()),
         }
     }
 

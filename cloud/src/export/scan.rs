@@ -59,6 +59,8 @@ impl Found {
             Some(RecordKind::Batch) => 1,
             Some(RecordKind::Identity) => 2,
             Some(RecordKind::Keys) => 3,
+            Some(RecordKind::Snapshot) => 4,
+            Some(RecordKind::SnapshotPart) => 5,
             None => 0,
         };
         Self { offset, kind, body: body.to_vec() }
@@ -71,6 +73,8 @@ impl Found {
             1 => Some(RecordKind::Batch),
             2 => Some(RecordKind::Identity),
             3 => Some(RecordKind::Keys),
+            4 => Some(RecordKind::Snapshot),
+            5 => Some(RecordKind::SnapshotPart),
             _ => None,
         }
     }

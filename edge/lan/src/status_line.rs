@@ -118,6 +118,7 @@ mod tests {
             commits: 0,
             flushes: 0,
             storage: Storage::default(),
+            snapshots: Vec::new(),
             uplink: UplinkStatus::default(),
             last_error: None,
         }

@@ -56,9 +56,12 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?
     };
     let mut replica = Replica::open_dir(dir)?;
-    let outcome = fetch(&mut replica, arguments.cloud.clone(), started);
+    // Heads from outside the cloud are proven by the logs themselves, so those are fetched whole.
+    let snapshots = expected.is_none();
+    let outcome = fetch(&mut replica, arguments.cloud.clone(), snapshots, started);
     let report = digest::report(&replica.status);
     let status = replica.status.status();
+    let snapshots = replica.opened.store.state().foundations;
     let timing = match outcome {
         Ok(timing) => timing,
         Err(failure) => {
@@ -83,6 +86,7 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
             "changes": changes,
             "tier0_ms": u64::try_from(timing.tier_0.as_millis()).unwrap_or(u64::MAX),
             "total_ms": u64::try_from(timing.total.as_millis()).unwrap_or(u64::MAX),
+            "snapshots": snapshots,
             "completeness": completeness,
             "missing": missing.clone().unwrap_or_default(),
             "digests": report.digests,
@@ -146,7 +150,12 @@ fn missing(expected: &Heads, replica: &Replica) -> Vec<LogName> {
 }
 
 /// Fetches with a progress bar.
-fn fetch(replica: &mut Replica, cloud: Option<String>, started: Instant) -> Result<Timing, Failure> {
+fn fetch(
+    replica: &mut Replica,
+    cloud: Option<String>,
+    snapshots: bool,
+    started: Instant,
+) -> Result<Timing, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -158,12 +167,21 @@ fn fetch(replica: &mut Replica, cloud: Option<String>, started: Instant) -> Resu
     let report = |progress: Progress| {
         bar.set_length(progress.there);
         bar.set_position(progress.here);
-        if progress.tier_0 {
-            bar.set_message("roster usable 名簿は使えます");
-        }
+        let usable = if progress.tier_0 { "roster usable 名簿は使えます" } else { "" };
+        bar.set_message(match progress.snapshot {
+            Some(snapshot) => format!(
+                "{usable} tier {} 第{}層 {}/{} KiB",
+                snapshot.tier,
+                snapshot.tier,
+                snapshot.here_bytes / 1024,
+                snapshot.bytes / 1024
+            ),
+            None => usable.to_owned(),
+        });
     };
     // No courier serves a rebuild, so nobody keeps the desk.
-    let (config, _) = replica.uplink(cloud)?;
+    let (mut config, _) = replica.uplink(cloud)?;
+    config.snapshots = snapshots;
     let timing = runtime.block_on(fetch_all(config, &replica.status, started, report))?;
     bar.finish_and_clear();
     Ok(timing)

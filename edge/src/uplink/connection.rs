@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use sonae_line::Transport;
 use sonae_proto::batch::Batch;
-use sonae_proto::ids::LogName;
-use sonae_proto::uplink::BatchReply;
-use sonae_proto::wire::{Fetch, Frame};
+use sonae_proto::ids::{Hash32, LogName};
+use sonae_proto::uplink::{BatchReply, SnapshotReply};
+use sonae_proto::wire::{Fetch, Frame, SnapshotPart};
 use sonae_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -31,6 +31,10 @@ pub(super) enum Event {
     Answer { generation: u64, log: LogName, changes: u64, bytes: u64, reply: BatchReply },
     Fetched { generation: u64, batch: Box<Batch> },
     FetchEnd { generation: u64 },
+    SnapshotRoot { generation: u64, text: String },
+    SnapshotPart { generation: u64, part: Box<SnapshotPart> },
+    SnapshotEnd { generation: u64 },
+    SnapshotAnswer { generation: u64, root: Hash32, reply: SnapshotReply },
 }
 
 impl Event {
@@ -41,6 +45,10 @@ impl Event {
             | Self::Control { generation, .. }
             | Self::Answer { generation, .. }
             | Self::Fetched { generation, .. }
+            | Self::SnapshotRoot { generation, .. }
+            | Self::SnapshotPart { generation, .. }
+            | Self::SnapshotEnd { generation }
+            | Self::SnapshotAnswer { generation, .. }
             | Self::FetchEnd { generation } => *generation,
         }
     }
@@ -113,6 +121,14 @@ impl Connection {
     /// Queues a control frame. Returns whether there was room.
     pub fn tell(&self, frame: Frame) -> bool {
         self.control.try_send(frame).is_ok()
+    }
+
+    pub(super) const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn line(&self) -> sonae_line::Connection {
+        self.line.clone()
     }
 
     /// Returns what carries it.
@@ -212,6 +228,10 @@ async fn receive_batches(
             | Frame::Receipt(_)
             | Frame::Keys(_)
             | Frame::Fetch(_)
+            | Frame::Snapshot(_)
+            | Frame::SnapshotPart(_)
+            | Frame::SnapshotWants(_)
+            | Frame::FetchSnapshot(_)
             | Frame::News(_) => return Err("the cloud sent a frame out of turn".to_owned()),
         }
     }
@@ -228,6 +248,10 @@ fn batch_reply(frame: Frame) -> Option<BatchReply> {
         | Frame::Keys(_)
         | Frame::Fetch(_)
         | Frame::FetchEnd(_)
+        | Frame::Snapshot(_)
+        | Frame::SnapshotPart(_)
+        | Frame::SnapshotWants(_)
+        | Frame::FetchSnapshot(_)
         | Frame::News(_) => None,
     }
 }

@@ -18,6 +18,7 @@ use super::connection::{self, Connection, Event};
 use super::dial::Dialler;
 use super::route::{Plan, Route};
 use super::silence::{Silence, Standby};
+use super::snapshots::Maker;
 
 /// Between two tries of what a full disk did not take.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -52,6 +53,7 @@ pub(super) struct Driver {
     /// Another connection that may take over.
     pub standby: Option<Standby>,
     pub closed_bytes: (u64, u64),
+    pub maker: Maker,
 }
 
 impl Driver {
@@ -108,6 +110,16 @@ impl Driver {
                 self.fetching = false;
                 self.engine.handle_fetch_end();
             }
+            Event::SnapshotRoot { text, .. } => self.engine.handle_snapshot_root(&text),
+            Event::SnapshotPart { part, .. } => self.engine.handle_snapshot_part(*part),
+            Event::SnapshotEnd { .. } => {
+                self.fetching = false;
+                self.engine.handle_snapshot_end();
+            }
+            Event::SnapshotAnswer { root, reply, .. } => {
+                self.under_way = self.under_way.saturating_sub(1);
+                self.engine.handle_snapshot_reply(root, reply, now_ms);
+            }
         }
         if is_word {
             self.heard();
@@ -136,6 +148,7 @@ impl Driver {
                 self.engine.handle_welcome(&welcome, now_ms);
                 self.tell_replicas(&welcome.identities);
                 self.store.set_line(true);
+                self.maker.tell();
             }
             Frame::News(news) => {
                 self.engine.handle_news(&news, now_ms);
@@ -148,7 +161,15 @@ impl Driver {
                 self.shared.note_error(now_ms, "refused", refusal.text);
                 self.hang_up();
             }
-            Frame::Hello(_) | Frame::Batch(_) | Frame::Receipt(_) | Frame::Fetch(_) | Frame::FetchEnd(_) => {
+            Frame::Hello(_)
+            | Frame::Batch(_)
+            | Frame::Receipt(_)
+            | Frame::Fetch(_)
+            | Frame::FetchEnd(_)
+            | Frame::Snapshot(_)
+            | Frame::SnapshotPart(_)
+            | Frame::SnapshotWants(_)
+            | Frame::FetchSnapshot(_) => {
                 log::warn!("the cloud sent a frame out of turn");
                 self.hang_up();
             }
@@ -177,6 +198,7 @@ impl Driver {
         while let Some(effect) = self.engine.poll_effect() {
             self.effect(effect).await;
         }
+        self.consider_snapshot();
         let (sent, received) = self.connection.as_ref().map(Connection::bytes).unwrap_or_default();
         self.shared.update(|status| {
             status.up = self.engine.is_up();
@@ -228,7 +250,19 @@ impl Driver {
                 }
             }
             Effect::KeepIdentity(identity) => self.store.keep_identity(*identity),
-            Effect::KeepReceipt { log, head, bytes } => self.store.keep_receipt(log, head, bytes),
+            Effect::KeepReceipt { log, head, bytes } => {
+                self.store.keep_receipt(log, head, bytes);
+                self.maker.tell();
+            }
+            Effect::FetchSnapshot(root) => self.fetch_snapshot(root).await,
+            Effect::KeepSnapshot(snapshot) => self.keep_snapshot(*snapshot).await,
+            Effect::KeepSnapshotPart(part) => self.keep_snapshot_part(*part).await,
+            Effect::LoadSnapshot(snapshot) => self.load_snapshot(*snapshot).await,
+            Effect::SendSnapshot(snapshot) => {
+                self.send_snapshot(snapshot.hash(), Frame::Snapshot(snapshot.text().to_owned()));
+            }
+            Effect::SendSnapshotPart { root, number } => self.send_snapshot_part(root, number),
+            Effect::SnapshotSafe { tier, root } => self.store.snapshot_safe(tier, root),
             Effect::KeepLoss { loss_counter, receipted } => {
                 // Nothing is sent before the counter is durable, so a full disk is waited for.
                 while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {

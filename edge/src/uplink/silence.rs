@@ -174,8 +174,14 @@ impl Driver {
             }
             Event::Lost { .. } => self.standby = None,
             // Nothing was asked of it yet.
-            Event::Control { .. } | Event::Answer { .. } | Event::Fetched { .. } | Event::FetchEnd { .. } => {
-            }
+            Event::Control { .. }
+            | Event::Answer { .. }
+            | Event::Fetched { .. }
+            | Event::FetchEnd { .. }
+            | Event::SnapshotRoot { .. }
+            | Event::SnapshotPart { .. }
+            | Event::SnapshotEnd { .. }
+            | Event::SnapshotAnswer { .. } => {}
         }
     }
 

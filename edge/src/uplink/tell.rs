@@ -57,6 +57,12 @@ impl Driver {
             Alarm::BadPeerBatch { log, reason } => {
                 ("bad_peer_batch", format!("a batch of log {log} from the cloud is refused: {reason}"))
             }
+            Alarm::BadSnapshot { tier, reason } => (
+                "bad_snapshot",
+                format!(
+                    "a snapshot of tier {tier} from the cloud is refused ({reason}); the tier comes change by change"
+                ),
+            ),
             Alarm::Stalled { since_ms } => (
                 "stalled",
                 format!(

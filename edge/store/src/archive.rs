@@ -15,7 +15,7 @@ use sonae_journal::{Disk, DiskFile};
 use sonae_proto::batch::{BatchHeader, PREFIX_BYTES};
 use sonae_proto::bytes::Reader;
 use sonae_proto::ids::LogName;
-use sonae_proto::vector::LogHead;
+use sonae_proto::vector::{Heads, LogHead};
 
 use crate::options::Defects;
 use crate::store::StoreError;
@@ -52,6 +52,7 @@ impl Archive {
         disk: Arc<dyn Disk>,
         dir: &Path,
         defects: Defects,
+        foundations: &Heads,
     ) -> Result<(Self, Vec<(BatchHeader, u64)>), StoreError> {
         let mut archive = Self { disk, dir: dir.to_owned(), files: BTreeMap::new(), defects };
         let mut found = Vec::new();
@@ -62,18 +63,25 @@ impl Archive {
                 log::warn!(name; "a file in the archive that is no log is passed over");
                 continue;
             };
-            let read = archive.read_log(log, &mut found);
+            let behind = foundations.get(&log).copied().unwrap_or(LogHead::EMPTY);
+            let read = archive.read_log(log, behind, &mut found);
             let file = read.map_err(|source| archive.failed("read", source))?;
             archive.files.insert(log, file);
         }
         Ok((archive, found))
     }
 
-    fn read_log(&self, log: LogName, found: &mut Vec<(BatchHeader, u64)>) -> io::Result<LogFile> {
+    /// Reads the file of a log that begins behind this head.
+    fn read_log(
+        &self,
+        log: LogName,
+        behind: LogHead,
+        found: &mut Vec<(BatchHeader, u64)>,
+    ) -> io::Result<LogFile> {
         let file = self.disk.open(&self.path(log))?;
         file.settle()?;
         let length = file.bytes()?;
-        let (mut end, mut head) = (0, LogHead::EMPTY);
+        let (mut end, mut head) = (0, behind);
         while let Some((header, after)) = header_at(file.as_ref(), end, length)? {
             if header.log != log || !header.continues(&head) {
                 break;

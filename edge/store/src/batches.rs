@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use sonae_journal::{Journal, Lsn};
 use sonae_proto::batch::{Batch, BatchHeader};
-use sonae_proto::ids::LogName;
-use sonae_proto::vector::LogHead;
+use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::vector::{Heads, LogHead};
 
 use crate::archive::Archive;
 use crate::store::StoreError;
@@ -20,17 +20,36 @@ enum Place {
 #[derive(Debug)]
 pub struct BatchIndex {
     archive: Archive,
+    /// Where logs begin that a snapshot has brought.
+    foundations: BTreeMap<LogName, LogHead>,
     logs: BTreeMap<LogName, Vec<(BatchHeader, Place)>>,
 }
 
 impl BatchIndex {
     /// Starts from what the archive holds.
-    pub(crate) fn open(archive: Archive, found: Vec<(BatchHeader, u64)>) -> Result<Self, StoreError> {
-        let mut index = Self { archive, logs: BTreeMap::new() };
+    pub(crate) fn open(
+        archive: Archive,
+        found: Vec<(BatchHeader, u64)>,
+        foundations: &Heads,
+    ) -> Result<Self, StoreError> {
+        let mut index = Self { archive, foundations: BTreeMap::new(), logs: BTreeMap::new() };
+        foundations.iter().for_each(|(log, head)| index.set_foundation(*log, *head));
         for (header, offset) in found {
             index.insert(&header, Place::Archive(offset))?;
         }
         Ok(index)
+    }
+
+    /// Lets a log begin with a head that a snapshot has brought.
+    pub(crate) fn set_foundation(&mut self, log: LogName, head: LogHead) {
+        self.foundations.insert(log, head);
+        self.logs.entry(log).or_default();
+    }
+
+    /// Whether a log is held up to this head, and a batch or its foundation ends there.
+    #[must_use]
+    pub fn has(&self, log: LogName, head: LogHead) -> bool {
+        self.foundations.get(&log) == Some(&head) || self.headers(log).any(|header| header.head() == head)
     }
 
     /// Adds a batch that recovery finds in the journal. If the archive has it too, both must agree: a batch whose
@@ -76,7 +95,9 @@ impl BatchIndex {
         self.logs
             .get(&log)
             .and_then(|batches| batches.last())
-            .map_or(LogHead::EMPTY, |(header, _)| header.head())
+            .map(|(header, _)| header.head())
+            .or_else(|| self.foundations.get(&log).copied())
+            .unwrap_or(LogHead::EMPTY)
     }
 
     /// Returns the logs of which something is held.
@@ -87,6 +108,15 @@ impl BatchIndex {
     /// Returns the headers of a log, in order.
     pub fn headers(&self, log: LogName) -> impl Iterator<Item = BatchHeader> + '_ {
         self.logs.get(&log).into_iter().flatten().map(|(header, _)| *header)
+    }
+
+    /// Returns the bytes of the payloads that are held of an incarnation, by tier.
+    pub(crate) fn payload_bytes(&self, incarnation: Incarnation) -> BTreeMap<Tier, u64> {
+        let bytes = |tier: Tier| {
+            let headers = self.headers(LogName { tier, incarnation });
+            (tier, headers.map(|header| u64::from(header.payload_bytes)).sum())
+        };
+        Tier::ALL.into_iter().map(bytes).collect()
     }
 
     /// Reads a whole batch; its payload's hash is checked.

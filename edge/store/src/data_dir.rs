@@ -6,6 +6,7 @@
 //! DATA/incarnation.json  0600: the key that signs this life's batches
 //! DATA/journal/          the truth
 //! DATA/batches/          sealed batches that have left the journal
+//! DATA/snapshots/        roots and sealed parts of snapshots
 //! DATA/view/             derived; may be deleted at any time
 //! DATA/control.sock      commands to the running daemon
 //! DATA/courier.sock      bundles to and from the running daemon
@@ -139,6 +140,12 @@ impl DataDir {
     #[must_use]
     pub fn batches(&self) -> PathBuf {
         self.path.join("batches")
+    }
+
+    /// Returns where snapshots lie.
+    #[must_use]
+    pub fn snapshots(&self) -> PathBuf {
+        self.path.join("snapshots")
     }
 
     /// Returns where the derived view lies.

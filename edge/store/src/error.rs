@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{Hash32, LogName};
 
 use crate::view_db::ViewError;
 
@@ -60,6 +60,14 @@ pub enum StoreError {
         /// The last change before it.
         after: u64,
     },
+    /// A snapshot that a tier begins with, or is to begin with, cannot be used.
+    #[error("snapshot {root} {what}; start `sonae-edge run`, which repairs it from the cloud")]
+    Snapshot {
+        /// Hash of its root.
+        root: Hash32,
+        /// What is wrong.
+        what: &'static str,
+    },
     /// The keeper thread could not be started.
     #[error("cannot start the keeper thread")]
     Thread(#[source] std::io::Error),
@@ -71,7 +79,7 @@ impl StoreError {
     pub fn is_damage(&self) -> bool {
         match self {
             Self::Journal(error) => error.is_corrupt(),
-            Self::Hole { .. } | Self::Batch(_) | Self::Seal { .. } => true,
+            Self::Hole { .. } | Self::Batch(_) | Self::Seal { .. } | Self::Snapshot { .. } => true,
             Self::View(_)
             | Self::Batches { .. }
             | Self::Frame { .. }

@@ -9,7 +9,7 @@ use sonae_proto::bytes::Reader;
 use sonae_proto::clock::Stamp;
 use sonae_proto::digest::Digest;
 use sonae_proto::identity::IdentityText;
-use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::KeyDocuments;
 
@@ -31,6 +31,9 @@ pub(crate) const CHECKPOINT: FrameKind = FrameKind(6);
 pub(crate) const IDENTITY: FrameKind = FrameKind(7);
 /// Newer key documents: JSON of [`KeyDocuments`].
 pub(crate) const DOCUMENTS: FrameKind = FrameKind(8);
+
+/// A tier begins with a snapshot that lies on the shelf: JSON of [`FoundationFrame`].
+pub(crate) const FOUNDATION: FrameKind = FrameKind(9);
 
 /// A change frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +92,13 @@ pub(crate) struct LossFrame {
     pub receipted: Heads,
 }
 
+/// A foundation frame.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct FoundationFrame {
+    pub tier: Tier,
+    pub root: Hash32,
+}
+
 /// A peer's identity.
 pub type StoredIdentity = IdentityText;
 
@@ -109,6 +119,9 @@ pub(crate) struct Checkpoint {
     pub documents: KeyDocuments,
     /// For each own tier when its last change was kept.
     pub kept_ms: BTreeMap<Tier, u64>,
+    /// For each tier that began with a snapshot the hash of its root.
+    #[serde(default)]
+    pub foundations: BTreeMap<Tier, Hash32>,
 }
 
 pub(crate) fn to_json<T: Serialize>(kind: &'static str, value: &T) -> Result<Vec<u8>, StoreError> {

@@ -7,6 +7,7 @@
 
 mod reissue;
 mod round;
+mod snapshot;
 mod standing;
 mod upkeep;
 
@@ -19,7 +20,9 @@ use sonae_journal::{FrameKind, Journal};
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::clock;
-use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::digest::DigestKey;
+use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
+use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
@@ -33,9 +36,10 @@ use crate::frame::{SafeHead, StoredIdentity};
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
-use crate::store::{Shared, WriteError};
+use crate::store::{Shared, StoreError, WriteError};
 
 pub(crate) use round::apply_batch;
+pub(crate) use snapshot::Pinned;
 pub(crate) use standing::note_without_receipt;
 
 /// Milliseconds without a request after which the last commit gets its mark and waiting receipts are kept.
@@ -58,8 +62,20 @@ pub(crate) enum Request {
     Documents(Box<KeyDocuments>),
     Line { up: bool },
     Freeze,
+    Late(Late),
     SealNow { reply: oneshot::Sender<()> },
     Close,
+}
+
+/// What waits until the round that it came in is durable.
+#[derive(Debug)]
+pub(crate) enum Late {
+    Pin { tier: Tier, reply: oneshot::Sender<Option<Pinned>> },
+    Load { snapshot: Box<Snapshot>, reply: oneshot::Sender<Result<(), StoreError>> },
+    Unpin,
+    DigestKey { reply: oneshot::Sender<DigestKey> },
+    Sign { root: Box<SnapshotRoot>, reply: oneshot::Sender<Option<Snapshot>> },
+    Tidy(BTreeSet<Hash32>),
 }
 
 /// Everything that the keeper owns.
@@ -80,6 +96,13 @@ pub(crate) struct Keeper {
     /// For each own log (last sequence, kept at) of what has no receipt, oldest first.
     pub(crate) without_receipt: BTreeMap<LogName, VecDeque<(u64, u64)>>,
     pub(crate) disputed: u64,
+    /// Bytes of own sealed batches.
+    pub(crate) own_bytes: BTreeMap<Tier, u64>,
+    /// Roots of the snapshots that tiers began with.
+    pub(crate) foundations: BTreeMap<Tier, Hash32>,
+    /// A snapshot is being made of the view on disk, so nothing is written to it.
+    pub(crate) pinned: bool,
+    pub(crate) late: Vec<Late>,
     /// Frames that wait for the next commit.
     pub(crate) lazy: Vec<(FrameKind, Vec<u8>)>,
     /// Batches that are sealed and not durable yet.

@@ -17,12 +17,14 @@ use sonae_proto::wire::KeyDocuments;
 use crate::archive::Archive;
 use crate::batches::BatchIndex;
 use crate::evidence::Evidence;
+use crate::foundation::Foundations;
 use crate::frame::{
     self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
 };
 use crate::keeper::{Keeper, apply_batch, note_without_receipt};
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
+use crate::shelf::Shelf;
 use crate::state::StoreState;
 use crate::store::{Open, Shared, StoreError};
 use crate::view::{Staged, View};
@@ -59,35 +61,22 @@ pub(crate) fn recover(
         log::info!(segment = torn.segment.as_str(), bytes = torn.bytes;
             "an unfinished commit was discarded; nobody was told that it was kept");
     }
-    let (archive, headers) = Archive::open(Arc::clone(&open.disk), &open.batches, open.options.defects)?;
-    let mut index = BatchIndex::open(archive, headers)?;
+    let (shelf, foundations, mut index) = open_files(&open, &journal)?;
     let mut found = read_journal(&journal, &mut index, &open)?;
     no_hole(&found, &index)?;
     found.own.insert(open.keys.name());
     let keyring = newest_keyring(&open, found.documents.take())?;
 
-    let (view, fold, replay_from, rebuilt) = open_view(&open, &found, &keyring)?;
-    let mut recovery = Replay { journal: &journal, index: &index, keyring: &keyring, fold, replayed: 0 };
-    let (staged, disputed) = {
-        let mut staged = Staged::over(&view);
-        if rebuilt {
-            recovery.batches(&mut staged)?;
-        }
-        recovery.frames(&mut staged, replay_from, rebuilt)?;
-        (staged.records, staged.disputed)
-    };
-    let (fold, replayed) = (recovery.fold, recovery.replayed);
-    let before = if rebuilt { 0 } else { found.checkpoint.as_ref().map_or(0, |(_, c)| c.disputed) };
-    let mut view = view;
-    view.publish(staged);
-
+    let Filled { view, fold, state, disputed } =
+        fill_view(&open, &found, &keyring, &journal, &index, (&shelf, &foundations))?;
     let evidence = evidence(&found, &index, &open, &keyring);
-    let state = StoreState { replayed, view_rebuilt: rebuilt, ..StoreState::default() };
     let shared = Arc::new(Shared {
         view: RwLock::new(view),
         state: RwLock::new(state),
         documents: RwLock::new(keyring.documents().clone()),
+        shelf,
     });
+    let name = open.keys.name();
     let mut keeper = Keeper {
         hlc: clock::Clock::after(own_clock(&fold, open.clock.now_ms())),
         sealer: Sealer::new(),
@@ -100,7 +89,11 @@ pub(crate) fn recover(
         own: found.own,
         kept_ms: found.kept_ms,
         without_receipt: BTreeMap::new(),
-        disputed: before.saturating_add_signed(disputed),
+        disputed,
+        own_bytes: index.payload_bytes(name),
+        foundations: foundations.roots,
+        pinned: false,
+        late: Vec::new(),
         lazy: Vec::new(),
         sealed: Vec::new(),
         sealed_out,
@@ -122,6 +115,52 @@ pub(crate) fn recover(
     check_held(&keeper, keeper.fold.sequences.iter().chain(checkpointed.into_iter().flatten()))?;
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
+}
+
+/// A view with everything that is kept.
+struct Filled {
+    view: View,
+    fold: Fold,
+    state: StoreState,
+    disputed: u64,
+}
+
+/// Opens the view and applies what it lacks: all of it if it could not be used.
+fn fill_view(
+    open: &Open,
+    found: &Found,
+    keyring: &Keyring,
+    journal: &Journal,
+    index: &BatchIndex,
+    (shelf, foundations): (&Shelf, &Foundations),
+) -> Result<Filled, StoreError> {
+    let (mut view, fold, replay_from, rebuilt) = open_view(open, found, keyring)?;
+    let is_empty = fold.sequences.is_empty();
+    let mut recovery = Replay { journal, index, keyring, fold, replayed: 0 };
+    let mut staged = Staged::over(&view);
+    if is_empty {
+        foundations.enter(shelf, keyring, &mut recovery.fold, &mut staged)?;
+    }
+    if rebuilt {
+        recovery.batches(&mut staged)?;
+    }
+    recovery.frames(&mut staged, replay_from, rebuilt)?;
+    let (records, disputed) = (staged.records, staged.disputed);
+    view.publish(records);
+    let before = if rebuilt { 0 } else { found.checkpoint.as_ref().map_or(0, |(_, c)| c.disputed) };
+    let state = StoreState { replayed: recovery.replayed, view_rebuilt: rebuilt, ..StoreState::default() };
+    let disputed = before.saturating_add_signed(disputed);
+    Ok(Filled { view, fold: recovery.fold, state, disputed })
+}
+
+/// Opens what lies beside the journal.
+fn open_files(open: &Open, journal: &Journal) -> Result<(Shelf, Foundations, BatchIndex), StoreError> {
+    let shelf = Shelf::new(Arc::clone(&open.disk), &open.snapshots);
+    let foundations = Foundations::find(journal, &shelf)?;
+    let (disk, defects) = (Arc::clone(&open.disk), open.options.defects);
+    let (archive, headers) = Archive::open(disk, &open.batches, defects, &foundations.heads)?;
+    let index = BatchIndex::open(archive, headers, &foundations.heads)?;
+    Ok((shelf, foundations, index))
 }
 
 /// A stamp of a far future in the fold must not drag the own clock along.
@@ -191,6 +230,8 @@ fn read_frame(
             }
             found.checkpoint = Some((frame.lsn, checkpoint));
         }
+        // Foundations were looked for before.
+        frame::FOUNDATION => {}
         // A kind of a later version: its meaning is not needed for what this version serves.
         _ => log::warn!(kind = frame.kind.0; "a journal frame of a later version is passed over"),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use sonae_proto::digest::Digest;
-use sonae_proto::ids::Tier;
+use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::vector::{Heads, Sequences};
 
 /// What the store says of itself. Kept and safe are never mixed (P2).
@@ -21,6 +21,12 @@ pub struct StoreState {
     pub unsafe_by_tier: BTreeMap<Tier, u64>,
     /// When the oldest of them was kept, milliseconds since 1970 UTC.
     pub oldest_unsafe_ms: Option<u64>,
+    /// Bytes of own sealed batches, by tier: what a snapshot of it saves grows with them.
+    #[serde(skip)]
+    pub own_bytes: BTreeMap<Tier, u64>,
+    /// Roots of the snapshots that tiers began with.
+    #[serde(skip)]
+    pub foundations: BTreeMap<Tier, Hash32>,
     /// Sequences of all logs that the view adds up.
     pub vector: Sequences,
     /// State digests.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
 
+use crate::snapshot::Made;
 use crate::state::Point;
 use crate::store::Store;
 
@@ -40,6 +41,9 @@ pub struct UplinkStatus {
     pub has_all: bool,
     /// Whether the cloud could read enough of its sites to say what it has.
     pub is_complete: bool,
+    /// The snapshot that is being fetched.
+    #[serde(skip)]
+    pub snapshot: Option<SnapshotProgress>,
     /// Sealed bytes that were sent, batches with their headers.
     pub batch_bytes_sent: u64,
     /// Changes in them, as often as they were sent.
@@ -52,6 +56,30 @@ pub struct UplinkStatus {
     pub connections: u64,
     /// Alarms and errors, the newest last.
     pub errors: Vec<ErrorStatus>,
+}
+
+/// The newest snapshot of a tier that was made here, if one was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct SnapshotStatus {
+    /// Of which tier.
+    pub tier: Tier,
+    /// Bytes of its parts.
+    pub bytes: u64,
+    /// Whether the cloud has it at the quorum.
+    pub safe: bool,
+    /// Whether another is due as soon as everything is safe.
+    pub due: bool,
+}
+
+/// How far the fetch of a snapshot is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotProgress {
+    /// Of which tier.
+    pub tier: Tier,
+    /// Bytes of its parts that are here.
+    pub here_bytes: u64,
+    /// Bytes of all its parts.
+    pub bytes: u64,
 }
 
 /// A replica of this school.
@@ -146,6 +174,8 @@ pub struct Status {
     pub flushes: u64,
     /// The disk.
     pub storage: Storage,
+    /// Snapshots that were made here, for whoever has to rebuild.
+    pub snapshots: Vec<SnapshotStatus>,
     /// The uplink.
     pub uplink: UplinkStatus,
     /// The newest error, if any.
@@ -206,9 +236,22 @@ impl StatusSource {
             flushes: state.flushes,
             storage: Storage { used_bytes: state.storage_bytes, free_bytes: free_bytes(&self.data) },
             last_error: failed.or_else(|| uplink.errors.last().cloned()),
+            snapshots: snapshots(&self.store),
             uplink,
         }
     }
+}
+
+fn snapshots(store: &Store) -> Vec<SnapshotStatus> {
+    let own_bytes = store.state().own_bytes;
+    let one = |tier: Tier| {
+        let made = Made::read(store.shelf(), tier);
+        let is_due = Made::is_due(made.as_ref(), own_bytes.get(&tier).copied().unwrap_or(0));
+        let is_any = made.is_some() || is_due;
+        let (bytes, safe) = made.map_or((0, false), |made| (made.bytes, made.safe));
+        is_any.then_some(SnapshotStatus { tier, bytes, safe, due: is_due })
+    };
+    Tier::ALL.into_iter().filter_map(one).collect()
 }
 
 /// Returns the bytes that a path's file system has left for this process, if it says so.

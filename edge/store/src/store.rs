@@ -22,6 +22,7 @@ use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::Request;
+use crate::shelf::Shelf;
 use crate::state::StoreState;
 use crate::view::View;
 use crate::view_db::ViewError;
@@ -36,13 +37,14 @@ pub(crate) struct Shared {
     pub(crate) view: RwLock<View>,
     pub(crate) state: RwLock<StoreState>,
     pub(crate) documents: RwLock<KeyDocuments>,
+    pub(crate) shelf: Shelf,
 }
 
 /// A handle to the store; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
-    requests: mpsc::SyncSender<Request>,
-    shared: Arc<Shared>,
+    pub(crate) requests: mpsc::SyncSender<Request>,
+    pub(crate) shared: Arc<Shared>,
     school: SchoolCode,
     clock: Clock,
 }
@@ -195,7 +197,7 @@ impl Store {
         }
     }
 
-    fn send(&self, request: Request) -> Result<(), WriteError> {
+    pub(crate) fn send(&self, request: Request) -> Result<(), WriteError> {
         self.requests.send(request).map_err(|_| WriteError::Failed)
     }
 
@@ -225,7 +227,7 @@ impl Store {
         self.read(|view| view.scan(tier, collection, prefix))
     }
 
-    fn read<T>(&self, read: impl FnOnce(&View) -> T) -> T {
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&View) -> T) -> T {
         read(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner))
     }
 

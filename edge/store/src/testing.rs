@@ -198,6 +198,7 @@ pub fn opening(
     Open {
         journal: data.join("journal"),
         batches: data.join("batches"),
+        snapshots: data.join("snapshots"),
         view: data.join("view"),
         keys,
         device_age_key: Zeroizing::new(bundle.device_age_key.clone()),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use sonae_proto::ids::Tier;
 use sonae_proto::record::RecordState;
+use sonae_proto::snapshot::Record;
 use sonae_proto::view::Records;
 
 use crate::view_db::{ViewDb, ViewError};
@@ -25,6 +26,13 @@ impl RecordKey {
         bytes.push(0);
         bytes.extend_from_slice(record.as_bytes());
         Self(bytes)
+    }
+
+    fn named(key: Vec<u8>, bytes: &[u8]) -> Result<(Self, Record), ViewError> {
+        let record = Self::record(&key).ok_or(ViewError::Record)?;
+        let collection = key.get(1..key.len() - 1 - record.len()).unwrap_or_default().to_vec();
+        let collection = String::from_utf8(collection).map_err(|_| ViewError::Record)?;
+        Ok((Self(key), Record { collection, record, state: decode(bytes)? }))
     }
 
     fn record(bytes: &[u8]) -> Option<String> {
@@ -101,6 +109,32 @@ impl View {
             encoded.push((key.0.as_slice(), serde_json::to_vec(state).map_err(|_| ViewError::Record)?));
         }
         self.db.write(checkpoint, encoded.into_iter())
+    }
+
+    /// Writes records to sled past the overlay, which must be empty. `id` is that of no journalled checkpoint.
+    pub(crate) fn write_records(
+        &self,
+        id: &str,
+        records: Vec<(RecordKey, RecordState)>,
+    ) -> Result<(), ViewError> {
+        let mut encoded = Vec::with_capacity(records.len());
+        for (key, state) in records {
+            encoded.push((key.0, serde_json::to_vec(&state).map_err(|_| ViewError::Record)?));
+        }
+        self.db.write(id, encoded.iter().map(|(key, bytes)| (key.as_slice(), bytes.clone())))
+    }
+
+    /// Reads records of a tier as sled holds them, at most `limit` behind a key, in key order.
+    pub(crate) fn page(
+        &self,
+        tier: Tier,
+        after: Option<&RecordKey>,
+        limit: usize,
+    ) -> Result<Vec<(RecordKey, Record)>, ViewError> {
+        let first = [tier.number()];
+        let after = after.map_or(first.as_slice(), |key| key.0.as_slice());
+        let entries = self.db.scan_after(&first, after, limit)?;
+        entries.into_iter().map(|(key, bytes)| RecordKey::named(key, &bytes)).collect()
     }
 
     /// Forgets the overlay, after a checkpoint.

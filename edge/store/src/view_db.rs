@@ -124,6 +124,23 @@ impl ViewDb {
         .ok_or_else(|| self.broken("read"))
     }
 
+    /// Reads at most `limit` records whose key begins with `prefix` and lies behind `after`, in key order.
+    ///
+    /// # Errors
+    /// [`ViewError::Broken`].
+    pub fn scan_after(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Entry>, ViewError> {
+        let behind = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
+        guarded(|| {
+            self.records
+                .range::<&[u8], _>(behind)
+                .take(limit)
+                .map(|entry| entry.map(|(key, value)| (key.to_vec(), value.to_vec())))
+                .collect::<sled::Result<Vec<Entry>>>()
+        })
+        .map(|entries| entries.into_iter().take_while(|(key, _)| key.starts_with(prefix)).collect())
+        .ok_or_else(|| self.broken("read"))
+    }
+
     /// Writes records and the checkpoint's id.
     ///
     /// # Errors

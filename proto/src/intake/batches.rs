@@ -91,6 +91,12 @@ impl Intake {
             Some(Pending::Document { school, kind, body }) => {
                 return self.document_stored(school, kind, body, sites.len() >= quorum);
             }
+            Some(Pending::Snapshot { school, root }) => {
+                return self.snapshot_stored(school, root, sites, now_ms);
+            }
+            Some(Pending::SnapshotPart { school, hash }) => {
+                return self.snapshot_part_stored(school, hash, location, sites);
+            }
             None => return,
         };
         let Some(school) = self.schools.get_mut(&code) else { return };
@@ -139,7 +145,7 @@ impl Intake {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one receipt and where it goes")]
-    fn send_receipt(
+    pub(super) fn send_receipt(
         &mut self,
         to: ReplyTo,
         school: SchoolCode,

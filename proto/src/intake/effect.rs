@@ -1,6 +1,6 @@
 //! What the engine of a node asks of its shell, and the numbers by which they name things to each other.
 
-use crate::ids::{LogName, SchoolCode};
+use crate::ids::{Hash32, LogName, SchoolCode};
 use crate::object::RecordKind;
 use crate::wire::{Frame, RefusalCode};
 
@@ -58,6 +58,17 @@ pub enum Effect {
         batches: Vec<StoredBatch>,
         /// Which log, for the end.
         log: LogName,
+    },
+    /// Send the root of a snapshot and parts of it on a stream, then a `FetchEnd` of sequence 0.
+    ServeSnapshot {
+        /// Where.
+        to: ReplyTo,
+        /// Hash of the root.
+        root: Hash32,
+        /// Its text; `None` when it is not whole here any more: only the end is sent then.
+        text: Option<String>,
+        /// Of each part its place, its hash and its location.
+        parts: Vec<(u32, Hash32, Location)>,
     },
     /// Log and count a refusal.
     Refused {

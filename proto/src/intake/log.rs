@@ -28,10 +28,11 @@ pub struct StoredBatch {
     pub location: Location,
 }
 
+/// Somebody who waits for a receipt.
 #[derive(Debug, Clone, Copy)]
-struct Waiter {
-    to: ReplyTo,
-    loss_counter: u64,
+pub(super) struct Waiter {
+    pub to: ReplyTo,
+    pub loss_counter: u64,
 }
 
 #[derive(Debug)]
@@ -265,6 +266,14 @@ impl Log {
             })
             .collect();
         outcome
+    }
+
+    /// Whether a batch that ends the log there is durable, with all before it.
+    pub(super) fn has_durable(&self, head: LogHead, quorum: usize) -> bool {
+        let index = self.stored.partition_point(|entry| entry.batch.header.last < head.sequence);
+        let before = self.stored.get(self.durable..=index).unwrap_or_default();
+        self.stored.get(index).is_some_and(|entry| entry.batch.header.head() == head)
+            && before.iter().all(|entry| entry.sites.len() >= quorum)
     }
 
     /// Returns the stored batches that hold changes after `sequence`.

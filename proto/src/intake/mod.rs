@@ -12,6 +12,7 @@ mod documents;
 mod effect;
 mod log;
 mod overview;
+mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -31,6 +32,7 @@ pub use effect::{ConnectionId, Effect, Location, ReplyTo, Ticket};
 use log::Log;
 pub use log::StoredBatch;
 pub use overview::{IncarnationOverview, SchoolOverview};
+use snapshots::Snapshots;
 
 #[derive(Debug, Default)]
 struct School {
@@ -41,6 +43,7 @@ struct School {
     /// Identities and key documents that fewer sites than the quorum hold. No receipt is signed while there
     /// are any: a rebuild could not verify or open what the receipt calls safe.
     undurable: Vec<Undurable>,
+    snapshots: Snapshots,
 }
 
 #[derive(Debug)]
@@ -54,6 +57,8 @@ struct Connection {
 enum Pending {
     Batch { school: SchoolCode, log: LogName, head: LogHead },
     Document { school: SchoolCode, kind: RecordKind, body: Vec<u8> },
+    Snapshot { school: SchoolCode, root: Hash32 },
+    SnapshotPart { school: SchoolCode, hash: Hash32 },
 }
 
 /// What a node is told at its start.
@@ -169,6 +174,9 @@ impl Intake {
                 .map_or(0, |(version, _)| *version),
             sites: u32::try_from(self.config.sites).unwrap_or(u32::MAX),
             quorum: u32::try_from(self.config.quorum).unwrap_or(u32::MAX),
+            snapshots: Some(
+                school.map(|school| snapshots::offers(school, self.config.quorum)).unwrap_or_default(),
+            ),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What people must know of replication.
 
-use crate::ids::LogName;
+use crate::ids::{LogName, Tier};
 use crate::wire::Refusal;
 
 /// What people must know.
@@ -31,6 +31,13 @@ pub enum Alarm {
     BadPeerBatch {
         /// Which log.
         log: LogName,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A snapshot that the cloud served does not verify or does not add up; its tier comes change by change.
+    BadSnapshot {
+        /// Of which tier.
+        tier: Tier,
         /// What is wrong.
         reason: String,
     },

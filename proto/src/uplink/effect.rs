@@ -2,9 +2,10 @@
 
 use crate::batch::Batch;
 use crate::identity::IdentityText;
-use crate::ids::LogName;
+use crate::ids::{Hash32, LogName, Tier};
+use crate::snapshot::Snapshot;
 use crate::vector::{Heads, LogHead};
-use crate::wire::{Fetch, Refusal};
+use crate::wire::{Fetch, Refusal, SnapshotPart, SnapshotWants};
 
 use super::Alarm;
 
@@ -26,6 +27,32 @@ pub enum Effect {
     },
     /// Ask for the batches of a log, hand each to `handle_fetched`, then call `handle_fetch_end`.
     Fetch(Fetch),
+    /// Ask for a snapshot, without the parts that are held of it; hand what comes to `handle_snapshot_root` and
+    /// `handle_snapshot_part`, then call `handle_snapshot_end`.
+    FetchSnapshot(Hash32),
+    /// Keep the root of a snapshot that is being fetched, so that a fetch that is cut off resumes.
+    KeepSnapshot(Box<Snapshot>),
+    /// Keep a part of it.
+    KeepSnapshotPart(Box<SnapshotPart>),
+    /// Make a fetched snapshot the state of its tier, durably, if all its parts are there and add up; then
+    /// `handle_snapshot_loaded`.
+    LoadSnapshot(Box<Snapshot>),
+    /// Offer a snapshot on a stream of its own and hand the reply to `handle_snapshot_reply`.
+    SendSnapshot(Box<Snapshot>),
+    /// Send a part of it, in the same way.
+    SendSnapshotPart {
+        /// Hash of its root.
+        root: Hash32,
+        /// Its place among the parts.
+        number: u32,
+    },
+    /// The cloud has it at the quorum of sites.
+    SnapshotSafe {
+        /// Of which tier.
+        tier: Tier,
+        /// Hash of its root.
+        root: Hash32,
+    },
     /// Keep a peer's batch durably and apply it.
     StoreBatch(Box<Batch>),
     /// Keep a peer's identity durably.
@@ -60,7 +87,14 @@ impl Effect {
     pub(super) const fn needs_its_connection(&self) -> bool {
         matches!(
             self,
-            Self::SendHello | Self::SendKeys | Self::SendBatch { .. } | Self::Fetch(_) | Self::Disconnect
+            Self::SendHello
+                | Self::SendKeys
+                | Self::SendBatch { .. }
+                | Self::Fetch(_)
+                | Self::FetchSnapshot(_)
+                | Self::SendSnapshot(_)
+                | Self::SendSnapshotPart { .. }
+                | Self::Disconnect
         )
     }
 }
@@ -70,6 +104,17 @@ impl Effect {
 pub enum BatchReply {
     /// Bytes of a receipt.
     Receipt(Vec<u8>),
+    /// A refusal.
+    Refusal(Refusal),
+}
+
+/// What came back for a snapshot that was offered, or for a part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SnapshotReply {
+    /// Bytes of a receipt: it is whole and safe.
+    Receipt(Vec<u8>),
+    /// Parts that are still missing.
+    Wants(SnapshotWants),
     /// A refusal.
     Refusal(Refusal),
 }

@@ -15,6 +15,7 @@ mod carried;
 mod effect;
 mod own;
 mod peers;
+mod snapshots;
 mod stall;
 mod standing;
 mod start;
@@ -34,9 +35,10 @@ use crate::wire::{News, Welcome};
 
 pub use alarm::Alarm;
 pub use carried::{CarriedBatch, CarriedReceipt};
-pub use effect::{BatchReply, Effect};
+pub use effect::{BatchReply, Effect, SnapshotReply};
 use own::{Comparison, OwnLog};
 use peers::{Fetched, Peers};
+use snapshots::Snapshots;
 pub use stall::STALL_MS;
 use stall::Stall;
 pub use start::Start;
@@ -77,6 +79,7 @@ pub struct Uplink {
     loss_being_kept: bool,
     own: BTreeMap<LogName, OwnLog>,
     peers: Peers,
+    snapshots: Snapshots,
     cloud_heads: Heads,
     in_flight: usize,
     manifest_version: u64,
@@ -109,6 +112,7 @@ impl Uplink {
             loss_being_kept: false,
             own: BTreeMap::new(),
             peers: Peers::new(start.peers, start.identities),
+            snapshots: Snapshots::new(start.snapshots),
             cloud_heads: Heads::new(),
             in_flight: 0,
             manifest_version: start.manifest_version,
@@ -211,6 +215,7 @@ impl Uplink {
         if !is_planted(Defect::FetchForGood) {
             self.peers.forget_fetches();
         }
+        self.snapshots.forget();
         if !is_planted(Defect::SentForGood) {
             self.own.values_mut().for_each(OwnLog::forget_sent);
         }
@@ -243,6 +248,7 @@ impl Uplink {
         if self.compare_own_logs(welcome) {
             return;
         }
+        self.welcome_snapshots(welcome.snapshots.as_deref());
         self.want_peers(&welcome.heads);
         self.send_more();
     }
@@ -313,10 +319,13 @@ impl Uplink {
     }
 
     fn fetch_next(&mut self) {
-        if self.line == Line::Up
-            && let Some(fetch) = self.peers.fetch_next()
-        {
-            self.effects.push_back(Effect::Fetch(fetch));
+        if self.line != Line::Up || self.snapshots.is_fetching() || self.peers.is_fetching() {
+            return;
+        }
+        let log = self.peers.next_wanted(&self.cloud_heads);
+        match self.snapshots.next_tier() {
+            Some(tier) if log.is_none_or(|log| tier <= log.tier) => self.fetch_snapshot(tier),
+            _ => self.effects.extend(self.peers.fetch_next().map(Effect::Fetch)),
         }
     }
 
@@ -356,7 +365,8 @@ impl Uplink {
     }
 
     /// Whether something that is sealed has no receipt.
-    fn is_waiting(&self) -> bool {
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
         self.own.values().any(OwnLog::is_waiting)
     }
 
@@ -380,5 +390,6 @@ impl Uplink {
                 self.in_flight += 1;
             }
         }
+        self.offer_next();
     }
 }

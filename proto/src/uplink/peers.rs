@@ -88,6 +88,31 @@ impl Peers {
         there.sequence == here.sequence && there.hash != here.hash && self.disputed.insert(log)
     }
 
+    /// Returns the key of a known incarnation.
+    pub(super) fn key(&self, incarnation: Incarnation) -> Option<VerifyingKey> {
+        self.identities.get(&incarnation).map(|identity| *identity.key())
+    }
+
+    /// Logs are held up to these heads now, which a snapshot has brought.
+    pub(super) fn take_over(&mut self, heads: &Heads) {
+        for (log, head) in heads {
+            let here = self.heads.entry(*log).or_insert(*head);
+            if head.sequence > here.sequence {
+                *here = *head;
+            }
+        }
+    }
+
+    /// Returns the log that would be asked for next, after dropping those that a snapshot has brought whole.
+    pub(super) fn next_wanted(&mut self, cloud: &Heads) -> Option<LogName> {
+        let heads = &self.heads;
+        self.to_fetch.retain(|log| match (heads.get(log), cloud.get(log)) {
+            (Some(here), Some(there)) => here.sequence < there.sequence,
+            _ => true,
+        });
+        self.to_fetch.first().copied()
+    }
+
     /// Returns what to ask for next, unless something is being fetched.
     pub(super) fn fetch_next(&mut self) -> Option<Fetch> {
         if self.fetching.is_some() {

@@ -64,6 +64,7 @@ impl Uplink {
     pub fn has_all_of_peers(&self) -> bool {
         self.line == Line::Up
             && !self.peers.is_fetching()
+            && !self.snapshots.is_fetching()
             && self
                 .cloud_heads
                 .iter()

@@ -35,4 +35,6 @@ pub struct Start {
     pub peers: Heads,
     /// Peers' identities.
     pub identities: Vec<Identity>,
+    /// Whether tiers of which nothing is held may come as snapshots. Not where each log is to be proven whole.
+    pub snapshots: bool,
 }

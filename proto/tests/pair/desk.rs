@@ -7,7 +7,9 @@ use sonae_proto::intake::{ConnectionId, Effect, Intake, Location, ReplyTo, Ticke
 use sonae_proto::object::RecordKind;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::vector::{Heads, LogHead, Sequences};
-use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL, RefusalCode, Welcome};
+use sonae_proto::wire::{
+    FetchSnapshot, Frame, Hello, KeyDocuments, PROTOCOL, RefusalCode, SnapshotPart, Welcome,
+};
 
 use crate::board::{Board, Life, site};
 
@@ -20,6 +22,10 @@ pub struct Desk {
     pub served: Vec<Vec<LogHead>>,
     pub refused: Vec<RefusalCode>,
     pub closed: Vec<ConnectionId>,
+    /// Kinds of all records that were stored.
+    pub stored: Vec<RecordKind>,
+    /// Snapshots that were served: the root's text and places of parts.
+    pub served_snapshots: Vec<(Option<String>, Vec<u32>)>,
     streams: u64,
 }
 
@@ -42,6 +48,8 @@ impl Desk {
             served: Vec::new(),
             refused: Vec::new(),
             closed: Vec::new(),
+            stored: Vec::new(),
+            served_snapshots: Vec::new(),
             streams: 0,
         }
     }
@@ -74,6 +82,10 @@ impl Desk {
                     self.served.push(batches.iter().map(|stored| stored.header.head()).collect());
                 }
                 Effect::Refused { code, .. } => self.refused.push(code),
+                Effect::ServeSnapshot { text, parts, .. } => {
+                    let places = parts.iter().map(|(number, _, _)| *number).collect();
+                    self.served_snapshots.push((text, places));
+                }
                 Effect::SecondIncarnation { .. } => {}
                 Effect::Close(connection) => self.closed.push(connection),
             }
@@ -128,9 +140,31 @@ impl Desk {
         to
     }
 
+    pub fn offer_snapshot(&mut self, connection: u64, text: &str) -> ReplyTo {
+        let to = self.stream(connection);
+        self.intake.handle_snapshot(to, text, 6);
+        self.drain();
+        to
+    }
+
+    pub fn send_part(&mut self, connection: u64, part: SnapshotPart) -> ReplyTo {
+        let to = self.stream(connection);
+        self.intake.handle_snapshot_part(to, part);
+        self.drain();
+        to
+    }
+
+    pub fn fetch_snapshot(&mut self, connection: u64, fetch: &FetchSnapshot) -> (Option<String>, Vec<u32>) {
+        let to = self.stream(connection);
+        self.intake.handle_fetch_snapshot(to, fetch);
+        self.drain();
+        self.served_snapshots.pop().unwrap()
+    }
+
     /// The oldest record that is to be stored gets to `sites` sites.
     pub fn store_next(&mut self, sites: usize) {
-        let (ticket, _, body) = self.stores.remove(0);
+        let (ticket, kind, body) = self.stores.remove(0);
+        self.stored.push(kind);
         let location = Location { object: format!("o{}", ticket.0), offset: 9, bytes: body.len() as u64 };
         let sites: Vec<_> = (0..sites).map(site).collect();
         self.intake.handle_stored(ticket, &location, &sites, 7);

@@ -154,6 +154,13 @@ impl World {
             Effect::Renew => self.replicas[replica].renewals += 1,
             Effect::Alarm(alarm) => self.replicas[replica].alarms.push(alarm),
             Effect::Disconnect => self.lose_line(replica),
+            Effect::FetchSnapshot(_)
+            | Effect::KeepSnapshot(_)
+            | Effect::KeepSnapshotPart(_)
+            | Effect::LoadSnapshot(_)
+            | Effect::SendSnapshot(_)
+            | Effect::SendSnapshotPart { .. }
+            | Effect::SnapshotSafe { .. } => panic!("nobody makes snapshots here"),
         }
     }
 
@@ -261,6 +268,7 @@ impl World {
                 }
                 self.tell(to.connection, to.stream, &Frame::FetchEnd(FetchEnd { sequence }));
             }
+            intake::Effect::ServeSnapshot { .. } => panic!("nobody makes snapshots here"),
             intake::Effect::Refused { .. } | intake::Effect::SecondIncarnation { .. } => {}
             intake::Effect::Close(connection) => {
                 let at = self.now + self.delay();

@@ -17,10 +17,12 @@ mod random;
 mod replica;
 mod world;
 
+mod beginnings;
 mod documents;
 mod forks;
 mod losses;
 mod peers;
 mod receipts;
 mod replay;
+mod snapshots;
 mod storage;

@@ -22,6 +22,7 @@ pub fn welcome(heads: Heads) -> Welcome {
         manifest_version: 1,
         sites: 2,
         quorum: 2,
+        snapshots: None,
     }
 }
 

@@ -60,6 +60,7 @@ impl Replica {
             own: BTreeSet::from([life.name]),
             peers,
             identities: disk.identities.iter().map(verify).collect(),
+            snapshots: false,
         });
         let fold = Fold::new(board.digest_key());
         let records = MemoryRecords::default();

@@ -117,6 +117,7 @@ impl Made {
         all.extend(self.frames());
         all.extend(self.objects());
         all.extend(self.couriers());
+        all.extend(self.snapshots());
         all.push(digest());
         all
     }
@@ -253,6 +254,22 @@ impl Made {
         ]
     }
 
+    /// As a node wrote it that knew no snapshots.
+    pub fn welcome(&self) -> Welcome {
+        Welcome {
+            protocol: PROTOCOL,
+            nonce: "00112233445566778899aabbccddeeff".into(),
+            time_ms: 1_775_000_003_000,
+            heads: Heads::from([(self.log, self.batch.header().head())]),
+            complete: true,
+            identities: vec![self.identity.clone()],
+            manifest_version: 7,
+            sites: 2,
+            quorum: 2,
+            snapshots: None,
+        }
+    }
+
     fn frames(&self) -> Vec<Named> {
         let heads = Heads::from([(self.log, self.batch.header().head())]);
         let hello = Hello {
@@ -266,17 +283,6 @@ impl Made {
             nonce: "00112233445566778899aabbccddeeff".into(),
             software: "sonae-edge 0.1.0".into(),
         };
-        let welcome = Welcome {
-            protocol: PROTOCOL,
-            nonce: hello.nonce.clone(),
-            time_ms: 1_775_000_003_000,
-            heads: heads.clone(),
-            complete: true,
-            identities: vec![self.identity.clone()],
-            manifest_version: 7,
-            sites: 2,
-            quorum: 2,
-        };
         let keys = sonae_proto::wire::KeyDocuments {
             school: self.school,
             manifest: self.manifest.text().to_owned(),
@@ -285,7 +291,7 @@ impl Made {
         let text = "the batch does not continue its log".to_owned();
         let frames = [
             ("hello", Frame::Hello(Box::new(hello))),
-            ("welcome", Frame::Welcome(Box::new(welcome))),
+            ("welcome", Frame::Welcome(Box::new(self.welcome()))),
             ("batch", Frame::Batch(self.batch.bytes().to_vec())),
             ("receipt", Frame::Receipt(self.receipt.sign(&self.node))),
             ("refusal", Frame::Refusal(Refusal { code: RefusalCode::Fork, text, heads: heads.clone() })),
@@ -303,6 +309,8 @@ impl Made {
         good.chain([
             named("frame-oversized", bad("oversized", "a length of 2 MiB and one", &[0, 0x20, 0, 1, 3])),
             named("frame-kind", bad("kind", "type 99 of a later version", &[0, 0, 0, 0, 99])),
+            named("frame-part", bad("part", "a part of a snapshot without its place", b"\0\0\0\x02\x0bxx")),
+            named("frame-text", bad("text", "the root of a snapshot that is no text", b"\0\0\0\x01\x0a\xff")),
             named("frame-body", bad("body", "a fetch without its log", b"\0\0\0\x0b\x07{\"after\":1}")),
         ])
         .collect()

@@ -8,8 +8,8 @@ use sonae_proto::limits::FRAME_BYTES_MAX;
 use sonae_proto::manifest::{KeyUse, WrappedKey};
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::{
-    FRAME_HEADER_BYTES, Fetch, FetchEnd, Frame, FrameError, Hello, KeyDocuments, News, PROTOCOL, Refusal,
-    RefusalCode, Welcome, frame_header,
+    FRAME_HEADER_BYTES, Fetch, FetchEnd, FetchSnapshot, Frame, FrameError, Hello, KeyDocuments, News,
+    PROTOCOL, Refusal, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome, frame_header,
 };
 
 use crate::mutate::{self, Order};
@@ -41,6 +41,8 @@ fn class(error: &FrameError) -> Verdict {
         FrameError::Oversized { .. } => "oversized".into(),
         FrameError::Kind { .. } => "kind".into(),
         FrameError::Body { kind, .. } => format!("body of type {kind}"),
+        FrameError::Part(_) => "part".into(),
+        FrameError::Text => "text".into(),
     }
 }
 
@@ -91,6 +93,10 @@ fn number(frame: &Frame) -> u8 {
         Frame::Fetch(_) => 7,
         Frame::FetchEnd(_) => 8,
         Frame::News(_) => 9,
+        Frame::Snapshot(_) => 10,
+        Frame::SnapshotPart(_) => 11,
+        Frame::SnapshotWants(_) => 12,
+        Frame::FetchSnapshot(_) => 13,
     }
 }
 
@@ -109,7 +115,10 @@ fn judge_header(bytes: &[u8], planted: Planted) -> Result<Verdict, Broken> {
 /// Checks that the words of the frame that matter stand in the text that was read.
 fn check(kind: u8, body: &[u8], frame: &Frame) -> Result<Verdict, Broken> {
     hold(number(frame) == kind, || "a frame is of the type that it says".into())?;
-    let is_json = !matches!(frame, Frame::Batch(_) | Frame::Receipt(_));
+    let is_bulk = |frame: &Frame| {
+        matches!(frame, Frame::Batch(_) | Frame::Receipt(_) | Frame::Snapshot(_) | Frame::SnapshotPart(_))
+    };
+    let is_json = !is_bulk(frame);
     hold(!is_json || json::is_one_value(body), || "the body of a control frame is one JSON value".into())?;
     // What is nested too deep is no value to serde, although unknown fields may be.
     let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
@@ -157,14 +166,18 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         manifest_version: 7,
         sites: 2,
         quorum: 2,
+        snapshots: None,
     };
     let wrapped = |key_use, epoch| WrappedKey { key_use, epoch, file: b"age-encryption.org/v1\n".to_vec() };
     let wrapped_keys = vec![wrapped(KeyUse::Digest, 0), wrapped(KeyUse::Tier(Tier::Archive), 2026)];
     let keys = KeyDocuments { school, manifest: "manifest\n".into(), wrapped_keys };
+    let offer = SnapshotOffer { tier: Tier::Safety, root: Hash32([6; 32]), bytes: 9, changes: 6 };
+    let part = SnapshotPart { root: Hash32([6; 32]), number: 1, sealed: b"a part".to_vec() };
     let text = "the batch does not continue its log".to_owned();
     Some(vec![
         ("hello", Frame::Hello(Box::new(hello))),
-        ("welcome", Frame::Welcome(Box::new(welcome))),
+        ("welcome", Frame::Welcome(Box::new(welcome.clone()))),
+        ("welcome-snapshots", Frame::Welcome(Box::new(Welcome { snapshots: Some(vec![offer]), ..welcome }))),
         ("batch", Frame::Batch(b"a batch".to_vec())),
         ("receipt", Frame::Receipt(b"a receipt".to_vec())),
         ("refusal", Frame::Refusal(Refusal { code: RefusalCode::Fork, text, heads: heads.clone() })),
@@ -172,6 +185,10 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         ("fetch", Frame::Fetch(Fetch { log: keys::log(Tier::Safety), after: 3 })),
         ("fetch-end", Frame::FetchEnd(FetchEnd { sequence: 6 })),
         ("news", Frame::News(Box::new(News { heads, identities: vec![identity] }))),
+        ("snapshot", Frame::Snapshot("{}\nsignature\n".into())),
+        ("snapshot-part", Frame::SnapshotPart(Box::new(part))),
+        ("snapshot-wants", Frame::SnapshotWants(SnapshotWants { root: Hash32([6; 32]), parts: vec![0, 2] })),
+        ("fetch-snapshot", Frame::FetchSnapshot(FetchSnapshot { root: Hash32([6; 32]), has: vec![1] })),
     ])
 }
 

@@ -56,6 +56,8 @@ fn reference(bytes: &[u8], planted: Planted) -> Seen {
             1 => Some(RecordKind::Batch),
             2 => Some(RecordKind::Identity),
             3 => Some(RecordKind::Keys),
+            4 => Some(RecordKind::Snapshot),
+            5 => Some(RecordKind::SnapshotPart),
             _ if planted.is("later-kind") => Some(RecordKind::Batch),
             _ => None,
         };

@@ -116,6 +116,7 @@ impl Keeper {
             answer(&outcome);
         }
         if outcome.is_ok() {
+            self.do_late();
             self.maintain();
         }
         closing
@@ -169,8 +170,7 @@ impl Keeper {
                 let _ = reply.send(found.ok().flatten().map(|batch| batch.bytes().to_vec()));
             }
             Request::HasHead { log, head, reply } => {
-                let held = self.index.headers(log).any(|header| header.head() == head);
-                let _ = reply.send(held);
+                let _ = reply.send(self.index.has(log, head));
             }
             Request::Receipt { log, safe, bytes } => self.receipt(log, safe, bytes),
             Request::Loss { loss_counter, receipted, reply } => {
@@ -185,6 +185,7 @@ impl Keeper {
             Request::Documents(documents) => self.documents(&documents),
             Request::Line { up } => self.sealer.set_line(up),
             Request::Freeze => self.is_frozen = true,
+            Request::Late(late) => self.late.push(late),
             Request::SealNow { reply } => {
                 self.seal_due(true);
                 for batch in std::mem::take(&mut self.sealed) {
@@ -314,8 +315,8 @@ impl Keeper {
                 self.failed = Some(error.to_string());
                 return Err(WriteError::Failed);
             }
-            if *is_own && !self.options.defects.told_before_commit() {
-                let _ = self.sealed_out.send(*header);
+            if *is_own {
+                self.sealed_is_kept(header);
             }
         }
         self.disputed = self.disputed.saturating_add_signed(disputed);

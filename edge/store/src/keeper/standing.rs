@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
 
+use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::KeyDocuments;
@@ -23,6 +24,14 @@ impl Keeper {
         }
         if let Ok(bytes) = to_json("receipt", &ReceiptFrame { log, safe, receipt }) {
             self.lazy.push((frame::RECEIPT, bytes));
+        }
+    }
+
+    /// An own batch is durable: the uplink may send it.
+    pub(super) fn sealed_is_kept(&mut self, header: &BatchHeader) {
+        *self.own_bytes.entry(header.log.tier).or_default() += u64::from(header.payload_bytes);
+        if !self.options.defects.told_before_commit() {
+            let _ = self.sealed_out.send(*header);
         }
     }
 
@@ -109,6 +118,8 @@ impl Keeper {
         state.safe_heads.extend(peers.map(|log| (log, self.index.head(log))));
         state.vector.clone_from(&self.fold.sequences);
         state.digests.clone_from(&self.fold.digests);
+        state.own_bytes.clone_from(&self.own_bytes);
+        state.foundations.clone_from(&self.foundations);
         state.disputed = self.disputed;
         state.commits = self.commits;
         state.flushes = self.journal.flushes();

@@ -73,7 +73,8 @@ impl Keeper {
         // The changes of a batch that has found no room stand in the journal alone: the sealer has let go of them.
         let is_kept = self.sealed.is_empty() || self.options.defects.recycle_unkept_batches();
         let recycle = is_kept && self.journal.segments().count() > self.options.segments_max;
-        if overlay < self.options.overlay_records_max && !recycle || !self.has_room_for_checkpoint() {
+        let is_due = overlay >= self.options.overlay_records_max || recycle;
+        if !is_due || self.pinned || !self.has_room_for_checkpoint() {
             return;
         }
         let outcome = self.checkpoint().and_then(|checkpoint| {
@@ -95,7 +96,7 @@ impl Keeper {
 
     /// sled does not recover from a full disk, so it is written only while there is room; until then the overlay
     /// grows.
-    fn has_room_for_checkpoint(&mut self) -> bool {
+    pub(super) fn has_room_for_checkpoint(&mut self) -> bool {
         let has_room = free_bytes(&self.view_dir).is_none_or(|free| free >= CHECKPOINT_ROOM_BYTES);
         if !has_room && !self.is_short_of_room {
             log::error!("the disk is almost full; the view is not written any more");
@@ -130,6 +131,7 @@ impl Keeper {
             own: self.own.iter().copied().collect(),
             documents: self.keyring.documents().clone(),
             kept_ms: self.kept_ms.clone(),
+            foundations: self.foundations.clone(),
         }
     }
 

@@ -22,6 +22,8 @@ pub struct Open {
     pub journal: PathBuf,
     /// The sealed batches' directory.
     pub batches: PathBuf,
+    /// The directory of snapshots.
+    pub snapshots: PathBuf,
     /// The view's directory.
     pub view: PathBuf,
     /// The replica's keys.

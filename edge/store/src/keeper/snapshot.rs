@@ -1,0 +1,155 @@
+//! Snapshots in the keeper's hands: holding the view still while one is made of it, and beginning a tier with one.
+//!
+//! **Invariant**: a tier begins with a snapshot only where nothing of it is held, and only when its parts add up; the
+//! journal says so before anybody reads it.
+
+use std::collections::BTreeSet;
+use std::sync::PoisonError;
+
+use sonae_proto::digest::Digest;
+use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
+use sonae_proto::vector::Heads;
+
+use super::{Keeper, Late};
+use crate::foundation;
+use crate::frame::{self, FoundationFrame, to_json};
+use crate::store::StoreError;
+use crate::view::RecordKey;
+
+/// What stands in the view in place of a checkpoint's id while a snapshot is written to it.
+const LOADING: &str = "loading";
+
+/// A tier of the view that stands still on disk, and what a snapshot of it is to say.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    pub heads: Heads,
+    pub digest: Digest,
+    pub epoch: u32,
+    pub recipient: String,
+    pub manifest: Hash32,
+    /// Bytes of own batches of the tier so far.
+    pub own_bytes: u64,
+}
+
+impl Keeper {
+    /// Writes the view to disk and leaves it so until [`Self::unpin`]. `None` while changes wait to be sealed, or
+    /// while there is no room.
+    pub(super) fn pin(&mut self, tier: Tier) -> Result<Option<Pinned>, StoreError> {
+        let is_sealed = self.sealed.is_empty() && self.sealer.last_sequence(tier).is_none();
+        if !is_sealed || self.pinned || self.failed.is_some() || !self.has_room_for_checkpoint() {
+            return Ok(None);
+        }
+        let of_tier = self.fold.sequences.iter().filter(|(log, sequence)| log.tier == tier && **sequence > 0);
+        let heads: Heads = of_tier.map(|(log, _)| (*log, self.index.head(*log))).collect();
+        let whole = heads.iter().all(|(log, head)| head.sequence == self.fold.applied(*log));
+        if !whole || heads.is_empty() {
+            return Ok(None);
+        }
+        let (epoch, recipient) = self.keyring.sealing(tier, self.clock.now_ms())?;
+        let pinned = Pinned {
+            heads,
+            digest: self.fold.digests.get(&tier).copied().unwrap_or_default(),
+            epoch,
+            recipient: recipient.to_owned(),
+            manifest: self.keyring.manifest_hash(),
+            own_bytes: self.own_bytes.get(&tier).copied().unwrap_or(0),
+        };
+        self.checkpoint()?;
+        self.pinned = true;
+        Ok(Some(pinned))
+    }
+
+    pub(super) fn unpin(&mut self) {
+        self.pinned = false;
+    }
+
+    /// Signs a root as this incarnation.
+    pub(super) fn sign(&self, root: SnapshotRoot) -> Option<Snapshot> {
+        let root = SnapshotRoot { school: self.keys.school, author: self.keys.name(), ..root };
+        Snapshot::sign(root, &self.keys.incarnation).ok()
+    }
+
+    /// Makes a snapshot, whose root was verified and whose parts lie on the shelf, the state of its tier.
+    ///
+    /// # Durability
+    /// It is on stable storage when this returns.
+    pub(super) fn load_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
+        let (root, hash) = (snapshot.root(), snapshot.hash());
+        let held = self.fold.sequences.iter().any(|(log, sequence)| log.tier == root.tier && *sequence > 0);
+        if held || self.pinned || self.failed.is_some() {
+            return Err(StoreError::Snapshot { root: hash, what: "cannot be taken while its tier is held" });
+        }
+        let shelf = self.shared.shelf.clone();
+        shelf.settle().map_err(|_| StoreError::Snapshot { root: hash, what: "cannot be kept" })?;
+        // Added up before a word of it is written.
+        let found = foundation::read(&shelf, hash, root, &self.keyring, |_| Ok(()))?;
+        self.checkpoint()?;
+        {
+            let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
+            // No checkpoint has this id: cut off from here on, the view is rebuilt.
+            view.write_records(LOADING, Vec::new())?;
+            foundation::read(&shelf, hash, root, &self.keyring, |records| {
+                let keyed = |record: sonae_proto::snapshot::Record| {
+                    (RecordKey::new(root.tier, &record.collection, &record.record), record.state)
+                };
+                Ok(view.write_records(LOADING, records.into_iter().map(keyed).collect())?)
+            })?;
+        }
+        let frame = to_json("foundation", &FoundationFrame { tier: root.tier, root: hash })?;
+        let mut frames = std::mem::take(&mut self.lazy);
+        frames.push((frame::FOUNDATION, frame));
+        let borrowed: Vec<_> = frames.iter().map(|(kind, bytes)| (*kind, bytes.as_slice())).collect();
+        self.journal.commit(&borrowed)?;
+        self.foundations.insert(root.tier, hash);
+        for (log, head) in &root.heads {
+            self.index.set_foundation(*log, *head);
+        }
+        found.enter(root, &mut self.fold);
+        self.disputed = self.disputed.saturating_add(found.disputed);
+        self.hlc.observe(found.highest_stamp, self.clock.now_ms());
+        self.checkpoint()?;
+        self.publish_state();
+        Ok(())
+    }
+
+    /// Removes what is not needed any more from the shelf. `made` are the newest that were made here.
+    pub(super) fn tidy_shelf(&self, made: &BTreeSet<Hash32>) {
+        let mut roots: BTreeSet<Hash32> = self.foundations.values().copied().collect();
+        roots.extend(made);
+        if let Err(error) = self.shared.shelf.keep_only(&roots) {
+            log::warn!(error = error.to_string(); "old snapshots cannot be removed");
+        }
+    }
+
+    /// Does what had to wait for the round to be durable.
+    pub(super) fn do_late(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            self.late(late);
+        }
+    }
+
+    fn late(&mut self, late: Late) {
+        match late {
+            Late::Pin { tier, reply } => {
+                let pinned = self.pin(tier).unwrap_or_else(|error| {
+                    log::error!(error = error.to_string(); "the view cannot be held still for a snapshot");
+                    None
+                });
+                // Whoever asked may be gone.
+                if reply.send(pinned).is_err() {
+                    self.unpin();
+                }
+            }
+            Late::Load { snapshot, reply } => {
+                let _ = reply.send(self.load_snapshot(&snapshot));
+            }
+            Late::Sign { root, reply } => {
+                let _ = reply.send(self.sign(*root));
+            }
+            Late::Unpin => self.unpin(),
+            Late::DigestKey { reply } => drop(self.keyring.digest_key().map(|key| reply.send(key))),
+            Late::Tidy(made) => self.tidy_shelf(&made),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What a node does with snapshots: takes those whose logs it holds durably, part by part, receipts them whole and
+//! serves the newest of each tier.
+//!
+//! **Invariant**: a snapshot is offered and receipted only when its root and all its parts are on the quorum, and
+//! every head that it names is the end of a batch that is durable here.
+
+use std::collections::BTreeMap;
+
+use crate::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
+use crate::limits::SNAPSHOTS_OFFERED_MAX;
+use crate::manifest::KeyUse;
+use crate::object::RecordKind;
+use crate::planted::{Defect, is_planted};
+use crate::receipt::SiteId;
+use crate::seal::check_recipients;
+use crate::snapshot::Snapshot;
+use crate::vector::LogHead;
+use crate::wire::{FetchSnapshot, Frame, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants};
+
+use super::log::Waiter;
+use super::{Effect, Intake, Location, Pending, ReplyTo, School};
+
+/// Whole snapshots of one tier that are remembered: the newest, and the one that somebody may be fetching.
+const WHOLE_MAX: usize = 2;
+
+#[derive(Debug)]
+struct Known {
+    snapshot: Snapshot,
+    /// Sites that hold the root.
+    sites: Vec<SiteId>,
+    on_its_way: bool,
+    waiters: Vec<Waiter>,
+}
+
+#[derive(Debug, Clone)]
+struct Part {
+    location: Location,
+    sites: Vec<SiteId>,
+}
+
+/// The snapshots of one school.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    known: BTreeMap<Hash32, Known>,
+    parts: BTreeMap<Hash32, Part>,
+    /// Who waits for a part that is on its way, and for which root.
+    on_their_way: BTreeMap<Hash32, Vec<(ReplyTo, Hash32)>>,
+}
+
+impl Snapshots {
+    fn has_part(&self, hash: Hash32, quorum: usize) -> bool {
+        self.parts.get(&hash).is_some_and(|part| part.sites.len() >= quorum)
+    }
+
+    fn missing(&self, snapshot: &Snapshot, quorum: usize) -> Vec<u32> {
+        let parts = snapshot.root().parts.iter().zip(0..);
+        parts.filter(|(part, _)| !self.has_part(part.hash, quorum)).map(|(_, number)| number).collect()
+    }
+
+    fn is_whole(&self, known: &Known, quorum: usize) -> bool {
+        known.sites.len() >= quorum && self.missing(&known.snapshot, quorum).is_empty()
+    }
+
+    fn newest(&self, tier: Tier, quorum: usize) -> Option<&Known> {
+        let whole = self.known.values().filter(|known| known.snapshot.root().tier == tier);
+        let whole = whole.filter(|known| self.is_whole(known, quorum));
+        whole.max_by_key(|known| (known.snapshot.root().changes(), known.snapshot.hash()))
+    }
+
+    /// Forgets old ones: their bytes stay at the sites.
+    fn forget_old(&mut self, tier: Tier, quorum: usize) {
+        let of_tier = self.known.iter().filter(|(_, known)| known.snapshot.root().tier == tier);
+        let (mut whole, mut offered): (Vec<_>, Vec<_>) = of_tier
+            .map(|(hash, known)| (known.snapshot.root().changes(), *hash, self.is_whole(known, quorum)))
+            .partition(|(_, _, is_whole)| *is_whole);
+        whole.sort_unstable();
+        offered.sort_unstable();
+        let old = |list: &[(u64, Hash32, bool)], keep: usize| list.len().saturating_sub(keep);
+        let (old_whole, old_offered) = (old(&whole, WHOLE_MAX), old(&offered, SNAPSHOTS_OFFERED_MAX));
+        for (_, hash, _) in whole.iter().take(old_whole).chain(offered.iter().take(old_offered)) {
+            self.known.remove(hash);
+        }
+        let known = &self.known;
+        let named = |hash: &Hash32| {
+            known.values().any(|known| known.snapshot.root().parts.iter().any(|part| part.hash == *hash))
+        };
+        self.parts.retain(|hash, _| named(hash));
+    }
+}
+
+/// What a welcome offers of a school.
+pub(super) fn offers(school: &School, quorum: usize) -> Vec<SnapshotOffer> {
+    let newest = |tier| school.snapshots.newest(tier, quorum);
+    Tier::ALL
+        .into_iter()
+        .filter_map(newest)
+        .map(|known| {
+            let root = known.snapshot.root();
+            let (bytes, changes) = (root.bytes(), root.changes());
+            SnapshotOffer { tier: root.tier, root: known.snapshot.hash(), bytes, changes }
+        })
+        .collect()
+}
+
+impl Intake {
+    /// Learns a part that sites hold.
+    pub fn load_snapshot_part(
+        &mut self,
+        school: SchoolCode,
+        hash: Hash32,
+        location: Location,
+        sites: Vec<SiteId>,
+    ) {
+        let parts = &mut self.schools.entry(school).or_default().snapshots.parts;
+        parts.insert(hash, Part { location, sites });
+    }
+
+    /// Learns a root that sites hold, after its school's identities, batches and parts. Returns whether it counts.
+    pub fn load_snapshot(&mut self, school: SchoolCode, text: &str, sites: Vec<SiteId>) -> bool {
+        let Ok(snapshot) = self.verify_snapshot(school, text) else { return false };
+        let (tier, quorum) = (snapshot.root().tier, self.config.quorum);
+        let known = Known { sites, on_its_way: false, waiters: Vec::new(), snapshot };
+        let snapshots = &mut self.schools.entry(school).or_default().snapshots;
+        snapshots.known.insert(known.snapshot.hash(), known);
+        snapshots.forget_old(tier, quorum);
+        true
+    }
+
+    fn verify_snapshot(&self, code: SchoolCode, text: &str) -> Result<Snapshot, (RefusalCode, String)> {
+        let school =
+            self.schools.get(&code).ok_or((RefusalCode::Identity, "an unknown school".to_owned()))?;
+        let key_of = |author: Incarnation| school.identities.get(&author).map(|identity| *identity.key());
+        let snapshot = Snapshot::verify(text, code, key_of)
+            .map_err(|error| (RefusalCode::Signature, error.to_string()))?;
+        let root = snapshot.root();
+        let manifest = school.manifests.get(&root.manifest);
+        if manifest.and_then(|manifest| manifest.key(KeyUse::Tier(root.tier), root.epoch)).is_none() {
+            return Err((RefusalCode::Manifest, "no known manifest names the key of a snapshot".into()));
+        }
+        let is_durable = |(log, head): (&LogName, &LogHead)| {
+            school.logs.get(log).is_some_and(|log| log.has_durable(*head, self.config.quorum))
+        };
+        if root.heads.iter().all(is_durable) || is_planted(Defect::SnapshotAheadTaken) {
+            Ok(snapshot)
+        } else {
+            Err((RefusalCode::Chain, "a snapshot names ends of logs that are not durable here".into()))
+        }
+    }
+
+    /// A replica offers a snapshot.
+    pub fn handle_snapshot(&mut self, to: ReplyTo, text: &str, now_ms: u64) {
+        let Some(connection) = self.connections.get(&to.connection) else {
+            return self.refuse_and_close(to, RefusalCode::Unexpected, "a snapshot before a hello");
+        };
+        let (code, waiter) = (connection.school, Waiter { to, loss_counter: connection.loss_counter });
+        let snapshot = match self.verify_snapshot(code, text) {
+            Ok(snapshot) => snapshot,
+            Err((refusal, text)) => return self.refuse(to, code, refusal, &text),
+        };
+        let quorum = self.config.quorum;
+        let (hash, tier) = (snapshot.hash(), snapshot.root().tier);
+        let snapshots = &mut self.schools.entry(code).or_default().snapshots;
+        let missing = snapshots.missing(&snapshot, quorum);
+        let new = Known { sites: Vec::new(), on_its_way: false, waiters: Vec::new(), snapshot };
+        let known = snapshots.known.entry(hash).or_insert(new);
+        if !missing.is_empty() {
+            snapshots.forget_old(tier, quorum);
+            return self.reply(to, Frame::SnapshotWants(SnapshotWants { root: hash, parts: missing }));
+        }
+        known.waiters.push(waiter);
+        if known.sites.len() >= quorum {
+            return self.snapshot_whole(code, hash, now_ms);
+        }
+        if !std::mem::replace(&mut known.on_its_way, true) {
+            let pending = Pending::Snapshot { school: code, root: hash };
+            self.store(RecordKind::Snapshot, text.as_bytes().to_vec(), pending);
+        }
+    }
+
+    /// A part of a snapshot that was offered.
+    pub fn handle_snapshot_part(&mut self, to: ReplyTo, part: SnapshotPart) {
+        let Some(connection) = self.connections.get(&to.connection) else {
+            return self.refuse_and_close(to, RefusalCode::Unexpected, "a part before a hello");
+        };
+        let (code, quorum) = (connection.school, self.config.quorum);
+        let snapshots = &mut self.schools.entry(code).or_default().snapshots;
+        let number = usize::try_from(part.number).unwrap_or(usize::MAX);
+        let known = snapshots.known.get(&part.root);
+        let Some(name) = known.and_then(|known| known.snapshot.root().parts.get(number)).copied() else {
+            return self.refuse(
+                to,
+                code,
+                RefusalCode::Unexpected,
+                "a part of a snapshot that was not offered",
+            );
+        };
+        if !name.is_of(&part.sealed) {
+            return self.refuse(
+                to,
+                code,
+                RefusalCode::Signature,
+                "a part is not the one that its root names",
+            );
+        }
+        if let Err(error) = check_recipients(&part.sealed) {
+            return self.refuse(to, code, RefusalCode::Recipients, &error.to_string());
+        }
+        if snapshots.has_part(name.hash, quorum) {
+            return self.answer_part(to, code, part.root);
+        }
+        let waiters = snapshots.on_their_way.entry(name.hash).or_default();
+        let is_on_its_way = !waiters.is_empty();
+        waiters.push((to, part.root));
+        if !is_on_its_way {
+            let pending = Pending::SnapshotPart { school: code, hash: name.hash };
+            self.store(RecordKind::SnapshotPart, part.sealed, pending);
+        }
+    }
+
+    fn answer_part(&mut self, to: ReplyTo, code: SchoolCode, root: Hash32) {
+        let snapshots = self.schools.get(&code).map(|school| &school.snapshots);
+        let known = snapshots.and_then(|snapshots| Some((snapshots, snapshots.known.get(&root)?)));
+        let parts = known.map(|(all, known)| all.missing(&known.snapshot, self.config.quorum));
+        self.reply(to, Frame::SnapshotWants(SnapshotWants { root, parts: parts.unwrap_or_default() }));
+    }
+
+    pub(super) fn snapshot_part_stored(
+        &mut self,
+        code: SchoolCode,
+        hash: Hash32,
+        location: &Location,
+        sites: &[SiteId],
+    ) {
+        let quorum = self.config.quorum;
+        let snapshots = &mut self.schools.entry(code).or_default().snapshots;
+        let waiters = snapshots.on_their_way.remove(&hash).unwrap_or_default();
+        let is_durable = sites.len() >= quorum;
+        if is_durable {
+            snapshots.parts.insert(hash, Part { location: location.clone(), sites: sites.to_vec() });
+        }
+        for (to, root) in waiters {
+            if is_durable {
+                self.answer_part(to, code, root);
+            } else {
+                self.refuse(to, code, RefusalCode::Storage, "fewer sites than the quorum could be written");
+            }
+        }
+    }
+
+    pub(super) fn snapshot_stored(&mut self, code: SchoolCode, root: Hash32, sites: &[SiteId], now_ms: u64) {
+        let snapshots = &mut self.schools.entry(code).or_default().snapshots;
+        let Some(known) = snapshots.known.get_mut(&root) else { return };
+        known.on_its_way = false;
+        known.sites = sites.to_vec();
+        self.snapshot_whole(code, root, now_ms);
+    }
+
+    /// Answers those who wait for a root: with receipts if it is whole.
+    fn snapshot_whole(&mut self, code: SchoolCode, root: Hash32, now_ms: u64) {
+        let quorum = self.config.quorum;
+        let Some(school) = self.schools.get_mut(&code) else { return };
+        let Some(known) = school.snapshots.known.get_mut(&root) else { return };
+        let waiters = std::mem::take(&mut known.waiters);
+        let (tier, author, sites) =
+            (known.snapshot.root().tier, known.snapshot.root().author, known.sites.clone());
+        let is_whole =
+            school.snapshots.known.get(&root).is_some_and(|k| school.snapshots.is_whole(k, quorum));
+        let is_safe = is_whole && school.undurable.is_empty();
+        school.snapshots.forget_old(tier, quorum);
+        let log = LogName { tier, incarnation: author };
+        for Waiter { to, loss_counter } in waiters {
+            if is_safe {
+                let head = LogHead { sequence: 0, hash: root };
+                self.send_receipt(to, code, log, head, loss_counter, sites.clone(), now_ms);
+            } else {
+                self.refuse(to, code, RefusalCode::Storage, "a snapshot is on fewer sites than the quorum");
+            }
+        }
+    }
+
+    /// A replica asks for a snapshot. One that is not whole here gets an empty answer.
+    pub fn handle_fetch_snapshot(&mut self, to: ReplyTo, fetch: &FetchSnapshot) {
+        let Some(connection) = self.connections.get(&to.connection) else {
+            return self.refuse_and_close(to, RefusalCode::Unexpected, "a fetch before a hello");
+        };
+        let snapshots = self.schools.get(&connection.school).map(|school| &school.snapshots);
+        let found = snapshots.and_then(|snapshots| {
+            let known = snapshots.known.get(&fetch.root)?;
+            snapshots.is_whole(known, self.config.quorum).then_some((snapshots, &known.snapshot))
+        });
+        let (text, parts) = found.map_or((None, Vec::new()), |(snapshots, snapshot)| {
+            let parts = snapshot.root().parts.iter().zip(0..);
+            let wanted = parts.filter(|(_, number)| !fetch.has.contains(number));
+            let located = wanted.filter_map(|(part, number)| {
+                Some((number, part.hash, snapshots.parts.get(&part.hash)?.location.clone()))
+            });
+            (Some(snapshot.text().to_owned()), located.collect())
+        });
+        self.effects.push_back(Effect::ServeSnapshot { to, root: fetch.root, text, parts });
+    }
+}

@@ -1,0 +1,169 @@
+//! A replica that holds nothing begins with a snapshot; what is wrong with one is said, and the logs themselves come in
+//! its place.
+
+use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::snapshot::Snapshot;
+use sonae_proto::uplink::{Alarm, Effect, Start, Uplink};
+use sonae_proto::vector::{Heads, LogHead};
+use sonae_proto::wire::{Fetch, SnapshotOffer, SnapshotPart, Welcome};
+
+use crate::board::{Board, Life, school};
+use crate::receipts::{effects, welcome};
+use crate::replica::{Disk, Replica};
+use crate::snapshots::{part, snapshot};
+
+/// A fresh replica that is offered a snapshot of a peer's tier 0, whose log has grown since.
+struct Fresh {
+    board: Board,
+    peer: Life,
+    made: Snapshot,
+    sealed: Vec<Vec<u8>>,
+    replica: Replica,
+}
+
+impl Fresh {
+    fn new() -> Self {
+        let board = Board::new(1);
+        let peer = board.enrol(school(), 20);
+        let chain = board.chain(&peer, Tier::Safety, 3);
+        let (made, sealed) = snapshot(&board, &peer, Tier::Safety, chain[1].header().head(), 2);
+        let life = board.enrol(school(), 10);
+        let mut replica = Replica::new(&board, life, Disk::default(), 1);
+        replica.engine = Uplink::new(Start {
+            school: school(),
+            board: board.root.verifying_key(),
+            cloud: board.descriptor(),
+            jitter: 1,
+            loss_counter: 0,
+            manifest_version: 1,
+            receipted: Heads::new(),
+            own_batches: Vec::new(),
+            own: [replica.life.name].into(),
+            peers: Heads::new(),
+            identities: Vec::new(),
+            snapshots: true,
+        });
+        let mut fresh = Self { board, peer, made, sealed, replica };
+        let heads = Heads::from([
+            (fresh.peer.log(Tier::Safety), chain[2].header().head()),
+            (fresh.peer.log(Tier::Daily), LogHead { sequence: 1, hash: Hash32([3; 32]) }),
+        ]);
+        fresh.greet(heads);
+        fresh
+    }
+
+    fn greet(&mut self, heads: Heads) {
+        let root = self.made.root();
+        let offer = SnapshotOffer {
+            tier: Tier::Safety,
+            root: self.made.hash(),
+            bytes: root.bytes(),
+            changes: root.changes(),
+        };
+        let identities = vec![self.peer.identity.clone()];
+        let answer = Welcome { identities, snapshots: Some(vec![offer]), ..welcome(heads) };
+        self.replica.engine.handle_timeout(100_000);
+        self.replica.engine.handle_connected();
+        self.replica.engine.handle_welcome(&answer, 100_001);
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        let quiet = |effect: &Effect| {
+            !matches!(effect, Effect::Dial | Effect::SendHello | Effect::SendKeys | Effect::KeepIdentity(_))
+        };
+        effects(&mut self.replica).into_iter().filter(quiet).collect()
+    }
+
+    /// The log itself is asked for, from its first change or from behind the snapshot.
+    fn asked_for(&self, after: u64) -> Effect {
+        Effect::Fetch(Fetch { log: self.peer.log(Tier::Safety), after })
+    }
+}
+
+/// Goal: a tier of which nothing is held comes as a snapshot, then the rest of its logs, tier by tier. Method: the
+/// right answers; the effects in order.
+#[test]
+fn a_fresh_replica_begins_with_the_snapshot() {
+    let mut fresh = Fresh::new();
+    assert_eq!(fresh.effects(), [Effect::FetchSnapshot(fresh.made.hash())]);
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone()))]);
+    for number in 0..2 {
+        let part = part(&fresh.made, &fresh.sealed, number);
+        fresh.replica.engine.handle_snapshot_part(part.clone());
+        assert_eq!(fresh.effects(), [Effect::KeepSnapshotPart(Box::new(part))]);
+    }
+    fresh.replica.engine.handle_snapshot_end();
+    assert_eq!(fresh.effects(), [Effect::LoadSnapshot(Box::new(fresh.made.clone()))]);
+    assert!(!fresh.replica.engine.has_all_of_peers());
+    fresh.replica.engine.handle_snapshot_loaded(&fresh.made.clone(), Ok(()));
+    assert_eq!(fresh.effects(), [fresh.asked_for(4)]);
+}
+
+/// Goal: whatever is wrong with a snapshot is said, and its tier comes change by change, also on later connections.
+/// Method: another root, a forged one, another part, none at all, parts that do not add up.
+#[test]
+fn a_wrong_snapshot_is_said_and_done_without() {
+    type Wrong = (&'static str, fn(&mut Fresh));
+    let wrongs: [Wrong; 5] = [
+        ("not the one that was asked for", |fresh| {
+            let head = LogHead { sequence: 4, hash: Hash32([1; 32]) };
+            let (other, _) = snapshot(&fresh.board, &fresh.peer, Tier::Safety, head, 2);
+            fresh.replica.engine.handle_snapshot_root(other.text());
+        }),
+        ("does not verify", |fresh| {
+            let forged = fresh.made.text().replacen("\"records\":2", "\"records\":3", 1);
+            fresh.replica.engine.handle_snapshot_root(&forged);
+        }),
+        ("not the one that the root names", |fresh| {
+            fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+            let part =
+                SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
+            fresh.replica.engine.handle_snapshot_part(part);
+        }),
+        ("does not have it", |fresh| fresh.replica.engine.handle_snapshot_end()),
+        ("it does not add up", |fresh| {
+            fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+            fresh.replica.engine.handle_snapshot_end();
+            let made = fresh.made.clone();
+            fresh.replica.engine.handle_snapshot_loaded(&made, Err("it does not add up".into()));
+        }),
+    ];
+    for (expected, wrong) in wrongs {
+        let mut fresh = Fresh::new();
+        fresh.effects();
+        wrong(&mut fresh);
+        let done = fresh.effects();
+        let said = |effect: &Effect| match effect {
+            Effect::Alarm(Alarm::BadSnapshot { tier: Tier::Safety, reason }) => reason.contains(expected),
+            _ => false,
+        };
+        assert!(done.iter().any(said), "{expected}: {done:?}");
+        assert_eq!(done.last(), Some(&fresh.asked_for(0)), "{expected}");
+        fresh.replica.engine.handle_disconnected(5);
+        fresh.effects();
+        let log = fresh.peer.log(Tier::Safety);
+        fresh.greet(Heads::from([(log, LogHead { sequence: 6, hash: Hash32([4; 32]) })]));
+        assert_eq!(fresh.effects(), [fresh.asked_for(0)], "{expected}: it is not asked for again");
+    }
+}
+
+/// Goal: a cloud that has less of a log than its own snapshot names has lost something, and that is said (P4). Method:
+/// the snapshot ends behind the log of the welcome.
+#[test]
+fn a_snapshot_bears_witness_against_its_cloud() {
+    let mut fresh = Fresh::new();
+    fresh.replica.engine.handle_disconnected(5);
+    fresh.effects();
+    let log = fresh.peer.log(Tier::Safety);
+    fresh.greet(Heads::from([(log, LogHead { sequence: 2, hash: Hash32([4; 32]) })]));
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_end();
+    fresh.effects();
+    let made = fresh.made.clone();
+    fresh.replica.engine.handle_snapshot_loaded(&made, Ok(()));
+    let done = fresh.effects();
+    assert!(
+        matches!(done.as_slice(), [Effect::Alarm(Alarm::BadPeerBatch { log: named, .. })] if *named == log)
+    );
+}
