@@ -33,6 +33,22 @@ pub enum Defect {
     IdentityNotStored,
     /// The node forgets the second asker of a batch that is on its way.
     SecondAskerForgotten,
+    /// The uplink does not notice that the cloud takes back what it said it has of a peer's log.
+    PeerLossNotNoticed,
+    /// The uplink does not notice another history of a peer's log.
+    OtherHistoryTaken,
+    /// Nobody checks who signed a batch.
+    BatchSignatureNotChecked,
+    /// Nobody checks that a payload is the one that its header names.
+    PayloadNotChecked,
+    /// The uplink counts receipts that nobody signed.
+    ReceiptSignatureNotChecked,
+    /// The uplink counts a receipt for another batch than the one that it holds.
+    ReceiptOfOtherBatch,
+    /// A document counts without its signature.
+    DocumentSignatureNotChecked,
+    /// A courier's bundle that ends early passes for whole.
+    CutBundleIsWhole,
     /// A write does not replace the values that its writer saw.
     BaseIgnored,
     /// A value that was replaced before it arrived stands all the same.

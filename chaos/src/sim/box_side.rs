@@ -168,6 +168,13 @@ impl World {
                     self.violate(format!("box {slot} says that the cloud lost {log}; it did not"));
                 }
             }
+            Alarm::CloudLostPeer { log, .. } => {
+                // A batch that lies on a site which is down counts as shown, and lacks until that site is back.
+                let is_explained = self.ledger.losses > 0 || self.options.has(Trouble::Sites);
+                if !is_explained && !self.contested.contains(&log.incarnation) {
+                    self.violate(format!("box {slot} says that the cloud lost a peer's {log}; it did not"));
+                }
+            }
             Alarm::OwnLogElsewhere { log, .. } => self.own_log_elsewhere(slot, *log),
             Alarm::BadPeerBatch { log, reason } => {
                 let lies = self.options.has(Trouble::Lies);

@@ -44,6 +44,13 @@ impl Driver {
                 "cloud_lost",
                 format!("the cloud has lost changes {has} to {had} of log {log}; they are sent again"),
             ),
+            Alarm::CloudLostPeer { log, had, has } => (
+                "cloud_lost_peer",
+                format!(
+                    "the cloud had change {had} of log {log}, which another box writes, and has {has} now; what is \
+                     here stays. Ask whoever runs the cloud, and look whether that box says the same"
+                ),
+            ),
             Alarm::OwnLogElsewhere { log, here, there } => (
                 "own_log_elsewhere",
                 format!(

@@ -15,6 +15,15 @@ pub enum Alarm {
         /// What is left.
         has: u64,
     },
+    /// The cloud has less of another replica's log than it has said before. What is here stays.
+    CloudLostPeer {
+        /// Which log.
+        log: LogName,
+        /// The last change that it had.
+        had: u64,
+        /// The last that it has now.
+        has: u64,
+    },
     /// The cloud knows more of this replica's own log, or another history of it: this data directory was
     /// restored from a copy, or its bundle is in use twice. Nothing of that log is sent any more.
     OwnLogElsewhere {
@@ -48,4 +57,11 @@ pub enum Alarm {
     },
     /// The cloud could not read enough sites to say what it has.
     Incomplete,
+}
+
+impl Alarm {
+    pub(super) fn other_history(log: LogName) -> Self {
+        let reason = "the cloud has another history of it than this replica, or than it showed before".into();
+        Self::BadPeerBatch { log, reason }
+    }
 }

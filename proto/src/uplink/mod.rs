@@ -245,6 +245,10 @@ impl Uplink {
         if !welcome.complete {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }
+        if welcome.complete {
+            let lost = self.peers.taken_back(&welcome.heads).into_iter();
+            self.effects.extend(lost.map(Effect::Alarm));
+        }
         if self.compare_own_logs(welcome) {
             return;
         }
@@ -311,8 +315,7 @@ impl Uplink {
     fn want_peers(&mut self, heads: &Heads) {
         for (log, there) in heads.iter().filter(|(log, _)| !self.own.contains_key(log)) {
             if self.peers.want(*log, *there) {
-                let reason = "the cloud has another history of it than this replica".to_owned();
-                self.effects.push_back(Effect::Alarm(Alarm::BadPeerBatch { log: *log, reason }));
+                self.effects.push_back(Effect::Alarm(Alarm::other_history(*log)));
             }
         }
         self.fetch_next();
@@ -350,7 +353,12 @@ impl Uplink {
             self.peers.receive(&batch, self.school)
         };
         match fetched {
-            Fetched::Store => self.effects.push_back(Effect::StoreBatch(Box::new(batch))),
+            Fetched::Store => {
+                if self.peers.contradicts(batch.header()) {
+                    self.effects.push_back(Effect::Alarm(Alarm::other_history(log)));
+                }
+                self.effects.push_back(Effect::StoreBatch(Box::new(batch)));
+            }
             Fetched::Known => {}
             Fetched::Bad(reason) => {
                 self.effects.push_back(Effect::Alarm(Alarm::BadPeerBatch { log, reason }));

@@ -3,6 +3,7 @@
 //! **Invariant**: a peer's batch is stored only if its incarnation is the board's, its signature holds and it
 //! continues what is held.
 //! **Invariant**: logs are fetched one at a time in tier order.
+//! **Invariant**: what the cloud once said it has of a log, it may not take back unseen (P4).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,6 +16,8 @@ use crate::limits::VECTOR_LOGS_MAX;
 use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
 use crate::wire::Fetch;
+
+use super::Alarm;
 
 /// Incarnations that are learnt: each may have a log in every tier.
 const INCARNATIONS_MAX: usize = VECTOR_LOGS_MAX / 3;
@@ -29,6 +32,9 @@ pub(super) struct Peers {
     fetched_from: u64,
     /// Logs of which another history was seen; told once.
     disputed: BTreeSet<LogName>,
+    /// The furthest heads that the cloud has said it has. Not kept over a restart: batches that a courier brought
+    /// are held too, and of those the cloud has never said anything.
+    shown: Heads,
 }
 
 /// What to do with a batch that was fetched.
@@ -50,6 +56,7 @@ impl Peers {
             fetching: None,
             fetched_from: 0,
             disputed: BTreeSet::new(),
+            shown: Heads::new(),
         }
     }
 
@@ -85,7 +92,42 @@ impl Peers {
         if there.sequence > here.sequence {
             self.to_fetch.insert(log);
         }
-        there.sequence == here.sequence && there.hash != here.hash && self.disputed.insert(log)
+        let shown = self.shown.entry(log).or_insert(there);
+        let differs = |known: LogHead| there.sequence == known.sequence && there.hash != known.hash;
+        let is_other = (differs(here) || differs(*shown)) && !is_planted(Defect::OtherHistoryTaken);
+        if there.sequence > shown.sequence || differs(*shown) {
+            *shown = there;
+        }
+        is_other && self.disputed.insert(log)
+    }
+
+    /// Compares all that the cloud has with what it has said before. Returns an alarm for each log of which it has
+    /// less, once.
+    pub(super) fn taken_back(&mut self, heads: &Heads) -> Vec<Alarm> {
+        if is_planted(Defect::PeerLossNotNoticed) {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for (log, shown) in &mut self.shown {
+            let there = heads.get(log).copied().unwrap_or(LogHead::EMPTY);
+            if there.sequence < shown.sequence {
+                found.push(Alarm::CloudLostPeer { log: *log, had: shown.sequence, has: there.sequence });
+                *shown = there;
+            }
+        }
+        found
+    }
+
+    /// Whether a batch leads past a head that the cloud has shown, along another history; told once. The batch
+    /// counts all the same: which of two branches stands is not for a reader to say, and refusing both would leave
+    /// it behind for good.
+    pub(super) fn contradicts(&mut self, header: &BatchHeader) -> bool {
+        let Some(shown) = self.shown.get(&header.log) else { return false };
+        let covers = (header.first..=header.last).contains(&shown.sequence);
+        covers
+            && header.head() != *shown
+            && !is_planted(Defect::OtherHistoryTaken)
+            && self.disputed.insert(header.log)
     }
 
     /// Returns the key of a known incarnation.

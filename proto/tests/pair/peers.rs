@@ -185,3 +185,46 @@ fn a_batch_that_was_not_stored_is_fetched_again() {
     replica.engine.handle_welcome(&welcome(Heads::from([(log, head)])), 6);
     assert!(effects(&mut replica).contains(&Effect::Fetch(Fetch { log, after: 0 })));
 }
+
+/// Goal: a cloud that takes back what it said it has of a peer's log is told, once, and nothing that is here goes.
+/// Method: hold two batches, be welcomed with the head of the first, twice; an answer of too few sites says nothing.
+#[test]
+fn a_cloud_that_takes_back_a_peers_log_is_told() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let chain = board.chain(&peer, Tier::Safety, 2);
+    let log = peer.log(Tier::Safety);
+    let mut replica = fetching(&board, &peer, chain[1].header().head());
+    chain.iter().for_each(|batch| replica.engine.handle_fetched(batch.clone()));
+    replica.engine.handle_fetch_end();
+    effects(&mut replica);
+    let before = replica.engine.peer_heads().clone();
+    let shorter = welcome(Heads::from([(log, chain[0].header().head())]));
+    let mut incomplete = shorter.clone();
+    incomplete.complete = false;
+    replica.engine.handle_welcome(&incomplete, 3);
+    assert_eq!(effects(&mut replica), [Effect::Alarm(Alarm::Incomplete)]);
+    let alarm = Effect::Alarm(Alarm::CloudLostPeer { log, had: 4, has: 2 });
+    for expected in [vec![alarm], vec![]] {
+        replica.engine.handle_welcome(&shorter, 4);
+        assert_eq!(effects(&mut replica), expected);
+    }
+    assert_eq!(*replica.engine.peer_heads(), before);
+}
+
+/// Goal: a cloud that has shown one history of a peer's log and then serves another is told, also where nothing of it
+/// is held yet. Method: the head of one branch, then the batches of the other, longer one.
+#[test]
+fn another_history_than_was_shown_is_told() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let (one, other) = (board.chain(&peer, Tier::Safety, 1), board.chain(&peer, Tier::Safety, 2));
+    let log = peer.log(Tier::Safety);
+    let mut replica = fetching(&board, &peer, one[0].header().head());
+    replica.engine.handle_fetched(other[0].clone());
+    let told = effects(&mut replica);
+    assert!(
+        matches!(told.as_slice(), [Effect::Alarm(Alarm::BadPeerBatch { log: named, .. }), Effect::StoreBatch(_)] if *named == log),
+        "{told:?}"
+    );
+}
