@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::{Signature, VerifyingKey};
 use sonae_proto::batch::Batch;
 use sonae_proto::identity::{DeviceCertificate, IdentityText};
 use sonae_proto::ids::{Hash32, LogName, SchoolCode};
@@ -22,18 +22,23 @@ use sonae_proto::wire::KeyDocuments;
 /// Everything that was found.
 #[derive(Debug, Default)]
 pub struct Index {
-    batches: BTreeMap<(SchoolCode, LogName), BTreeMap<Hash32, FoundBatch>>,
+    batches: BTreeMap<(SchoolCode, LogName), OfLog>,
     /// In the order in which they were found.
     documents: Vec<FoundDocument>,
     document_places: BTreeMap<[u8; 32], usize>,
     /// Sealed parts of snapshots by their hash, each where most sites have it.
     parts: BTreeMap<Hash32, FoundPart>,
     position: u64,
+    meaningless: usize,
 }
+
+/// By hash and signature: of two batches that differ in their signature only, one is forged.
+type OfLog = BTreeMap<(Hash32, [u8; 64]), FoundBatch>;
 
 #[derive(Debug)]
 struct FoundBatch {
     stored: StoredBatch,
+    signature: Signature,
     sites: Vec<SiteId>,
     /// Sites of the object that `stored` points into.
     sites_there: usize,
@@ -62,6 +67,12 @@ pub struct Fed {
     pub equivocations: usize,
     /// Batches that do not follow from the first of their log: something before them is lost.
     pub cut_off: usize,
+    /// Batches that their incarnation did not sign. They stay at the sites and are part of no log.
+    pub forged: usize,
+    /// Batches whose incarnation no document names, so that nobody can tell who wrote them.
+    pub nameless: usize,
+    /// Batches whose bytes are not those that their header names, under a checksum that is right all the same.
+    pub meaningless: usize,
     /// Documents that the board did not sign.
     pub foreign_documents: usize,
     /// Snapshots that count.
@@ -75,7 +86,11 @@ impl Index {
     pub fn add(&mut self, kind: RecordKind, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
         self.position += 1;
         match kind {
-            RecordKind::Batch => self.add_batch(location, body, sites),
+            RecordKind::Batch => {
+                let has_meaning = self.add_batch(location, body, sites);
+                self.meaningless += usize::from(!has_meaning);
+                has_meaning
+            }
             RecordKind::Identity | RecordKind::Keys | RecordKind::Snapshot => {
                 self.add_document(kind, body, sites);
                 true
@@ -93,16 +108,15 @@ impl Index {
 
     fn add_batch(&mut self, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
         let Ok(batch) = Batch::from_bytes(body.to_vec()) else { return false };
-        let header = *batch.header();
-        let found =
-            self.batches.entry((header.school, header.log)).or_default().entry(header.hash()).or_insert_with(
-                || FoundBatch {
-                    stored: StoredBatch { header, location: location.clone() },
-                    sites: Vec::new(),
-                    sites_there: 0,
-                    newest: 0,
-                },
-            );
+        let (header, signature) = (*batch.header(), *batch.signature());
+        let of_log = self.batches.entry((header.school, header.log)).or_default();
+        let found = of_log.entry((header.hash(), signature.to_bytes())).or_insert_with(|| FoundBatch {
+            stored: StoredBatch { header, location: location.clone() },
+            signature,
+            sites: Vec::new(),
+            sites_there: 0,
+            newest: 0,
+        });
         found.newest = self.position;
         if sites.len() > found.sites_there {
             found.stored.location = location;
@@ -124,7 +138,7 @@ impl Index {
 
     /// Tells the engine everything, documents first.
     pub fn feed(self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
-        let mut fed = Fed::default();
+        let mut fed = Fed { meaningless: self.meaningless, ..Fed::default() };
         let is_root = |document: &FoundDocument| document.kind == RecordKind::Snapshot;
         let (roots, documents): (Vec<_>, Vec<_>) = self.documents.into_iter().partition(is_root);
         for document in documents {
@@ -137,7 +151,7 @@ impl Index {
             }
         }
         for found in self.batches.into_values() {
-            feed_log(intake, found, quorum, &mut fed);
+            feed_log(intake, found.into_values().collect(), quorum, &mut fed);
         }
         for root in roots {
             feed_snapshot(intake, root, &self.parts, &mut fed);
@@ -187,20 +201,49 @@ fn feed_snapshot(
     fed.snapshots += usize::from(intake.load_snapshot(root.school, &text, found.sites));
 }
 
-fn feed_log(intake: &mut Intake, found: BTreeMap<Hash32, FoundBatch>, quorum: usize, fed: &mut Fed) {
+impl FoundBatch {
+    fn is_signed(&self, key: Option<&VerifyingKey>) -> bool {
+        key.is_none_or(|key| self.stored.header.is_signed(&self.signature, key))
+    }
+}
+
+/// Puts the batches of one log into their order and tells the engine those that are part of it.
+///
+/// A signature covers, through `previous`, the headers of the whole log before it. So only rivals and the last
+/// batch are verified here: each of the others is vouched for by the one behind it. A signature in the middle that
+/// was damaged is found by whoever reads that batch.
+fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mut Fed) {
+    let Some(header) = found.first().map(|batch| batch.stored.header) else { return };
+    let key = intake.key_of(header.school, header.log.incarnation);
+    if key.is_none() {
+        fed.nameless += found.len();
+    }
     let mut by_place: BTreeMap<(u64, Hash32), Vec<FoundBatch>> = BTreeMap::new();
     let mut left = found.len();
-    for batch in found.into_values() {
+    for batch in found {
         let header = &batch.stored.header;
         by_place.entry((header.first, header.previous)).or_default().push(batch);
     }
+    let mut chain: Vec<FoundBatch> = Vec::new();
     let mut head = LogHead::EMPTY;
     while let Some(mut rivals) = by_place.remove(&(head.sequence.saturating_add(1), head.hash)) {
         left = left.saturating_sub(rivals.len());
+        if rivals.len() > 1 {
+            let all = rivals.len();
+            rivals.retain(|rival| rival.is_signed(key.as_ref()));
+            fed.forged += all - rivals.len();
+        }
         rivals.sort_by_key(|rival| rival.newest);
         let Some(chosen) = rivals.pop() else { break };
         fed.equivocations += rivals.len();
         head = chosen.stored.header.head();
+        chain.push(chosen);
+    }
+    while chain.last().is_some_and(|last| !last.is_signed(key.as_ref())) {
+        chain.pop();
+        fed.forged += 1;
+    }
+    for chosen in chain {
         if chosen.sites.len() < quorum {
             fed.undurable.push(chosen.stored.clone());
         }

@@ -132,16 +132,25 @@ async fn take(sites: &[Site], loaded: &mut Loaded, name: ObjectName, copies: &[C
     }
     let Some(best) = best else { return };
     let mut holders: Vec<(SiteId, Bytes)> = Vec::new();
+    // Whole copies that differ are all read: which of them is what was written, signatures say.
+    let mut distinct = vec![best];
     for (number, (copy, site)) in copies.iter().zip(sites).enumerate() {
         match (copy, whole) {
-            (Copy::Whole(bytes) | Copy::Damaged(bytes, _), _) => holders.push((site.id(), bytes.clone())),
+            (Copy::Whole(bytes) | Copy::Damaged(bytes, _), _) => {
+                holders.push((site.id(), bytes.clone()));
+                if matches!(copy, Copy::Whole(_)) && !distinct.contains(bytes) {
+                    distinct.push(bytes.clone());
+                }
+            }
             (Copy::Missing, Some(whole)) if heal(site, loaded, number, name, whole).await => {
                 holders.push((site.id(), whole.clone()));
             }
             (Copy::Missing | Copy::Unreadable, _) => {}
         }
     }
-    index_object(loaded, name, &best, &holders);
+    for copy in &distinct {
+        index_object(loaded, name, copy, &holders);
+    }
 }
 
 fn longest_good_part(copies: &[Copy]) -> Option<Bytes> {

@@ -345,6 +345,9 @@ fn note_findings(status: &mut Status, fed: &Fed) {
     let findings = [
         (fed.equivocations, "two batches claim one place in a log; both are kept"),
         (fed.cut_off, "batches lie behind a hole in their log"),
+        (fed.forged, "batches are not signed by who is said to have written them; no log counts them"),
+        (fed.meaningless, "batches are not what their headers name; somebody has altered them"),
+        (fed.nameless, "batches are of incarnations that no document at the sites names"),
         (fed.foreign_documents, "documents at the sites are not signed by this board"),
     ];
     for (count, text) in findings.into_iter().filter(|(count, _)| *count > 0) {

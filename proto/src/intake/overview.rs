@@ -1,5 +1,7 @@
 //! What a node knows, for people: schools, heads of logs, incarnations. Nothing here is secret.
 
+use ed25519_dalek::VerifyingKey;
+
 use crate::identity::{Beginning, ReplicaKind};
 use crate::ids::{Incarnation, ReplicaId, SchoolCode};
 use crate::vector::Heads;
@@ -37,6 +39,12 @@ pub struct IncarnationOverview {
 }
 
 impl Intake {
+    /// Returns the key that signs the batches of an incarnation, if the node knows it.
+    #[must_use]
+    pub fn key_of(&self, school: SchoolCode, incarnation: Incarnation) -> Option<VerifyingKey> {
+        self.schools.get(&school)?.identities.get(&incarnation).map(|identity| *identity.key())
+    }
+
     /// Returns what is known of every school.
     #[must_use]
     pub fn overview(&self) -> Vec<SchoolOverview> {
