@@ -19,7 +19,7 @@ use crate::{complain, fail, say};
 const TELL: Duration = Duration::from_secs(1);
 
 /// Problems that are printed; the index holds all.
-const PRINTED_MAX: usize = 20;
+pub const PRINTED_MAX: usize = 20;
 
 #[derive(Args)]
 pub struct Export {
@@ -40,7 +40,7 @@ pub struct Export {
     expect: Option<PathBuf>,
 }
 
-fn root_key(text: &str) -> Result<VerifyingKey, String> {
+pub fn root_key(text: &str) -> Result<VerifyingKey, String> {
     public_key_hex::parse(text)
         .ok_or_else(|| "not a root key: 64 hex digits, `root` in board.json".to_owned())
 }
@@ -108,7 +108,7 @@ fn report(arguments: &Export, summary: &Summary) -> Exit {
 }
 
 /// A problem in words.
-fn text(problem: &Problem) -> String {
+pub fn text(problem: &Problem) -> String {
     match problem {
         Problem::Unreadable { site, object: None, text } => format!("site {site} cannot be read: {text}"),
         Problem::Unreadable { site, object: Some(object), text } => {
@@ -143,7 +143,7 @@ fn text(problem: &Problem) -> String {
     }
 }
 
-fn read_heads(path: &std::path::Path) -> Result<Heads, String> {
+pub fn read_heads(path: &std::path::Path) -> Result<Heads, String> {
     #[derive(serde::Deserialize)]
     struct Report {
         heads: Heads,

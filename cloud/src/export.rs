@@ -7,6 +7,7 @@
 //! **Invariant**: "complete" is said only when every site and object was read, every batch verifies and no log
 //! has a gap (P10).
 
+pub mod audit;
 mod chain;
 mod documents;
 mod out;
@@ -131,7 +132,18 @@ impl ExportError {
 pub async fn run(request: &Request, progress: &mut dyn FnMut(Progress)) -> Result<Summary, ExportError> {
     let mut problems = Vec::new();
     let sites = open(&request.sites, &mut problems)?;
-    let mut out = Out::create(&request.out)?;
+    let out = Out::create(&request.out)?;
+    read(request, sites, problems, out, progress).await
+}
+
+/// Reads everything, and writes it wherever `out` leads.
+async fn read(
+    request: &Request,
+    sites: Vec<Site>,
+    mut problems: Vec<Problem>,
+    mut out: Out,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Summary, ExportError> {
     let listing = scan::list(&sites, &mut problems).await;
     let mut export = Export {
         request,

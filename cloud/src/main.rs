@@ -1,5 +1,6 @@
-//! The command line of the cloud: `run`, `status`, `export` and `bundle`.
+//! The command line of the cloud: `run`, `status`, `export`, `audit` and `bundle`.
 
+mod command_audit;
 mod command_bundle;
 mod command_export;
 
@@ -39,6 +40,10 @@ enum Command {
     /// Writes everything that sites hold of one school as files that `age`, `zstd` and `jq` read.
     #[command(after_help = exit::HELP)]
     Export(command_export::Export),
+    /// Judges what sites hold of one school with public keys only: gaps, forks, forgeries, and with --expect also
+    /// what is missing at the end.
+    #[command(after_help = exit::HELP)]
+    Audit(command_audit::Audit),
     /// Takes sealed batches that a courier brought, and writes the answer that goes back.
     #[command(after_help = exit::HELP)]
     Bundle {
@@ -88,6 +93,7 @@ fn main() -> ExitCode {
         Command::Run(options) => run(options),
         Command::Status(of) => show_status(&of.data, of.json),
         Command::Export(arguments) => command_export::run(&arguments),
+        Command::Audit(arguments) => command_audit::run(&arguments),
         Command::Bundle { command } => command_bundle::run(&command),
     };
     exit.into()

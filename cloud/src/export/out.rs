@@ -16,7 +16,8 @@ use super::ExportError;
 /// An export under construction.
 #[derive(Debug)]
 pub struct Out {
-    dir: PathBuf,
+    /// Nothing is written without one.
+    dir: Option<PathBuf>,
     written: BTreeMap<String, Hash32>,
 }
 
@@ -26,17 +27,18 @@ impl Out {
     /// # Errors
     /// [`ExportError::Occupied`], [`ExportError::Write`].
     pub fn create(dir: &Path) -> Result<Self, ExportError> {
-        let out = Self { dir: dir.to_owned(), written: BTreeMap::new() };
-        fs::create_dir_all(dir).map_err(|source| out.fault(dir, source))?;
-        let mut entries = fs::read_dir(dir).map_err(|source| out.fault(dir, source))?;
+        fs::create_dir_all(dir).map_err(|source| fault(dir, source))?;
+        let mut entries = fs::read_dir(dir).map_err(|source| fault(dir, source))?;
         if entries.next().is_some() {
             return Err(ExportError::Occupied { path: dir.to_owned() });
         }
-        Ok(out)
+        Ok(Self { dir: Some(dir.to_owned()), written: BTreeMap::new() })
     }
 
-    fn fault(&self, path: &Path, source: std::io::Error) -> ExportError {
-        ExportError::Write { path: path.to_owned(), source }
+    /// Writes nothing: for an audit.
+    #[must_use]
+    pub const fn nowhere() -> Self {
+        Self { dir: None, written: BTreeMap::new() }
     }
 
     /// Writes a file once. Returns the name under which the content lies.
@@ -53,14 +55,15 @@ impl Out {
         if self.written.contains_key(&name) {
             return Ok(name);
         }
-        let path = self.dir.join(&name);
-        let write = || {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            File::create_new(&path)?.write_all(content)
-        };
-        write().map_err(|source| self.fault(&path, source))?;
+        if let Some(path) = self.dir.as_ref().map(|dir| dir.join(&name)) {
+            let write = || {
+                if let Some(parent) = path.parent() {
+                    fs::create_dir_all(parent)?;
+                }
+                File::create_new(&path)?.write_all(content)
+            };
+            write().map_err(|source| fault(&path, source))?;
+        }
         self.written.insert(name.clone(), hash);
         Ok(name)
     }
@@ -73,7 +76,8 @@ impl Out {
     /// # Durability
     /// Everything is on stable storage when this returns.
     pub fn finish(self, lines: &[Line]) -> Result<(), ExportError> {
-        let staged = self.dir.join("index.jsonl.unfinished");
+        let Some(dir) = self.dir else { return Ok(()) };
+        let staged = dir.join("index.jsonl.unfinished");
         let write = || {
             let file = File::create_new(&staged)?;
             let mut out = BufWriter::new(&file);
@@ -85,9 +89,13 @@ impl Out {
             drop(out);
             // All files at once: thousands of single flushes would take longer than the export.
             rustix::fs::syncfs(&file)?;
-            fs::rename(&staged, self.dir.join(INDEX_FILE))?;
-            File::open(&self.dir)?.sync_all()
+            fs::rename(&staged, dir.join(INDEX_FILE))?;
+            File::open(&dir)?.sync_all()
         };
-        write().map_err(|source| self.fault(&staged, source))
+        write().map_err(|source| fault(&staged, source))
     }
+}
+
+fn fault(path: &Path, source: std::io::Error) -> ExportError {
+    ExportError::Write { path: path.to_owned(), source }
 }
