@@ -8,6 +8,7 @@ CUT ?=
 HOURS ?= 2
 ROUNDS ?= 50
 SEED ?= 1
+RING ?= sim
 SECONDS ?= 60
 ARGS ?=
 CARGO_DENY_VERSION := 0.20.2
@@ -51,22 +52,29 @@ unit: build ## Runs unit and integration tests
 	fi
 
 .PHONY: sim
-sim: ## Simulates boxes, lines and the cloud over fixed seeds; every planted defect must be found
+sim: ## Simulates boxes, lines and the cloud, and attacks them, over fixed seeds; every planted defect must be found
 	if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run --workspace --features sonae-chaos/sim --test sim --no-fail-fast; \
+	    cargo nextest run --workspace --features sonae-chaos/sim --test sim --test adversary --no-fail-fast; \
 	else \
-	    cargo test --workspace --features sonae-chaos/sim --test sim; \
+	    cargo test --workspace --features sonae-chaos/sim --test sim --test adversary; \
 	fi
 
 .PHONY: soak
-soak: ## Simulates one new seed after the other for HOURS=2
+soak: ## Simulates and attacks one new seed after the other for HOURS=2; reports lie in target/soak
 	cargo build -p sonae-chaos --features sim
-	target/debug/sonae-chaos sim --from "$$(date +%s)" --seeds 1000000000 --seconds "$$(( $(HOURS) * 3600 ))" --json
+	mkdir -p target/soak
+	from="$$(date +%s)"; seconds="$$(( $(HOURS) * 3600 ))"; failed=""; \
+	target/debug/sonae-chaos adversary --from "$$((from * 1000))" --cases 1000000000 --seconds "$$((seconds / 4))" \
+	    --planted --json > target/soak/adversary.json || failed="$$failed adversary"; \
+	target/debug/sonae-chaos sim --from "$$from" --seeds 1000000000 --seconds "$$((seconds * 3 / 4))" \
+	    --planted --json > target/soak/sim.json || failed="$$failed sim"; \
+	cat target/soak/adversary.json target/soak/sim.json; \
+	if [ -n "$$failed" ]; then echo "these rings object:$$failed"; exit 1; fi
 
 .PHONY: replay
-replay: ## Simulates one seed again and prints all that happens. SEED=1
+replay: ## Runs one seed of a ring again and prints all that happens. SEED=1 RING=sim, or RING=adversary
 	cargo build -q -p sonae-chaos --features sim
-	target/debug/sonae-chaos replay --seed $(SEED)
+	target/debug/sonae-chaos replay --ring $(RING) --seed $(SEED)
 
 .PHONY: doc-test
 doc-test: ## Runs the examples in the documentation and checks that it builds

@@ -2,6 +2,8 @@
 //!
 //! Everything here runs the real programs as processes of their own and believes only what it saw answered.
 
+#[cfg(feature = "sim")]
+pub mod adversary;
 pub mod bench;
 pub mod canary;
 pub mod demo;

@@ -70,7 +70,29 @@ enum Command {
         /// Stops after so many seconds
         #[arg(long)]
         seconds: Option<u64>,
+        /// Also plants each defect and reports how fast it is found
+        #[arg(long)]
+        planted: bool,
         /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Attacks what the cloud serves, what its sites hold and what couriers carry, each case with an honest twin
+    #[cfg(feature = "sim")]
+    Adversary {
+        /// Cases to run
+        #[arg(long, default_value_t = 2_000)]
+        cases: u64,
+        /// The first seed
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// Stops after so many seconds
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Also plants each defect and reports how fast it is found
+        #[arg(long)]
+        planted: bool,
+        /// Prints one JSON object instead of a table
         #[arg(long)]
         json: bool,
     },
@@ -104,6 +126,9 @@ enum Command {
         /// The seed
         #[arg(long)]
         seed: u64,
+        /// The ring: sim or adversary
+        #[arg(long, default_value = "sim")]
+        ring: Ring,
     },
     /// Measures this machine
     Bench {
@@ -206,9 +231,12 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
         #[cfg(feature = "sim")]
-        Command::Sim { seeds, from, seconds, json: _ } => {
+        Command::Sim { seeds, from, seconds, planted, json: _ } => {
             let limit = seconds.map(std::time::Duration::from_secs);
-            let report = sonae_chaos::sim::report::Report::of_seeds(from, seeds, limit)?;
+            let mut report = sonae_chaos::sim::report::Report::of_seeds(from, seeds, limit)?;
+            if planted {
+                report.planted = sonae_chaos::sim::planted::find_all()?;
+            }
             print(&report)?;
             match report.objections().as_slice() {
                 [] => Ok(()),
@@ -216,7 +244,17 @@ async fn run(command: Command) -> Result<()> {
             }
         }
         #[cfg(feature = "sim")]
-        Command::Replay { seed } => replay(seed),
+        Command::Adversary { cases, from, seconds, planted, json } => {
+            use sonae_chaos::adversary::command;
+            // The ring has a runtime of its own for its object stores.
+            tokio::task::block_in_place(|| command::run(cases, from, seconds, planted, json))
+        }
+        #[cfg(feature = "sim")]
+        Command::Replay { seed, ring: Ring::Sim } => replay(seed),
+        #[cfg(feature = "sim")]
+        Command::Replay { seed, ring: Ring::Adversary } => {
+            tokio::task::block_in_place(|| sonae_chaos::adversary::command::replay(seed))
+        }
         Command::Bench { bench, json: _ } => {
             let dir = scratch("bench")?;
             match bench {
@@ -276,6 +314,13 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(feature = "sim")]
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Ring {
+    Sim,
+    Adversary,
 }
 
 /// Prints one run of the simulation; a failing one also as the shortest script that still fails.

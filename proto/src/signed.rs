@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Hash32;
 use crate::limits::DOCUMENT_BYTES_MAX;
+use crate::planted::{Defect, is_planted};
 
 /// A kind of document.
 pub trait Document: Serialize + DeserializeOwned {
@@ -87,8 +88,10 @@ impl<T: Document> Signed<T> {
     /// [`DocumentError`], the signature before the fields, so that nothing unsigned is interpreted.
     pub fn verify(text: &str, key: &VerifyingKey) -> Result<Self, DocumentError> {
         let (line, signature) = split::<T>(text)?;
-        key.verify_strict(line.as_bytes(), &signature)
-            .map_err(|_| DocumentError::Signature { label: T::LABEL })?;
+        let signed = key.verify_strict(line.as_bytes(), &signature).is_ok();
+        if !signed && !is_planted(Defect::DocumentSignatureNotChecked) {
+            return Err(DocumentError::Signature { label: T::LABEL });
+        }
         Ok(Self { text: text.to_owned(), body: body::<T>(line)? })
     }
 

@@ -40,6 +40,7 @@ impl Source {
 }
 
 /// An endless row of numbers.
+#[derive(Clone)]
 pub(crate) struct Stream {
     reader: blake3::OutputReader,
     block: [u8; 64],

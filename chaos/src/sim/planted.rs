@@ -1,10 +1,61 @@
 //! The planted defects: each is one switch in a build that has the feature `sim`, and each must be found by runs of
 //! some seeds, or the simulation proves nothing.
 
+use std::time::Instant;
+
+use anyhow::Result;
+use serde::Serialize;
 use sonae_journal::Planted as JournalDefect;
 use sonae_proto::planted::Defect as ProtoDefect;
 
-use super::options::Trouble;
+use super::options::{Options, Trouble};
+use super::run_seed;
+
+/// Seeds that a planted defect may take to be found, of those in which it can show.
+pub const SEEDS_TO_FIND: usize = 300;
+
+/// How a planted defect was found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Find {
+    /// Its name.
+    pub defect: String,
+    /// The seed; absent when it was not found.
+    pub seed: Option<u64>,
+    /// Runs until then.
+    pub runs: usize,
+    /// Seconds until then.
+    pub seconds: f64,
+    /// What the oracle said.
+    pub violation: String,
+}
+
+/// Plants each defect and runs seeds until it is found.
+///
+/// # Errors
+/// As [`super::run`].
+pub fn find_all() -> Result<Vec<Find>> {
+    ALL.into_iter().map(find).collect()
+}
+
+/// Plants a defect and runs seeds until it is found.
+///
+/// # Errors
+/// As [`super::run`].
+pub fn find(planted: Planted) -> Result<Find> {
+    let start = Instant::now();
+    let fits = |seed: &u64| planted.needs().iter().all(|trouble| Options::of_seed(*seed).has(*trouble));
+    let mut find =
+        Find { defect: format!("{planted:?}"), seed: None, runs: 0, seconds: 0.0, violation: String::new() };
+    for seed in (0..).filter(fits).take(SEEDS_TO_FIND) {
+        find.runs += 1;
+        if let Some(violation) = run_seed(seed, Some(planted))?.violation {
+            (find.seed, find.violation) = (Some(seed), violation);
+            break;
+        }
+    }
+    find.seconds = start.elapsed().as_secs_f64();
+    Ok(find)
+}
 
 /// A defect that is planted for one run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

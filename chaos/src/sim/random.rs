@@ -4,6 +4,7 @@
 use crate::generate::random::{Source, Stream};
 
 /// A named row of choices.
+#[derive(Clone)]
 pub(crate) struct Random(Stream);
 
 impl Random {

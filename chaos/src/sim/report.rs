@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 
+use super::planted::Find;
 use super::run_seed;
 
 /// Milliseconds of a day.
@@ -46,7 +47,9 @@ pub struct Report {
     pub crash_points: BTreeMap<String, u64>,
     /// Seeds that failed.
     pub failures: Vec<Failure>,
-    /// Seconds that it took.
+    /// How each planted defect was found, if that was asked for.
+    pub planted: Vec<Find>,
+    /// Seconds that it took, without those for planted defects.
     pub seconds: f64,
 }
 
@@ -94,6 +97,8 @@ impl Report {
         if self.distinct_traces * 100 < self.seeds * DISTINCT_PERCENT_MIN {
             found.push(format!("only {} of {} traces differ", self.distinct_traces, self.seeds));
         }
+        let missed = self.planted.iter().filter(|find| find.seed.is_none());
+        found.extend(missed.map(|find| format!("the planted defect {} was not found", find.defect)));
         let failed = |failure: &Failure| format!("seed {}: {}", failure.seed, failure.violation);
         found.extend(self.failures.iter().map(failed));
         found
