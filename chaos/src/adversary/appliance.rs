@@ -82,6 +82,7 @@ impl<'a> Appliance<'a> {
                 .flat_map(|(_, batches)| batches.iter().map(|batch| *batch.header()))
                 .collect(),
             own: BTreeSet::from([life.name]),
+            snapshots: false,
             peers: held
                 .iter()
                 .filter(|(log, _)| !is_own(log))
@@ -213,7 +214,11 @@ impl<'a> Appliance<'a> {
     fn talk(&mut self, proxy: &mut Proxy<'_>) -> bool {
         while let Some(effect) = self.engine.poll_effect() {
             let outcome = match effect {
-                Effect::Dial => Ok(()),
+                // Nobody has a snapshot here, and this box asks for none.
+                Effect::Dial
+                | Effect::FetchSnapshot(_)
+                | Effect::SendSnapshot(_)
+                | Effect::SendSnapshotPart { .. } => Ok(()),
                 Effect::SendHello => self.greet(proxy),
                 Effect::SendKeys => {
                     proxy.keys(&self.documents);
@@ -233,6 +238,10 @@ impl<'a> Appliance<'a> {
                 | Effect::KeepIdentity(_)
                 | Effect::KeepReceipt { .. }
                 | Effect::KeepLoss { .. }
+                | Effect::KeepSnapshot(_)
+                | Effect::KeepSnapshotPart(_)
+                | Effect::LoadSnapshot(_)
+                | Effect::SnapshotSafe { .. }
                 | Effect::Renew
                 | Effect::Alarm(_)) => {
                     self.perform(other);
@@ -264,6 +273,13 @@ impl<'a> Appliance<'a> {
             | Effect::SendKeys
             | Effect::SendBatch { .. }
             | Effect::Fetch(_)
+            | Effect::FetchSnapshot(_)
+            | Effect::KeepSnapshot(_)
+            | Effect::KeepSnapshotPart(_)
+            | Effect::LoadSnapshot(_)
+            | Effect::SendSnapshot(_)
+            | Effect::SendSnapshotPart { .. }
+            | Effect::SnapshotSafe { .. }
             | Effect::Disconnect => {}
         }
     }
@@ -282,7 +298,7 @@ impl<'a> Appliance<'a> {
             Alarm::CloudLostPeer { .. } => Signal::CloudLostPeer,
             Alarm::OwnLogElsewhere { .. } => Signal::OwnLogElsewhere,
             Alarm::Refused(_) => Signal::Refused,
-            Alarm::BadPeerBatch { .. } => Signal::BadPeerBatch,
+            Alarm::BadPeerBatch { .. } | Alarm::BadSnapshot { .. } => Signal::BadPeerBatch,
             Alarm::Stalled { .. } => Signal::Stalled,
             Alarm::Incomplete => Signal::Incomplete,
         });

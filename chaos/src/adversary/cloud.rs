@@ -179,6 +179,7 @@ impl Cloud {
                     Effect::Serve { to, batches, .. } if to == on => self.serve(&batches, &mut answers),
                     Effect::Reply { .. }
                     | Effect::Serve { .. }
+                    | Effect::ServeSnapshot { .. }
                     | Effect::Refused { .. }
                     | Effect::SecondIncarnation { .. }
                     | Effect::Close(_) => {}

@@ -233,30 +233,14 @@ impl<'a> Proxy<'a> {
 
 /// The last sequence of a served batch.
 pub(super) fn header_last(frame: &Frame) -> Option<u64> {
-    match frame {
-        Frame::Batch(bytes) => Batch::from_bytes(bytes.clone()).ok().map(|batch| batch.header().last),
-        Frame::Hello(_)
-        | Frame::Welcome(_)
-        | Frame::Receipt(_)
-        | Frame::Refusal(_)
-        | Frame::Keys(_)
-        | Frame::Fetch(_)
-        | Frame::FetchEnd(_)
-        | Frame::News(_) => None,
-    }
+    let Frame::Batch(bytes) = frame else { return None };
+    Batch::from_bytes(bytes.clone()).ok().map(|batch| batch.header().last)
 }
 
 /// The welcome among frames.
 pub(super) fn welcome(frames: &mut [Frame]) -> Option<&mut Welcome> {
-    frames.iter_mut().find_map(|frame| match frame {
-        Frame::Welcome(welcome) => Some(&mut **welcome),
-        Frame::Hello(_)
-        | Frame::Batch(_)
-        | Frame::Receipt(_)
-        | Frame::Refusal(_)
-        | Frame::Keys(_)
-        | Frame::Fetch(_)
-        | Frame::FetchEnd(_)
-        | Frame::News(_) => None,
+    frames.iter_mut().find_map(|frame| {
+        let Frame::Welcome(welcome) = frame else { return None };
+        Some(&mut **welcome)
     })
 }

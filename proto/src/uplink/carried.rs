@@ -9,7 +9,7 @@ use crate::ids::SchoolCode;
 use crate::receipt::Receipt;
 
 use super::own::Comparison;
-use super::{Alarm, Effect, Fetched, Uplink};
+use super::{Effect, Fetched, Uplink};
 
 /// What became of a carried batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,9 +80,7 @@ impl Uplink {
         }
         match self.peers.receive(&batch, self.school) {
             Fetched::Store => {
-                if self.peers.contradicts(batch.header()) {
-                    self.effects.push_back(Effect::Alarm(Alarm::other_history(batch.header().log)));
-                }
+                self.effects.extend(self.peers.contradicts(batch.header()).map(Effect::Alarm));
                 self.effects.push_back(Effect::StoreBatch(Box::new(batch)));
                 CarriedBatch::Taken
             }

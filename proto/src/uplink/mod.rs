@@ -245,10 +245,7 @@ impl Uplink {
         if !welcome.complete {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }
-        if welcome.complete {
-            let lost = self.peers.taken_back(&welcome.heads).into_iter();
-            self.effects.extend(lost.map(Effect::Alarm));
-        }
+        self.effects.extend(self.peers.taken_back(welcome).into_iter().map(Effect::Alarm));
         if self.compare_own_logs(welcome) {
             return;
         }
@@ -354,9 +351,7 @@ impl Uplink {
         };
         match fetched {
             Fetched::Store => {
-                if self.peers.contradicts(batch.header()) {
-                    self.effects.push_back(Effect::Alarm(Alarm::other_history(log)));
-                }
+                self.effects.extend(self.peers.contradicts(batch.header()).map(Effect::Alarm));
                 self.effects.push_back(Effect::StoreBatch(Box::new(batch)));
             }
             Fetched::Known => {}

@@ -15,7 +15,7 @@ use crate::ids::{Incarnation, LogName, SchoolCode};
 use crate::limits::VECTOR_LOGS_MAX;
 use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
-use crate::wire::Fetch;
+use crate::wire::{Fetch, Welcome};
 
 use super::Alarm;
 
@@ -101,15 +101,15 @@ impl Peers {
         is_other && self.disputed.insert(log)
     }
 
-    /// Compares all that the cloud has with what it has said before. Returns an alarm for each log of which it has
-    /// less, once.
-    pub(super) fn taken_back(&mut self, heads: &Heads) -> Vec<Alarm> {
-        if is_planted(Defect::PeerLossNotNoticed) {
+    /// Compares all that the cloud has, if it knows that, with what it has said before. Returns an alarm for each log
+    /// of which it has less, once.
+    pub(super) fn taken_back(&mut self, welcome: &Welcome) -> Vec<Alarm> {
+        if !welcome.complete || is_planted(Defect::PeerLossNotNoticed) {
             return Vec::new();
         }
         let mut found = Vec::new();
         for (log, shown) in &mut self.shown {
-            let there = heads.get(log).copied().unwrap_or(LogHead::EMPTY);
+            let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
             if there.sequence < shown.sequence {
                 found.push(Alarm::CloudLostPeer { log: *log, had: shown.sequence, has: there.sequence });
                 *shown = there;
@@ -118,16 +118,14 @@ impl Peers {
         found
     }
 
-    /// Whether a batch leads past a head that the cloud has shown, along another history; told once. The batch
+    /// Returns an alarm, once, for a batch that leads past a head that the cloud has shown, along another history. It
     /// counts all the same: which of two branches stands is not for a reader to say, and refusing both would leave
     /// it behind for good.
-    pub(super) fn contradicts(&mut self, header: &BatchHeader) -> bool {
-        let Some(shown) = self.shown.get(&header.log) else { return false };
+    pub(super) fn contradicts(&mut self, header: &BatchHeader) -> Option<Alarm> {
+        let shown = self.shown.get(&header.log)?;
         let covers = (header.first..=header.last).contains(&shown.sequence);
-        covers
-            && header.head() != *shown
-            && !is_planted(Defect::OtherHistoryTaken)
-            && self.disputed.insert(header.log)
+        let is_other = covers && header.head() != *shown && !is_planted(Defect::OtherHistoryTaken);
+        (is_other && self.disputed.insert(header.log)).then(|| Alarm::other_history(header.log))
     }
 
     /// Returns the key of a known incarnation.
