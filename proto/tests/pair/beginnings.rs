@@ -142,8 +142,7 @@ fn a_wrong_snapshot_is_said_and_done_without() {
         assert_eq!(done.last(), Some(&fresh.asked_for(0)), "{expected}");
         fresh.replica.engine.handle_disconnected(5);
         fresh.effects();
-        let log = fresh.peer.log(Tier::Safety);
-        fresh.greet(Heads::from([(log, LogHead { sequence: 6, hash: Hash32([4; 32]) })]));
+        fresh.greet(fresh.replica.engine.cloud_heads().clone());
         assert_eq!(fresh.effects(), [fresh.asked_for(0)], "{expected}: it is not asked for again");
     }
 }
