@@ -31,7 +31,10 @@ fn the_same_seed_gives_the_same_trace() {
 fn every_planted_defect_is_found() {
     let found = planted::find_all().unwrap();
     for find in &found {
-        println!("{}: {:?} after {} run(s), {:.2} s", find.defect, find.seed, find.runs, find.seconds);
+        println!(
+            "{}: {:?} after {} run(s), {:.2} s of CPU",
+            find.defect, find.seed, find.runs, find.cpu_seconds
+        );
     }
     let missed: Vec<_> = found.iter().filter(|find| find.seed.is_none()).map(|find| &find.defect).collect();
     assert!(missed.is_empty(), "not found in {} seeds: {missed:?}", planted::SEEDS_TO_FIND);

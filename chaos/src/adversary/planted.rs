@@ -1,13 +1,11 @@
 //! The planted defects of this ring. Each must be found by cases of some seeds, or the ring proves nothing.
 
-use std::time::Instant;
-
 use anyhow::Result;
 use sonae_proto::planted::Defect;
 
 use super::Ring;
 use super::options::{Mutation, Options, Victim};
-use crate::sim::planted::Find;
+use crate::sim::planted::{Find, cpu_seconds};
 
 /// Cases that a planted defect may take to be found, of those in which it can show.
 pub const CASES_TO_FIND: usize = 600;
@@ -49,10 +47,15 @@ pub fn find_all() -> Result<Vec<Find>> {
 }
 
 fn find(planted: Planted) -> Result<Find> {
-    let start = Instant::now();
+    let start = cpu_seconds();
     let mut ring = Ring::new()?;
-    let mut find =
-        Find { defect: format!("{planted:?}"), seed: None, runs: 0, seconds: 0.0, violation: String::new() };
+    let mut find = Find {
+        defect: format!("{planted:?}"),
+        seed: None,
+        runs: 0,
+        cpu_seconds: 0.0,
+        violation: String::new(),
+    };
     let fits = |options: &Options| planted.fits(options);
     for options in (0..).map(Options::of_seed).filter(fits).take(CASES_TO_FIND) {
         find.runs += 1;
@@ -61,7 +64,7 @@ fn find(planted: Planted) -> Result<Find> {
             break;
         }
     }
-    find.seconds = start.elapsed().as_secs_f64();
+    find.cpu_seconds = cpu_seconds() - start;
     Ok(find)
 }
 
