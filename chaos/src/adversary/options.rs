@@ -166,10 +166,13 @@ impl Options {
         let history = HistoryOptions::of_number(seed / CASES_PER_HISTORY);
         let mut random = Random::new(seed, "adversary options");
         let victim = random.pick(&VICTIMS);
-        let possible: Vec<Mutation> = MUTATIONS
-            .into_iter()
-            .filter(|mutation| mutation.fits(victim) && (history.forked || *mutation != Mutation::Fork))
-            .collect();
+        // What lies at a byte, age draws anew in each run, and a seed must give the same case again.
+        let happens = |mutation: &Mutation| {
+            (history.forked || *mutation != Mutation::Fork)
+                && (!history.real_sealing || *mutation != Mutation::Flip)
+        };
+        let possible: Vec<Mutation> =
+            MUTATIONS.into_iter().filter(|mutation| mutation.fits(victim) && happens(mutation)).collect();
         let mut mutations = vec![random.pick(&possible)];
         if random.one_in(6) {
             mutations.push(random.pick(&possible));
