@@ -25,6 +25,7 @@ pub mod planted;
 pub(crate) mod random;
 mod replica;
 pub mod report;
+mod revoked;
 pub mod script;
 pub(crate) mod seal;
 mod settle;

@@ -170,6 +170,19 @@ fn tell(report: &Report, line: &str, written: Option<&Path>, json: bool) {
         say(line.trim_end());
         return;
     }
+    if report.documents > 0 {
+        say("The board's key documents are at the quorum; revoked devices are sent away from now on.\n\
+             教育委員会の鍵情報を控えに保存しました。失効した端末は今後つながりません。");
+        return;
+    }
+    if report.quarantined > 0 {
+        let batches = report.quarantined;
+        say(&format!(
+            "{batches} batches are of a device that the board has revoked. They are in quarantine; `sonae-cloud status` \
+             lists them, and the board accepts or drops them.\n\
+             失効した端末の束{batches}個を隔離しました。教育委員会が判断します。"
+        ));
+    }
     if report.refused_file.is_none() {
         let (taken, changes, known) = (report.taken, report.changes, report.known);
         say(&format!(

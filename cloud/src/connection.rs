@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use sonae_line::{Connection, RecvStream, SendStream};
-use sonae_proto::ids::Hash32;
+use sonae_proto::ids::{Hash32, ReplicaId};
 use sonae_proto::intake::{ConnectionId, Location, ReplyTo, StoredBatch};
 use sonae_proto::wire::{Fetch, FetchEnd, Frame, RefusalCode, SnapshotPart};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::engine::{Answer, CONTROL, Input};
+use crate::engine::{Answer, Barred, CONTROL, Input};
 use crate::frames::{self, FrameMemory, Held, ReadError};
 use crate::limits::{ANSWER_TIMEOUT, CONTROL_FRAMES_MAX, DRAIN_TIMEOUT, HELLO_TIMEOUT};
 use crate::reader::Reader;
@@ -25,6 +25,8 @@ mod close_code {
     pub const DONE: u32 = 0;
     /// There was no hello in time.
     pub const NO_HELLO: u32 = 1;
+    /// The board has revoked the device.
+    pub const REVOKED: u32 = 3;
 }
 
 /// What all connections share.
@@ -36,10 +38,19 @@ pub struct Shared {
     pub reader: Arc<Reader>,
     /// For frames.
     pub memory: FrameMemory,
+    /// Devices that are sent away.
+    pub barred: watch::Receiver<Barred>,
 }
 
 /// Serves a connection until it ends.
 pub async fn serve(connection: Connection, id: ConnectionId, tls_key: [u8; 32], shared: Shared) {
+    // Whatever the handshake was, resumed or not: the key is that of the certificate that was shown.
+    if shared.barred.borrow().contains(&ReplicaId::of_key(&tls_key)) {
+        log::warn!(connection = id.0; "a revoked device was sent away");
+        connection.close(close_code::REVOKED, b"the board has revoked this device");
+        let _ = timeout(DRAIN_TIMEOUT, connection.closed()).await;
+        return;
+    }
     let (control, to_send) = mpsc::channel(CONTROL_FRAMES_MAX);
     let (closing, mut closed) = watch::channel(false);
     if shared.engine.send(Input::Connected { connection: id, control, closing }).await.is_err() {
@@ -79,7 +90,7 @@ async fn greet(
 ) -> bool {
     let to = ReplyTo { connection, stream: CONTROL };
     let input = match frame.map(|held| held.frame) {
-        Ok(Frame::Hello(hello)) => Input::Hello { connection, tls_key, hello },
+        Ok(Frame::Hello(hello)) => Input::Hello { connection, tls_key: Some(tls_key), hello },
         Ok(Frame::Batch(bytes)) => Input::Batch { to, bytes, reply: None },
         Ok(Frame::Fetch(fetch)) => Input::Fetch { to, fetch, reply: None },
         Ok(_) => nonsense(to, RefusalCode::Unexpected, "not a hello", None),
@@ -186,7 +197,8 @@ async fn request(mut send: SendStream, mut recv: RecvStream, to: ReplyTo, shared
         Ok(Ok(Answer::ServeSnapshot { root, text, parts })) => {
             send_snapshot(&mut send, &shared.reader, root, text, &parts).await
         }
-        Ok(Err(_)) | Err(_) => false,
+        // Answers to couriers.
+        Ok(Ok(Answer::Quarantined { .. } | Answer::Documents(_)) | Err(_)) | Err(_) => false,
     };
     if written {
         frames::finish(&mut send).await;

@@ -76,6 +76,12 @@ pub struct Report {
     pub changes: u64,
     /// Batches that were stored already.
     pub known: u64,
+    /// Batches of a revoked device that are in quarantine now.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// Sets of the board's key documents that the quorum has.
+    #[serde(default)]
+    pub documents: u64,
     /// Logs of which an earlier bundle is missing.
     pub early: Vec<Early>,
     /// Batches and identities that were refused, or that follow a refused one.

@@ -4,10 +4,10 @@
 //! control queue is full is disconnected. What waits in the queues is bounded by the frames that all
 //! connections together may hold ([`crate::limits::FRAMES_BYTES_MAX`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use sonae_proto::ids::Hash32;
+use sonae_proto::ids::{Hash32, ReplicaId};
 use sonae_proto::intake::{
     ConnectionId, Effect, Intake, Location, ReplyTo, SchoolOverview, StoredBatch, Ticket,
 };
@@ -21,6 +21,9 @@ use crate::writer::Record;
 
 /// The stream number of a connection's control stream.
 pub const CONTROL: u64 = 0;
+
+/// Devices whose connections are closed before a stream is read.
+pub type Barred = Arc<BTreeSet<ReplicaId>>;
 
 /// What a stream gets.
 #[derive(Debug)]
@@ -38,6 +41,13 @@ pub enum Answer {
         /// Of each part its place, its hash and its location.
         parts: Vec<(u32, Hash32, Location)>,
     },
+    /// A carried batch of a revoked device is in quarantine.
+    Quarantined {
+        /// Whether it was not there before.
+        is_new: bool,
+    },
+    /// What became of the board's key documents: whether the quorum has them, or why they are not taken.
+    Documents(Result<bool, String>),
 }
 
 /// What happens to a node.
@@ -56,8 +66,8 @@ pub enum Input {
     Hello {
         /// Which connection.
         connection: ConnectionId,
-        /// The Ed25519 key of its certificate.
-        tls_key: [u8; 32],
+        /// The Ed25519 key of its certificate; `None` for a courier's bundle, which has none.
+        tls_key: Option<[u8; 32]>,
         /// The hello.
         hello: Box<Hello>,
     },
@@ -67,6 +77,15 @@ pub enum Input {
         connection: ConnectionId,
         /// The documents.
         keys: Box<KeyDocuments>,
+    },
+    /// Key documents that the board brought by hand.
+    Documents {
+        /// Which stream.
+        to: ReplyTo,
+        /// The documents.
+        keys: Box<KeyDocuments>,
+        /// For the answer.
+        reply: oneshot::Sender<Answer>,
     },
     /// A batch.
     Batch {
@@ -158,6 +177,7 @@ pub struct Engine {
     intake: Intake,
     writer: Option<mpsc::UnboundedSender<Record>>,
     board: Arc<Board>,
+    barred: watch::Sender<Barred>,
     peers: BTreeMap<ConnectionId, Peer>,
     streams: BTreeMap<ReplyTo, oneshot::Sender<Answer>>,
 }
@@ -165,8 +185,16 @@ pub struct Engine {
 impl Engine {
     /// Takes an engine that has been told what the sites hold.
     #[must_use]
-    pub fn new(intake: Intake, writer: mpsc::UnboundedSender<Record>, board: Arc<Board>) -> Self {
-        Self { intake, writer: Some(writer), board, peers: BTreeMap::new(), streams: BTreeMap::new() }
+    pub fn new(
+        intake: Intake,
+        writer: mpsc::UnboundedSender<Record>,
+        board: Arc<Board>,
+        barred: watch::Sender<Barred>,
+    ) -> Self {
+        let (peers, streams) = (BTreeMap::new(), BTreeMap::new());
+        let engine = Self { intake, writer: Some(writer), board, barred, peers, streams };
+        engine.bar();
+        engine
     }
 
     /// Runs until [`Input::Finish`].
@@ -193,12 +221,22 @@ impl Engine {
             }
             Input::Hello { connection, tls_key, hello } => {
                 let to = ReplyTo { connection, stream: CONTROL };
-                self.intake.handle_hello(to, &tls_key, &hello, now_ms());
+                match tls_key {
+                    Some(tls_key) => self.intake.handle_hello(to, &tls_key, &hello, now_ms()),
+                    None => self.intake.handle_carried_hello(to, &hello, now_ms()),
+                }
                 self.board.touch();
             }
             Input::Keys { connection, keys } => {
                 self.intake.handle_keys(connection, &keys);
-                self.board.touch();
+                self.bar();
+            }
+            Input::Documents { to, keys, reply } => {
+                self.expect_answer(to, Some(reply));
+                if let Err(text) = self.intake.handle_documents(to, &keys) {
+                    self.answer(to, Answer::Documents(Err(text)));
+                }
+                self.bar();
             }
             Input::Batch { to, bytes, reply } => {
                 self.expect_answer(to, reply);
@@ -244,6 +282,12 @@ impl Engine {
         }
     }
 
+    /// Tells the door whom to send away.
+    fn bar(&self) {
+        self.barred.send_replace(Arc::new(self.intake.revoked()));
+        self.board.touch();
+    }
+
     fn expect_answer(&mut self, to: ReplyTo, reply: Option<oneshot::Sender<Answer>>) {
         if let Some(reply) = reply {
             self.streams.insert(to, reply);
@@ -281,6 +325,19 @@ impl Engine {
                 school:% = school, replica = replica.as_str(), incarnations = incarnations;
                 "a device began another incarnation: a rebuild, or its bundle was used twice"
             ),
+            Effect::Quarantined { to, is_new } => {
+                log::warn!(is_new = is_new; "a batch of a revoked device is in quarantine");
+                self.answer(to, Answer::Quarantined { is_new });
+                self.board.touch();
+            }
+            Effect::DocumentsStored { to, durable } => self.answer(to, Answer::Documents(Ok(durable))),
+            Effect::RevocationTakenBack { school, version } => {
+                log::error!(school:% = school, version = version; "a manifest takes back a revocation; it is refused");
+                self.board.note_error(&format!(
+                    "manifest {version} of {school} takes back a revocation; it is refused. Was the board's directory \
+                     set back to an old copy?"
+                ));
+            }
             Effect::Close(connection) => self.close(connection),
         }
     }

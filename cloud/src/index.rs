@@ -219,7 +219,6 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
         fed.nameless += found.len();
     }
     let mut by_place: BTreeMap<(u64, Hash32), Vec<FoundBatch>> = BTreeMap::new();
-    let mut left = found.len();
     for batch in found {
         let header = &batch.stored.header;
         by_place.entry((header.first, header.previous)).or_default().push(batch);
@@ -227,15 +226,15 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
     let mut chain: Vec<FoundBatch> = Vec::new();
     let mut head = LogHead::EMPTY;
     while let Some(mut rivals) = by_place.remove(&(head.sequence.saturating_add(1), head.hash)) {
-        left = left.saturating_sub(rivals.len());
         if rivals.len() > 1 {
             let all = rivals.len();
             rivals.retain(|rival| rival.is_signed(key.as_ref()));
             fed.forged += all - rivals.len();
         }
-        rivals.sort_by_key(|rival| rival.newest);
+        // What a revoked device made up for a place that is taken stands behind what counts, however new it is.
+        rivals.sort_by_key(|rival| (!intake.is_quarantined(&rival.stored.header), rival.newest));
         let Some(chosen) = rivals.pop() else { break };
-        fed.equivocations += rivals.len();
+        fed.equivocations += set_aside(intake, rivals);
         head = chosen.stored.header.head();
         chain.push(chosen);
     }
@@ -249,5 +248,18 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
         }
         fed.batches += usize::from(intake.load_batch(chosen.stored, chosen.sites));
     }
-    fed.cut_off += left;
+    fed.cut_off += set_aside(intake, by_place.into_values().flatten());
+}
+
+/// Hands what is no part of its log to the quarantine, if it belongs there. Returns how many do not.
+fn set_aside(intake: &mut Intake, batches: impl IntoIterator<Item = FoundBatch>) -> usize {
+    let mut others = 0;
+    for found in batches {
+        if intake.is_quarantined(&found.stored.header) {
+            intake.load_batch(found.stored, found.sites);
+        } else {
+            others += 1;
+        }
+    }
+    others
 }

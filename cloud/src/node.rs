@@ -16,7 +16,7 @@ use ulid::Ulid;
 use crate::clock::now_ms;
 use crate::connection::Shared;
 use crate::courier;
-use crate::engine::{Engine, Input};
+use crate::engine::{Barred, Engine, Input};
 use crate::exit::Exit;
 use crate::identity::{IdentityError, NodeIdentity};
 use crate::index::Fed;
@@ -241,7 +241,8 @@ impl Parts {
         let writing = writer.run(queue, engine.clone(), Arc::clone(&reader), undurable, options.quorum);
         let memory = Arc::new(Semaphore::new(FRAMES_BYTES_MAX / 1024));
         let desk = courier::Desk { engine: engine.clone(), reader: Arc::clone(&reader), board: board_key };
-        let shared = Shared { engine: engine.clone(), reader, memory };
+        let (barring, barred) = watch::channel(Barred::default());
+        let shared = Shared { engine: engine.clone(), reader, memory, barred };
         let (stop_accepting, stopping) = watch::channel(false);
         let courier_task = start_courier(desk, options, stopping.clone(), &board);
         let endpoint = door.endpoint.clone();
@@ -249,7 +250,9 @@ impl Parts {
         Node {
             ready,
             data: options.data.clone(),
-            engine_task: tokio::spawn(Engine::new(intake, to_writer, Arc::clone(&board)).run(inputs)),
+            engine_task: tokio::spawn(
+                Engine::new(intake, to_writer, Arc::clone(&board), barring).run(inputs),
+            ),
             writer_task: tokio::spawn(writing),
             server_task: tokio::spawn(server::run(door, shared, Arc::clone(&board), stopping)),
             status_task: tokio::spawn(Arc::clone(&board).keep(engine.clone(), options.data.clone())),

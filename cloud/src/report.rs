@@ -72,6 +72,16 @@ fn write_school(out: &mut String, school: &SchoolStatus) -> fmt::Result {
             if one.second { ", SECOND INCARNATION: a rebuild, or its bundle was used twice" } else { "" };
         writeln!(out, "  incarnation {} of {} (number {}{mark})", one.incarnation, one.replica, one.ordinal)?;
     }
+    for device in &school.revoked {
+        writeln!(out, "  revoked {device}")?;
+    }
+    for one in &school.quarantined {
+        writeln!(
+            out,
+            "  QUARANTINE {} batches with {} changes of {} wait for the board: log {} head {} {}",
+            one.batches, one.changes, one.replica, one.log, one.head.sequence, one.head.hash
+        )?;
+    }
     for (log, head) in &school.heads {
         writeln!(out, "  log {log} head {} {}", head.sequence, head.hash)?;
     }

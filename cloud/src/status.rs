@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sonae_proto::identity::{Beginning, ReplicaKind};
-use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode};
-use sonae_proto::intake::SchoolOverview;
+use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode};
+use sonae_proto::intake::{QuarantinedBranch, SchoolOverview};
 use sonae_proto::receipt::SiteId;
-use sonae_proto::vector::Heads;
+use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::RefusalCode;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -114,8 +114,36 @@ pub struct SchoolStatus {
     pub manifest_version: u64,
     /// Heads of its logs.
     pub heads: Heads,
+    /// Devices that the board has revoked.
+    #[serde(default)]
+    pub revoked: Vec<ReplicaId>,
+    /// Batches of theirs that wait for the board's decision.
+    #[serde(default)]
+    pub quarantined: Vec<QuarantinedStatus>,
     /// Its incarnations.
     pub incarnations: Vec<IncarnationStatus>,
+}
+
+/// Batches of a revoked device that follow one another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantinedStatus {
+    /// The device.
+    pub replica: ReplicaId,
+    /// The log.
+    pub log: LogName,
+    /// Batches.
+    pub batches: u64,
+    /// Changes in them.
+    pub changes: u64,
+    /// Their end, as the board names it to accept or drop them.
+    pub head: LogHead,
+}
+
+impl From<QuarantinedBranch> for QuarantinedStatus {
+    fn from(branch: QuarantinedBranch) -> Self {
+        let QuarantinedBranch { replica, log, batches, changes, head } = branch;
+        Self { replica, log, batches, changes, head }
+    }
 }
 
 /// One incarnation.
@@ -152,6 +180,8 @@ impl From<SchoolOverview> for SchoolStatus {
             school: school.school,
             manifest_version: school.manifest_version,
             heads: school.heads,
+            revoked: school.revoked,
+            quarantined: school.quarantined.into_iter().map(QuarantinedStatus::from).collect(),
             incarnations: incarnations.collect(),
         }
     }

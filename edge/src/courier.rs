@@ -17,11 +17,12 @@ mod socket;
 
 use sonae_proto::batch::Batch;
 use sonae_proto::identity::IdentityText;
-use sonae_proto::uplink::{CarriedBatch, CarriedReceipt, Effect, Uplink as Engine};
+use sonae_proto::ids::Hash32;
+use sonae_proto::uplink::{CarriedBatch, CarriedReceipt, Effect, KeysOutcome, Uplink as Engine};
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::identity::ReplicaKeys;
-use sonae_store::{Clock, Store, WriteError};
+use sonae_store::{Clock, Quarantine, Store, WriteError};
 use tokio::sync::{mpsc, oneshot};
 
 pub use export::Exported;
@@ -42,6 +43,17 @@ pub enum Ask {
     Batches(Vec<Batch>, oneshot::Sender<Result<Vec<CarriedBatch>, WriteError>>),
     /// Take a receipt.
     Receipt(Vec<u8>, oneshot::Sender<CarriedReceipt>),
+    /// Take key documents.
+    Keys(Box<KeyDocuments>, oneshot::Sender<KeysOutcome>),
+}
+
+/// Where what a courier brings is put.
+#[derive(Debug, Clone, Copy)]
+pub struct Shelf<'a> {
+    /// What counts.
+    pub store: &'a Store,
+    /// What waits for the board.
+    pub quarantine: &'a Quarantine,
 }
 
 /// What an engine says of itself for an opening.
@@ -68,6 +80,8 @@ pub struct Desk {
     pub bundled_documents: KeyDocuments,
     /// The store.
     pub store: Store,
+    /// Where batches of revoked devices wait.
+    pub quarantine: Quarantine,
     /// The told clock.
     pub clock: Clock,
     /// The task that owns the engine.
@@ -81,11 +95,12 @@ impl Desk {
         keys: &ReplicaKeys,
         documents: KeyDocuments,
         store: Store,
+        quarantine: Quarantine,
         clock: Clock,
     ) -> (Self, mpsc::Receiver<Ask>) {
         let (asks, waiting) = mpsc::channel(ASKS_WAITING_MAX);
         let identity = keys.identity.text();
-        (Self { identity, bundled_documents: documents, store, clock, asks }, waiting)
+        (Self { identity, bundled_documents: documents, store, quarantine, clock, asks }, waiting)
     }
 }
 
@@ -94,7 +109,7 @@ impl Desk {
 ///
 /// # Durability
 /// Batches that are answered as taken are on stable storage; identities and receipts are with the next commit.
-pub async fn answer(engine: &mut Engine, store: &Store, ask: Ask, now_ms: u64) -> Vec<Effect> {
+pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64) -> Vec<Effect> {
     let mut others = Vec::new();
     match ask {
         Ask::Standing(reply) => {
@@ -108,9 +123,29 @@ pub async fn answer(engine: &mut Engine, store: &Store, ask: Ask, now_ms: u64) -
         }
         Ask::Identities(identities) => engine.handle_carried_identities(&identities),
         Ask::Batches(batches, reply) => {
-            let outcomes = batches.into_iter().map(|batch| engine.handle_carried_batch(batch)).collect();
-            let kept = perform(engine, store, &mut others).await;
-            let _ = reply.send(kept.map(|()| outcomes));
+            let hashes: Vec<_> = batches.iter().map(|batch| batch.header().hash()).collect();
+            let outcomes = batches.into_iter().map(|batch| engine.handle_carried_batch(batch));
+            let mut outcomes: Vec<CarriedBatch> = outcomes.collect();
+            let kept = perform(engine, shelf, &mut others).await;
+            let kept = kept.map(|not_kept| {
+                for (hash, outcome) in hashes.iter().zip(&mut outcomes) {
+                    if let Some((_, why)) = not_kept.iter().find(|(not_kept, _)| not_kept == hash) {
+                        *outcome = CarriedBatch::Refused(why.clone());
+                    }
+                }
+                outcomes
+            });
+            let _ = reply.send(kept);
+            return others;
+        }
+        Ask::Keys(keys, reply) => {
+            let outcome = engine.handle_keys(&keys);
+            let is_newer = outcome == KeysOutcome::Newer;
+            let _ = perform(engine, shelf, &mut others).await;
+            if is_newer {
+                others.extend(offer_quarantined(engine, shelf).await);
+            }
+            let _ = reply.send(outcome);
             return others;
         }
         Ask::Receipt(bytes, reply) => {
@@ -118,16 +153,42 @@ pub async fn answer(engine: &mut Engine, store: &Store, ask: Ask, now_ms: u64) -
         }
     }
     // Without a batch there is nothing to wait for that could fail.
-    let _ = perform(engine, store, &mut others).await;
+    let _ = perform(engine, shelf, &mut others).await;
     others
 }
 
-/// Performs what the engine asks for; batches together, so that they share flushes.
-async fn perform(engine: &mut Engine, store: &Store, others: &mut Vec<Effect>) -> Result<(), WriteError> {
-    let mut batches = Vec::new();
+/// Offers the engine again what lies in quarantine, in order, a few at a time. What is part of its log by now, or
+/// was dropped by the board, is cleared away. Returns effects that are not a courier's.
+pub async fn offer_quarantined(engine: &mut Engine, shelf: Shelf<'_>) -> Vec<Effect> {
+    let mut others = Vec::new();
+    for waiting in shelf.quarantine.list() {
+        let Some(batch) = shelf.quarantine.read(&waiting) else { continue };
+        let outcome = engine.handle_carried_batch(batch);
+        let is_settled = matches!(outcome, CarriedBatch::Taken | CarriedBatch::Known | CarriedBatch::Dropped);
+        if perform(engine, shelf, &mut others).await.is_ok() && is_settled {
+            shelf.quarantine.remove(&waiting);
+        }
+    }
+    others
+}
+
+/// Performs what the engine asks for; batches together, so that they share flushes. Returns which could not be put into
+/// quarantine, and why.
+async fn perform(
+    engine: &mut Engine,
+    shelf: Shelf<'_>,
+    others: &mut Vec<Effect>,
+) -> Result<Vec<(Hash32, String)>, WriteError> {
+    let store = shelf.store;
+    let (mut batches, mut not_kept) = (Vec::new(), Vec::new());
     while let Some(effect) = engine.poll_effect() {
         match effect {
             Effect::StoreBatch(batch) => batches.push(*batch),
+            Effect::Quarantine(batch) => {
+                if let Err(error) = shelf.quarantine.keep(&batch) {
+                    not_kept.push((batch.header().hash(), error.to_string()));
+                }
+            }
             Effect::KeepIdentity(identity) => store.keep_identity(*identity),
             Effect::KeepReceipt { log, head, bytes } => store.keep_receipt(log, head, bytes),
             other @ (Effect::Dial
@@ -143,6 +204,7 @@ async fn perform(engine: &mut Engine, store: &Store, others: &mut Vec<Effect>) -
             | Effect::SendSnapshot(_)
             | Effect::SendSnapshotPart { .. }
             | Effect::SnapshotSafe { .. }
+            | Effect::KeepKeys(_)
             | Effect::Alarm(_)
             | Effect::Renew
             | Effect::Disconnect) => others.push(other),
@@ -152,7 +214,7 @@ async fn perform(engine: &mut Engine, store: &Store, others: &mut Vec<Effect>) -
     loop {
         match store.store_batches(&batches).await {
             Err(WriteError::Full) => tokio::time::sleep(FULL_RETRY).await,
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(not_kept),
             Err(error) => {
                 // Some may be held all the same; offered again, the store passes over them.
                 batches.iter().rev().for_each(|batch| engine.handle_store_failed(batch.header()));
@@ -166,9 +228,20 @@ async fn perform(engine: &mut Engine, store: &Store, others: &mut Vec<Effect>) -
 const FULL_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves a desk without a line: a command that has opened the store itself.
-pub async fn run_without_line(mut engine: Engine, store: Store, clock: Clock, mut asks: mpsc::Receiver<Ask>) {
+pub async fn run_without_line(
+    mut engine: Engine,
+    store: Store,
+    quarantine: Quarantine,
+    clock: Clock,
+    mut asks: mpsc::Receiver<Ask>,
+) {
+    let shelf = Shelf { store: &store, quarantine: &quarantine };
     while let Some(ask) = asks.recv().await {
-        // There is no line on which the others would mean anything.
-        drop(answer(&mut engine, &store, ask, clock.now_ms()).await);
+        for effect in answer(&mut engine, shelf, ask, clock.now_ms()).await {
+            // There is no line on which the others would mean anything.
+            if let Effect::KeepKeys(keys) = effect {
+                store.keep_documents(*keys);
+            }
+        }
     }
 }

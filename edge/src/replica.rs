@@ -12,7 +12,7 @@ use sonae_store::identity::{IdentityError, ReplicaKeys, board_key};
 use sonae_store::keyring::{Keyring, KeyringError};
 use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
-use sonae_store::{Clock, Open, Opened, RealDisk, Store, StoreError};
+use sonae_store::{Clock, Open, Opened, Quarantine, RealDisk, Store, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -143,7 +143,8 @@ impl Replica {
         let keys = self.keys()?;
         let bundled_documents = Keyring::documents_of(&self.bundle);
         let (store, clock) = (self.opened.store.clone(), self.clock.clone());
-        let (desk, couriers) = Desk::new(&keys, bundled_documents.clone(), store, clock);
+        let quarantine = Quarantine::of(self.dir.path());
+        let (desk, couriers) = Desk::new(&keys, bundled_documents.clone(), store, quarantine.clone(), clock);
         let config = uplink::Config {
             keys,
             tls_certificate_pem: self.bundle.tls_certificate_pem.clone(),
@@ -157,6 +158,7 @@ impl Replica {
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
             snapshots: false,
+            quarantine,
             couriers,
         };
         Ok((config, desk))

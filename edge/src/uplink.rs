@@ -12,6 +12,7 @@ mod snapshot_streams;
 mod snapshots;
 mod tell;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use sonae_proto::uplink::{Start, Uplink as Engine};
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::status::Uplink as Shared;
-use sonae_store::{Clock, Evidence, Store};
+use sonae_store::{Clock, Evidence, Quarantine, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{courier, tls};
@@ -67,6 +68,8 @@ pub struct Config {
     pub renew: watch::Sender<bool>,
     /// Whether tiers of which nothing is held may come as snapshots.
     pub snapshots: bool,
+    /// Where batches of revoked devices wait.
+    pub quarantine: Quarantine,
     /// What couriers bring and ask.
     pub couriers: mpsc::Receiver<courier::Ask>,
 }
@@ -106,6 +109,9 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         dialler: Dialler::new(endpoint, client, hosts),
         keys: config.keys,
         bundled_documents: config.bundled_documents,
+        newest_documents: None,
+        quarantine: config.quarantine,
+        later: VecDeque::new(),
         next_host: 0,
         route: Route::new(Instant::now()),
         store: config.store,
@@ -125,6 +131,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         maker,
     };
     driver.resume_snapshots();
+    driver.offer_quarantined().await;
     loop {
         driver.drain().await;
         let sleep = driver.sleep();
@@ -135,7 +142,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             Some(outcome) = made.recv() => driver.snapshot_made(outcome),
             Some(ask) = couriers.recv() => {
                 let now_ms = driver.clock.now_ms();
-                for effect in courier::answer(&mut driver.engine, &driver.store, ask, now_ms).await {
+                let desk = courier::Shelf { store: &driver.store, quarantine: &driver.quarantine };
+                for effect in courier::answer(&mut driver.engine, desk, ask, now_ms).await {
                     driver.effect(effect).await;
                 }
             }
@@ -167,6 +175,7 @@ pub fn start(
         peers: evidence.peers,
         identities: evidence.identities,
         snapshots: false,
+        revocations: evidence.revocations,
     }
 }
 

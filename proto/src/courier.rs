@@ -54,6 +54,8 @@ pub enum Origin {
     Replica(Box<ReplicaOpening>),
     /// A node of the cloud, in answer to a replica's bundle.
     Cloud(CloudOpening),
+    /// The board: key documents by hand, such as a revocation. They prove themselves.
+    Board,
 }
 
 /// What a replica says of itself.

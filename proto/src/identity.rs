@@ -160,6 +160,12 @@ impl Identity {
         self.incarnation.body().incarnation()
     }
 
+    /// Returns the device's name.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.incarnation.body().replica
+    }
+
     /// Returns the key that signs its batches.
     #[must_use]
     pub fn key(&self) -> &VerifyingKey {

@@ -30,6 +30,7 @@ mod planted;
 pub mod receipt;
 pub mod record;
 pub mod reissue;
+pub mod revocation;
 pub mod seal;
 pub mod signed;
 pub mod snapshot;

@@ -33,6 +33,20 @@ pub const MANIFEST_KEYS_MAX: usize = 256;
 /// Readers that a manifest may name besides the board's two keys.
 pub const MANIFEST_READERS_MAX: usize = 300;
 
+/// Devices that a manifest may name as revoked: as many as it may have readers.
+pub const MANIFEST_REVOKED_MAX: usize = 300;
+
+/// Heads that the revocations of a manifest may name together: accepted and dropped ones of all logs of a school. At
+/// about 130 bytes each they fit into a document beside the largest lists of keys and readers.
+pub const MANIFEST_REVOKED_HEADS_MAX: usize = VECTOR_LOGS_MAX;
+
+/// Batches of revoked devices that a node keeps in quarantine for a school. A thief who floods it fills this and
+/// nothing else; what is refused stays with whoever carries it.
+pub const QUARANTINE_BATCHES_MAX: usize = 4_096;
+
+/// Incarnations of a revoked device that are learnt. It can begin as many as it likes, and a school has room for few.
+pub const REVOKED_INCARNATIONS_MAX: usize = 16;
+
 /// Stanzas in the age header of a payload: one recipient and the reserved "grease" stanza of the age library.
 pub const PAYLOAD_STANZAS_MAX: usize = 4;
 

@@ -10,7 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::identity::ReplicaKind;
 use crate::ids::{IdError, SchoolCode, Tier};
-use crate::limits::{MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX};
+use crate::limits::{
+    MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX, MANIFEST_REVOKED_HEADS_MAX, MANIFEST_REVOKED_MAX,
+};
+use crate::revocation::Revocation;
 use crate::signed::Document;
 
 /// What a key is for.
@@ -95,6 +98,10 @@ pub struct Manifest {
     pub keys: Vec<ManifestKey>,
     /// All who may open them.
     pub readers: Vec<Reader>,
+    /// Devices that count no more. Absent in manifests of boards that have revoked none, and passed over by software
+    /// that does not know it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revoked: Vec<Revocation>,
 }
 
 impl Document for Manifest {
@@ -105,7 +112,11 @@ impl Manifest {
     /// Whether the counts are within bounds.
     #[must_use]
     pub fn is_within_limits(&self) -> bool {
-        self.keys.len() <= MANIFEST_KEYS_MAX && self.readers.len() <= MANIFEST_READERS_MAX
+        let heads = self.revoked.iter().map(|entry| entry.accepted.len() + entry.dropped.len());
+        self.keys.len() <= MANIFEST_KEYS_MAX
+            && self.readers.len() <= MANIFEST_READERS_MAX
+            && self.revoked.len() <= MANIFEST_REVOKED_MAX
+            && heads.sum::<usize>() <= MANIFEST_REVOKED_HEADS_MAX
     }
 
     /// Finds a key.
@@ -114,15 +125,71 @@ impl Manifest {
         self.keys.iter().find(|key| key.key_use == key_use && key.epoch == epoch)
     }
 
-    /// Finds the key that seals a tier in a school year: the newest epoch that has begun, or the oldest when
+    /// Finds the key that seals a tier in a school year. Only keys of the newest rotation are looked at: what was
+    /// there before is known to whoever was revoked then. Of them the newest year that has begun, or the oldest when
     /// none has, as on a box that believes it is 1970.
     #[must_use]
     pub fn sealing_key(&self, tier: Tier, school_year: u32) -> Option<&ManifestKey> {
-        let of_tier = || self.keys.iter().filter(|key| key.key_use == KeyUse::Tier(tier));
+        let rotation = self.rotation();
+        let of_tier = || {
+            self.keys
+                .iter()
+                .filter(|key| key.key_use == KeyUse::Tier(tier) && Epoch::of(key.epoch).rotation == rotation)
+        };
+        let year = |key: &&ManifestKey| Epoch::of(key.epoch).year;
         of_tier()
-            .filter(|key| key.epoch <= school_year)
-            .max_by_key(|key| key.epoch)
-            .or_else(|| of_tier().min_by_key(|key| key.epoch))
+            .filter(|key| year(key) <= school_year)
+            .max_by_key(year)
+            .or_else(|| of_tier().min_by_key(year))
+    }
+
+    /// Returns the newest rotation of keys, 0 when they were never rotated.
+    #[must_use]
+    pub fn rotation(&self) -> u32 {
+        self.keys.iter().map(|key| Epoch::of(key.epoch).rotation).max().unwrap_or(0)
+    }
+
+    /// Returns the newest school year that a tier has a key of the newest rotation for.
+    #[must_use]
+    pub fn last_year(&self, tier: Tier) -> Option<u32> {
+        self.sealing_key(tier, u32::MAX).map(|key| Epoch::of(key.epoch).year)
+    }
+}
+
+/// What the number of an epoch says: 2026 is the school year 2026; 2026003 is the same year after the third rotation
+/// of the keys. Software that does not know rotations finds such a year in the far future, and goes on with what it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Epoch {
+    /// The school year.
+    pub year: u32,
+    /// How often the keys had been rotated, below [`ROTATIONS_END`].
+    pub rotation: u32,
+}
+
+/// One more than the largest rotation.
+pub const ROTATIONS_END: u32 = 1_000;
+
+impl Epoch {
+    /// Reads a number.
+    #[must_use]
+    pub const fn of(number: u32) -> Self {
+        if number < 10_000 {
+            return Self { year: number, rotation: 0 };
+        }
+        Self { year: number / ROTATIONS_END, rotation: number % ROTATIONS_END }
+    }
+
+    /// Returns the number; `None` when there is none.
+    #[must_use]
+    pub fn number(self) -> Option<u32> {
+        if self.year >= 10_000 || self.rotation >= ROTATIONS_END {
+            return None;
+        }
+        if self.rotation == 0 {
+            return Some(self.year);
+        }
+        // A year below 10 would be read as one without a rotation.
+        self.year.checked_mul(ROTATIONS_END)?.checked_add(self.rotation).filter(|number| *number >= 10_000)
     }
 }
 
@@ -190,5 +257,50 @@ mod tests {
         assert_eq!(school_year(1_711_897_200_000), 2024);
         assert_eq!(school_year(1_735_657_200_000), 2024); // 2025-01-01
         assert_eq!(school_year(0), 1969);
+    }
+
+    fn manifest(epochs: &[u32]) -> Manifest {
+        let key = |epoch: &u32| ManifestKey {
+            key_use: KeyUse::Tier(Tier::Safety),
+            epoch: *epoch,
+            recipient: epoch.to_string(),
+        };
+        let mut keys: Vec<ManifestKey> = epochs.iter().map(key).collect();
+        keys.push(ManifestKey { key_use: KeyUse::Digest, epoch: 0, recipient: "d".into() });
+        let school = "B113200000011".parse().unwrap();
+        Manifest { school, version: 1, keys, readers: vec![], revoked: vec![] }
+    }
+
+    /// Goal: a school year has one key; years without keys use the last; what was there before a rotation seals nothing.
+    /// Method: years before, in and after the keys, with no rotation, one, and one that next year has not got.
+    #[test]
+    fn the_newest_rotation_seals() {
+        let sealing =
+            |epochs: &[u32], year| manifest(epochs).sealing_key(Tier::Safety, year).map(|key| key.epoch);
+        let plain = [2026, 2027];
+        for (year, expected) in [(1969, 2026), (2026, 2026), (2027, 2027), (2031, 2027)] {
+            assert_eq!(sealing(&plain, year), Some(expected));
+        }
+        let rotated = [2026, 2027, 2026001, 2027001];
+        for (year, expected) in [(1969, 2026001), (2026, 2026001), (2027, 2027001), (2031, 2027001)] {
+            assert_eq!(sealing(&rotated, year), Some(expected));
+        }
+        assert_eq!(sealing(&[2026, 2027, 2026001], 2027), Some(2026001), "2027 is known to the revoked one");
+        assert_eq!(sealing(&[], 2026), None);
+        assert_eq!(manifest(&rotated).last_year(Tier::Safety), Some(2027));
+        assert_eq!(manifest(&rotated).rotation(), 1);
+    }
+
+    /// Goal: an epoch and its number say the same. Method: both ways, and numbers that there are none for.
+    #[test]
+    fn epochs_and_numbers_agree() {
+        for (year, rotation, number) in [(2026, 0, 2026), (2026, 1, 2026001), (9999, 999, 9999999), (0, 0, 0)]
+        {
+            assert_eq!(Epoch { year, rotation }.number(), Some(number));
+            assert_eq!(Epoch::of(number), Epoch { year, rotation });
+        }
+        assert_eq!(Epoch { year: 2026, rotation: 1_000 }.number(), None);
+        assert_eq!(Epoch { year: 10_000, rotation: 0 }.number(), None);
+        assert_eq!(Epoch { year: 3, rotation: 1 }.number(), None);
     }
 }

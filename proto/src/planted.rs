@@ -49,6 +49,8 @@ pub enum Defect {
     DocumentSignatureNotChecked,
     /// A courier's bundle that ends early passes for whole.
     CutBundleIsWhole,
+    /// What a revoked device sends counts as ever.
+    RevocationIgnored,
     /// A write does not replace the values that its writer saw.
     BaseIgnored,
     /// A value that was replaced before it arrived stands all the same.

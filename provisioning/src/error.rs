@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sonae_proto::bundle::BundleError;
-use sonae_proto::ids::{IdError, SchoolCode};
+use sonae_proto::ids::{IdError, ReplicaId, SchoolCode};
 use sonae_proto::limits::{MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX};
 use sonae_proto::seal::SealError;
 use sonae_proto::signed::DocumentError;
@@ -135,6 +135,34 @@ pub enum ProvisionError {
         /// The year that it says.
         year: i32,
     },
+    /// The replica is not the school's.
+    #[error("school {code} has no replica {replica} that this could be said of; see `sonae-provision show`")]
+    UnknownReplica {
+        /// The replica.
+        replica: ReplicaId,
+        /// The school.
+        code: SchoolCode,
+    },
+    /// The replica is revoked already.
+    #[error("replica {replica} is revoked already; `sonae-provision school words` writes that word again")]
+    Revoked {
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// There is nothing to say.
+    #[error("there is nothing new to say for school {code}; nothing was changed")]
+    NothingNew {
+        /// The school.
+        code: SchoolCode,
+    },
+    /// A file of heads cannot be used.
+    #[error("{} gives no heads: {what}", path.display())]
+    Heads {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
+    },
     /// A manifest would be over its limits.
     #[error(
         "school {code} would have more than {MANIFEST_READERS_MAX} readers or {MANIFEST_KEYS_MAX} keys; retire replicas first"
@@ -220,6 +248,10 @@ impl ProvisionError {
             | Self::OutExists { .. }
             | Self::Clock { .. }
             | Self::ManifestFull { .. }
+            | Self::UnknownReplica { .. }
+            | Self::Revoked { .. }
+            | Self::NothingNew { .. }
+            | Self::Heads { .. }
             | Self::Damaged { .. }
             | Self::Unverified { .. }
             | Self::SecretFile(

@@ -21,15 +21,19 @@
 //! **Invariant**: a secret of an epoch, a device or a cloud node never lies in the directory in the clear.
 //! **Invariant**: a passphrase is shown only after everything that it opens is on stable storage.
 //!
-//! **Left out**: revocation, rotation, splitting the recovery key, renewal of certificates.
+//! **Left out**: splitting the recovery key, renewal of certificates.
 
 pub mod board;
 pub mod bundle_file;
 pub mod cloud;
 pub mod disk;
+pub mod epochs;
 pub mod error;
+pub mod heads;
 pub mod names;
 pub mod overview;
 pub mod replica;
+pub mod revoke;
 pub mod school;
 pub mod secret_text;
+pub mod words;

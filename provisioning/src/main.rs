@@ -12,15 +12,20 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sonae_proto::identity::ReplicaKind;
-use sonae_proto::ids::SchoolCode;
+use sonae_proto::ids::{LogName, ReplicaId, SchoolCode};
+use sonae_proto::vector::{Heads, LogHead};
 use sonae_provision::board::Board;
 use sonae_provision::cloud;
 use sonae_provision::disk::Disk;
+use sonae_provision::epochs;
 use sonae_provision::error::{Exit, ProvisionError};
+use sonae_provision::heads::{self, Which};
 use sonae_provision::names::Host;
 use sonae_provision::overview::Overview;
 use sonae_provision::replica::{self, ReplicaRequest};
+use sonae_provision::revoke::{self, Decision};
 use sonae_provision::school::School;
+use sonae_provision::words;
 use time::OffsetDateTime;
 
 /// The tool of a board of education: makes its authority and keys, enrols its cloud and its schools' replicas.
@@ -87,6 +92,24 @@ enum SchoolCommand {
         #[arg(long)]
         name: String,
     },
+    /// Add the keys of this school year and the next where they are missing; once a year, before April.
+    #[command(after_help = Exit::HELP)]
+    AddYear(SchoolWord),
+    /// Write the board's present word on a school again, for `bundle import` on its boxes and its cloud.
+    #[command(after_help = Exit::HELP)]
+    Words(SchoolWord),
+}
+
+#[derive(Args)]
+struct SchoolWord {
+    #[command(flatten)]
+    common: Common,
+    /// Code of the school.
+    #[arg(long, value_name = "CODE")]
+    school: String,
+    /// File of the board's word; must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -125,6 +148,38 @@ enum ReplicaCommand {
         #[arg(long = "lan-name", value_name = "NAME")]
         lan_names: Vec<String>,
     },
+    /// Revoke a replica that is lost or stolen, and make new keys that it cannot open. Take the written file to the cloud
+    /// with `sonae-cloud bundle import`, and to boxes without a line with `sonae-edge bundle import`.
+    #[command(after_help = Exit::HELP)]
+    Revoke(ReplicaWord),
+    /// Say that what came of a revoked replica afterwards counts, up to these heads.
+    #[command(after_help = Exit::HELP)]
+    Accept(ReplicaWord),
+    /// Say that what came of a revoked replica afterwards does not count, and is not to be asked about again.
+    #[command(after_help = Exit::HELP)]
+    Drop(ReplicaWord),
+}
+
+#[derive(Args)]
+struct ReplicaWord {
+    #[command(flatten)]
+    common: Common,
+    /// Code of the school.
+    #[arg(long, value_name = "CODE")]
+    school: String,
+    /// The replica, 32 hexadecimal digits, as `show` names it.
+    #[arg(long, value_name = "REPLICA")]
+    replica: String,
+    /// What `sonae-cloud status --json` printed: of a replica that is revoked, what is stored now counts; of one that was,
+    /// what waits in quarantine is accepted or dropped.
+    #[arg(long, value_name = "FILE")]
+    heads: Option<PathBuf>,
+    /// One head more, INCARNATION/TIER:SEQUENCE:HASH; can be given again.
+    #[arg(long = "head", value_name = "HEAD", value_parser = heads::parse)]
+    more: Vec<(LogName, LogHead)>,
+    /// File of the board's word; must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -184,6 +239,20 @@ fn run(command: Command) -> Result<(), ProvisionError> {
             let board = Board::open(&common.dir, Disk::new())?;
             print::school(School::add(&board, code, &name, now)?, common.json)
         }
+        Command::School(SchoolCommand::AddYear(word)) => {
+            let board = Board::open(&word.common.dir, Disk::new())?;
+            let school = School::load(&board, word.school.parse()?)?;
+            print::school_word(epochs::add_year(&board, school, &word.out, now)?, &word.out, word.common.json)
+        }
+        Command::School(SchoolCommand::Words(word)) => {
+            let board = Board::open(&word.common.dir, Disk::new())?;
+            let school = School::load(&board, word.school.parse()?)?;
+            words::write(&board, &school, &word.out, now)?;
+            print::school_word(school, &word.out, word.common.json)
+        }
+        Command::Replica(ReplicaCommand::Revoke(word)) => say(&word, None, now),
+        Command::Replica(ReplicaCommand::Accept(word)) => say(&word, Some(Decision::Accept), now),
+        Command::Replica(ReplicaCommand::Drop(word)) => say(&word, Some(Decision::Drop), now),
         Command::Cloud(CloudCommand::Enrol { common, host, out }) => {
             let host = host.parse::<Host>()?;
             let board = Board::open(&common.dir, Disk::new())?;
@@ -199,4 +268,22 @@ fn run(command: Command) -> Result<(), ProvisionError> {
             print::overview(&Overview::of(&board)?, common.json)
         }
     }
+}
+
+/// Revokes a replica, or decides about what came of it since.
+fn say(word: &ReplicaWord, decision: Option<Decision>, now: OffsetDateTime) -> Result<(), ProvisionError> {
+    let (code, replica) = (word.school.parse::<SchoolCode>()?, word.replica.parse::<ReplicaId>()?);
+    let board = Board::open(&word.common.dir, Disk::new())?;
+    let school = School::load(&board, code)?;
+    let which = if decision.is_some() { Which::Quarantined } else { Which::Stored };
+    let mut heads = match &word.heads {
+        Some(path) => heads::of_status(path, code, replica, which)?,
+        None => Heads::new(),
+    };
+    heads.extend(word.more.iter().copied());
+    let said = match decision {
+        None => revoke::revoke(&board, &school, replica, heads, &word.out, now)?,
+        Some(decision) => revoke::decide(&board, &school, replica, decision, &heads, &word.out, now)?,
+    };
+    print::word(&said, &word.out, word.common.json)
 }

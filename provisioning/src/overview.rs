@@ -6,6 +6,7 @@ use serde::Serialize;
 use sonae_proto::identity::ReplicaKind;
 use sonae_proto::ids::{Hash32, ReceiptKeyId, ReplicaId, SchoolCode};
 use sonae_proto::manifest::{ManifestKey, Reader};
+use sonae_proto::revocation::Revocation;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -57,6 +58,8 @@ pub struct SchoolOverview {
     pub readers: Vec<Reader>,
     /// Its replicas.
     pub replicas: Vec<ReplicaOverview>,
+    /// Those that were revoked.
+    pub revoked: Vec<Revocation>,
 }
 
 /// A replica.
@@ -121,6 +124,7 @@ impl From<School> for SchoolOverview {
             keys: manifest.keys.clone(),
             readers: manifest.readers.clone(),
             replicas: replicas.collect(),
+            revoked: manifest.revoked.clone(),
         }
     }
 }
@@ -159,6 +163,9 @@ impl fmt::Display for SchoolOverview {
         for replica in &self.replicas {
             let (kind, when) = (kind_name(replica.kind), utc(replica.enrolled_ms));
             writeln!(f, "  replica {} {kind}, enrolled {when}", replica.replica)?;
+        }
+        for revoked in &self.revoked {
+            writeln!(f, "  revoked {}, {}", revoked.replica, utc(revoked.revoked_ms))?;
         }
         Ok(())
     }

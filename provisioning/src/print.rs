@@ -12,6 +12,7 @@ use sonae_provision::cloud::CloudFacts;
 use sonae_provision::error::ProvisionError;
 use sonae_provision::overview::{Overview, SchoolOverview, kind_name};
 use sonae_provision::replica::ReplicaEnrolment;
+use sonae_provision::revoke::Word;
 use sonae_provision::school::School;
 use zeroize::Zeroizing;
 
@@ -99,6 +100,41 @@ pub(crate) fn replica(enrolled: &Enrolled<ReplicaEnrolment>, json: bool) -> Resu
         facts.lan_names.join(" ")
     );
     bundle(enrolled, &facts.bundle, &text, json)
+}
+
+/// What is done with the file of a word.
+const CARRY: &str = "このファイルをクラウドの管理者に渡し、`sonae-cloud bundle import` で取り込みます。回線のない学校では `sonae-edge bundle import` を使います。\n\
+     Take this file to the cloud (`sonae-cloud bundle import`), and to schools without a line (`sonae-edge bundle import`). It holds no secret.";
+
+/// Prints what the board says of a school now, and where it is written.
+pub(crate) fn school_word(school: School, out: &Path, json: bool) -> Result<(), ProvisionError> {
+    let overview = SchoolOverview::from(school);
+    if json {
+        return line(&to_json(&overview)?);
+    }
+    line(&format!("{overview}word      {}\n{CARRY}", out.display()))
+}
+
+/// Prints what the board says of a revoked replica, and where it is written.
+pub(crate) fn word(word: &Word, out: &Path, json: bool) -> Result<(), ProvisionError> {
+    if json {
+        return line(&to_json(word)?);
+    }
+    let mut text = format!(
+        "school      {}\nrevoked     {}\nmanifest    {}, keys rotated {} time(s)\n",
+        word.school, word.replica, word.manifest_version, word.rotation
+    );
+    for (what, heads) in [("accepted", &word.accepted), ("dropped", &word.dropped)] {
+        for (log, head) in heads {
+            text.push_str(&format!("{what:<11} {log} up to {}\n", head.sequence));
+        }
+    }
+    if word.accepted.is_empty() {
+        text.push_str(
+            "この端末が書いたものは、どれも数えません。Nothing that this replica wrote counts; give --heads to accept it.\n",
+        );
+    }
+    line(&format!("{text}word        {}\n{CARRY}", out.display()))
 }
 
 /// Prints everything that the board has.

@@ -3,7 +3,7 @@
 //! **Invariant**: the board keeps no copy of the device's secret keys; they leave in the bundle.
 //! **Invariant**: the bundle holds every live epoch key, wrapped to the device, under the manifest beside them.
 //!
-//! **Left out**: revocation and renewal.
+//! **Left out**: revocation ([`crate::revoke`]) and renewal.
 
 use std::path::{Path, PathBuf};
 

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use crate::board::{Board, json_file, read_json};
 use crate::disk::{self, Disk, unfinished};
+use crate::epochs::{self, Keys};
 use crate::error::ProvisionError;
 use crate::names::{self, SCHOOL_NAME_CHARS_MAX};
 
@@ -119,6 +120,7 @@ impl School {
                 })
                 .collect(),
             readers: vec![reader(OPERATIONS, &of_board.operations), reader(RECOVERY, &of_board.recovery)],
+            revoked: Vec::new(),
         };
         let wrapped_keys = wrap_all(&manifest, keys)?;
         let school = Self {
@@ -197,21 +199,39 @@ impl School {
     /// [`ProvisionError::ManifestFull`], [`ProvisionError::Damaged`] when a wrapped key is not the manifest's.
     pub fn with_replica(&self, board: &Board, replica: ReplicaFacts) -> Result<Self, ProvisionError> {
         let mut manifest = self.manifest.body().clone();
-        manifest.version += 1;
         manifest.readers.push(Reader {
             name: replica.replica.to_string(),
             kind: Some(replica.kind),
             recipient: replica.recipient.clone(),
         });
+        let mut keys = self.open_all(board)?;
+        // Whenever something new is signed, so that a school never comes to its last year unnoticed.
+        epochs::add_years(&mut manifest, &mut keys, replica.enrolled_ms);
+        let mut next = self.clone();
+        next.replicas.push(replica);
+        next.replicas.sort_by_key(|replica| replica.replica);
+        next.with_keys(board, manifest, keys)
+    }
+
+    /// Signs the next version of a manifest and wraps its keys to its readers. Nothing is written.
+    ///
+    /// # Errors
+    /// [`ProvisionError::ManifestFull`].
+    pub(crate) fn with_keys(
+        self,
+        board: &Board,
+        mut manifest: Manifest,
+        keys: Keys,
+    ) -> Result<Self, ProvisionError> {
+        manifest.version = self.manifest.body().version + 1;
+        let full = ProvisionError::ManifestFull { code: self.facts.code };
         if !manifest.is_within_limits() {
-            return Err(ProvisionError::ManifestFull { code: self.facts.code });
+            return Err(full);
         }
-        let wrapped_keys = wrap_all(&manifest, self.open_all(board)?)?;
-        let manifest = Signed::sign(manifest, &board.root_key()?).map_err(ProvisionError::Sign)?;
-        let mut replicas = self.replicas.clone();
-        replicas.push(replica);
-        replicas.sort_by_key(|replica| replica.replica);
-        Ok(Self { facts: self.facts.clone(), manifest, wrapped_keys, replicas })
+        let wrapped_keys = wrap_all(&manifest, keys)?;
+        // What has no place in one document is over a limit too.
+        let manifest = Signed::sign(manifest, &board.root_key()?).map_err(|_| full)?;
+        Ok(Self { manifest, wrapped_keys, ..self })
     }
 
     /// Puts this state in place of the one that the board has.
@@ -231,7 +251,7 @@ impl School {
     }
 
     /// Opens all keys with the operations key and checks that they are the manifest's.
-    fn open_all(&self, board: &Board) -> Result<Vec<(KeyUse, u32, OpenKey)>, ProvisionError> {
+    pub(crate) fn open_all(&self, board: &Board) -> Result<Keys, ProvisionError> {
         let operations = board.operations_key()?;
         let place = place(board, self.facts.code);
         let mut keys = Vec::new();
@@ -312,10 +332,7 @@ fn key_path(place: &Path, key_use: KeyUse, epoch: u32) -> PathBuf {
 }
 
 /// Wraps secrets to all readers of a manifest.
-fn wrap_all(
-    manifest: &Manifest,
-    keys: Vec<(KeyUse, u32, OpenKey)>,
-) -> Result<Vec<WrappedKey>, ProvisionError> {
+fn wrap_all(manifest: &Manifest, keys: Keys) -> Result<Vec<WrappedKey>, ProvisionError> {
     let wrap = |(key_use, epoch, key): (KeyUse, u32, OpenKey)| {
         let readers = manifest.readers.iter().map(|reader| reader.recipient.as_str());
         // With a line end, so that `age -d` prints a whole identity file.

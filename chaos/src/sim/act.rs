@@ -55,6 +55,9 @@ impl World {
             BoxAction::Restore => self.restore_box(slot),
             BoxAction::Clone => self.clone_box(slot),
             BoxAction::ReplayReceipts => self.replay_receipts(slot),
+            BoxAction::Revoke => self.revoke(slot),
+            BoxAction::CarryStolen => self.carry_stolen(slot),
+            BoxAction::Accept => self.accept(),
         }
     }
 

@@ -10,10 +10,11 @@ use sonae_proto::digest::DigestKey;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
-use sonae_proto::ids::{Incarnation, LogName, SchoolCode, Tier};
+use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::intake::{Config, Intake};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::receipt::SiteId;
+use sonae_proto::revocation::{Revocation, Revocations};
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::LogHead;
 use sonae_proto::wire::KeyDocuments;
@@ -37,6 +38,8 @@ pub(crate) struct Board {
     pub school: SchoolCode,
     receipt_key: SigningKey,
     manifest: Signed<Manifest>,
+    /// Later manifests, that revoke devices. Batches are sealed under the first one all the same.
+    words: Vec<Signed<Manifest>>,
 }
 
 impl Board {
@@ -47,13 +50,54 @@ impl Board {
         let mut keys = Tier::ALL.map(|tier| key(KeyUse::Tier(tier), EPOCH)).to_vec();
         keys.push(key(KeyUse::Digest, 0));
         let reader = Reader { name: "operations".into(), kind: None, recipient: "age1double".into() };
-        let manifest = Manifest { school, version: 1, keys, readers: vec![reader] };
+        let manifest = Manifest { school, version: 1, keys, readers: vec![reader], revoked: Vec::new() };
         let manifest = Signed::sign(manifest, &root)?;
-        Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest })
+        Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest, words: Vec::new() })
     }
 
-    pub fn manifest_version(&self) -> u64 {
-        self.manifest.body().version
+    /// The version of the newest manifest.
+    pub fn version(&self) -> u64 {
+        self.words.last().unwrap_or(&self.manifest).body().version
+    }
+
+    /// Signs the next manifest.
+    pub fn say(&mut self, revoked: Vec<Revocation>) -> Result<()> {
+        let version = self.version() + 1;
+        let body = Manifest { version, revoked, ..self.manifest.body().clone() };
+        self.words.push(Signed::sign(body, &self.root)?);
+        Ok(())
+    }
+
+    /// What a box that has seen manifests up to a version knows of revoked devices.
+    pub fn revocations_at(&self, version: u64) -> Revocations {
+        let mut known = Revocations::default();
+        for word in self.words.iter().filter(|word| word.body().version <= version) {
+            known.learn(word.body());
+        }
+        known
+    }
+
+    /// Key documents of a version.
+    pub fn documents_at(&self, version: u64) -> KeyDocuments {
+        let word = self.words.iter().find(|word| word.body().version == version);
+        let manifest = word.unwrap_or(&self.manifest).text().to_owned();
+        KeyDocuments { manifest, ..self.documents() }
+    }
+
+    /// The version that key documents are of; 0 for those that are not the board's.
+    pub fn version_of(&self, keys: &KeyDocuments) -> u64 {
+        let signed = Signed::<Manifest>::verify(&keys.manifest, &self.root.verifying_key());
+        signed.map_or(0, |signed| signed.body().version)
+    }
+
+    /// The key in the TLS certificate of a device.
+    pub fn tls_key(&self, device: u8) -> [u8; 32] {
+        SigningKey::from_bytes(&[device; 32]).verifying_key().to_bytes()
+    }
+
+    /// The name of a device.
+    pub fn replica(&self, device: u8) -> ReplicaId {
+        ReplicaId::of_key(&self.tls_key(device))
     }
 
     pub fn documents(&self) -> KeyDocuments {

@@ -57,8 +57,13 @@ impl World {
                 }
             }
             Effect::SendKeys => {
-                let keys = Frame::Keys(Box::new(self.board.documents()));
-                self.send_up(slot, CONTROL, &keys);
+                // The first ones, under which all batches are sealed, and the newest that are kept.
+                let mut versions = vec![1, self.slots[slot].words];
+                versions.dedup();
+                for version in versions {
+                    let keys = Frame::Keys(Box::new(self.board.documents_at(version)));
+                    self.send_up(slot, CONTROL, &keys);
+                }
             }
             Effect::SendBatch { log, first } => self.send_batch(slot, log, first),
             Effect::Fetch(fetch) => {
@@ -70,6 +75,8 @@ impl World {
             Effect::KeepIdentity(text) => {
                 self.keep_or_later(slot, Item::Identity(*text), true);
             }
+            Effect::KeepKeys(keys) => self.slots[slot].words = self.board.version_of(&keys),
+            Effect::Quarantine(_) => {}
             Effect::KeepReceipt { log, head, .. } => {
                 self.ledger.promise(log, head);
                 self.keep_or_later(slot, Item::Receipt { log, head }, true);
@@ -99,8 +106,9 @@ impl World {
     }
 
     fn store_batch(&mut self, slot: usize, batch: &Batch) {
-        let Some(replica) = &self.slots[slot].replica else { return };
         let header = *batch.header();
+        self.check_stored(slot, &header);
+        let Some(replica) = &self.slots[slot].replica else { return };
         if !header.continues(&replica.store.held.peer_head(header.log)) {
             let (log, first) = (header.log, header.first);
             self.violate(format!("box {slot} stores batch {first} of {log}, which continues nothing"));
@@ -127,7 +135,7 @@ impl World {
             loss_counter: replica.engine.loss_counter(),
             receipted: replica.engine.receipted(),
             have: replica.fold.sequences.clone(),
-            manifest_version: self.board.manifest_version(),
+            manifest_version: replica.engine.manifest_version(),
             nonce: "00".repeat(16),
             software: "sim".into(),
         })
@@ -203,6 +211,16 @@ impl World {
                     self.violate(format!("box {slot} gets no receipt although everything is healed"));
                 }
             }
+            Alarm::RevocationTakenBack { version } => {
+                self.violate(format!(
+                    "box {slot} says that manifest {version} takes back a revocation; none does"
+                ));
+            }
+            Alarm::AppliedBeforeRevocation { log, held, .. } => {
+                if *held <= self.counted(*log, *held) {
+                    self.violate(format!("box {slot} says that {log} was applied too far; it was not"));
+                }
+            }
             Alarm::Incomplete => {}
         }
     }
@@ -239,6 +257,8 @@ const fn name_of(effect: &Effect) -> &'static str {
         Effect::Fetch(_) => "asks for a log",
         Effect::StoreBatch(_) => "stores a peer's batch",
         Effect::KeepIdentity(_) => "keeps an identity",
+        Effect::KeepKeys(_) => "keeps key documents",
+        Effect::Quarantine(_) => "puts a batch into quarantine",
         Effect::KeepReceipt { .. } => "keeps a receipt",
         Effect::KeepLoss { .. } => "keeps a loss",
         Effect::Renew => "begins a new incarnation",

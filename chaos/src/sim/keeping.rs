@@ -34,7 +34,7 @@ impl World {
         let recovered = self.slots[slot].book.recovered(&store.held);
         self.hold(recovered);
         let told = self.told(slot);
-        match Replica::start(&self.board, &self.slots[slot].life, store, told) {
+        match Replica::start(&self.board, &self.slots[slot].life, store, told, self.slots[slot].words) {
             Ok(replica) => {
                 self.slots[slot].replica = Some(replica);
                 self.tally.restarts += 1;

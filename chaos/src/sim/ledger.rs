@@ -184,6 +184,11 @@ impl Ledger {
         Ok(())
     }
 
+    /// Whether a batch is at the quorum now.
+    pub fn is_at_quorum(&self, hash: Hash32) -> bool {
+        self.seen.get(&hash).is_some_and(|seen| seen.sites.len() >= self.quorum)
+    }
+
     /// A replica calls a log safe.
     pub fn called_safe(&mut self, log: LogName, head: LogHead) -> Result<(), String> {
         if self.durable.contains(&head.hash) {

@@ -182,9 +182,11 @@ impl World {
         let Some(frame) = self.decode(&bytes) else { return };
         let told = self.told(slot);
         self.note(format_args!("box {slot} reads {} on {stream}", kind(&frame)));
+        let is_revoked = self.is_revoked(slot);
         let parts = &mut self.slots[slot];
         let Some(replica) = &mut parts.replica else { return };
         match (frame, waiting) {
+            (Frame::Refusal(_), None) if is_revoked => return self.lose_line(slot),
             (Frame::Welcome(welcome), None) => {
                 parts.welcomed_by = welcome.complete.then_some(boot);
                 replica.engine.handle_welcome(&welcome, told);
@@ -192,6 +194,7 @@ impl World {
                 self.drain_box(slot);
                 return self.were_people_told(slot);
             }
+            (Frame::Keys(keys), None) => self.box_reads_keys(slot, &keys),
             (Frame::News(news), None) => replica.engine.handle_news(&news, told),
             (Frame::Receipt(bytes), Some(Waiting::Reply(log))) => {
                 parts.receipts.push((log, bytes.clone()));

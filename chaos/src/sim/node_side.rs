@@ -35,6 +35,7 @@ impl World {
         if heal {
             self.note_sites();
         }
+        self.bring_words();
     }
 
     fn note_sites(&mut self) {
@@ -131,6 +132,9 @@ impl World {
                 if let Frame::Receipt(bytes) = &*frame {
                     self.check_receipt(bytes);
                 }
+                if let Frame::Welcome(_) = &*frame {
+                    self.check_welcome(to.connection.0);
+                }
                 self.tell(to.connection, to.stream, &frame);
             }
             intake::Effect::Tell { connection, frame } => self.tell(connection, NODE_STREAM, &frame),
@@ -159,7 +163,13 @@ impl World {
                 self.note(format_args!("node refuses {code:?}: {text}"));
             }
             intake::Effect::ServeSnapshot { .. } => unreachable!("nobody makes snapshots here"),
-            intake::Effect::SecondIncarnation { .. } => {}
+            intake::Effect::SecondIncarnation { .. } | intake::Effect::DocumentsStored { .. } => {}
+            intake::Effect::Quarantined { to, .. } => self.check_quarantined(to),
+            intake::Effect::RevocationTakenBack { version, .. } => {
+                self.violate(format!(
+                    "the node says that manifest {version} takes back a revocation; none does"
+                ));
+            }
             intake::Effect::Close(connection) => {
                 let at = self.now + self.delay();
                 self.at(at, Event::BoxLosesLine { connection: connection.0 });
@@ -172,6 +182,7 @@ impl World {
             Ok(receipt) => receipt,
             Err(error) => return self.violate(format!("the node signs what does not verify: {error}")),
         };
+        self.check_receipted(receipt.log, receipt.head);
         let identity = self.identities.get(&receipt.log.incarnation).map(Vec::as_slice);
         let signed = self.ledger.signed(receipt.log, receipt.head, identity);
         self.hold(signed);
@@ -219,6 +230,9 @@ const fn name_of(effect: &intake::Effect) -> &'static str {
         intake::Effect::ServeSnapshot { .. } => "serves a snapshot",
         intake::Effect::Refused { .. } => "notes a refusal",
         intake::Effect::SecondIncarnation { .. } => "notes a second incarnation",
+        intake::Effect::Quarantined { .. } => "puts a batch into quarantine",
+        intake::Effect::DocumentsStored { .. } => "has stored the board's word",
+        intake::Effect::RevocationTakenBack { .. } => "refuses a manifest",
         intake::Effect::Close(_) => "closes a line",
     }
 }

@@ -40,9 +40,11 @@ pub enum Trouble {
     Replay,
     /// The cloud leaves batches out when it serves a log.
     Lies,
+    /// A device is revoked, and goes on writing in the past; the board may accept some of it later.
+    Revocation,
 }
 
-const TROUBLES: [(Trouble, u64); 15] = [
+const TROUBLES: [(Trouble, u64); 16] = [
     (Trouble::Line, 2),
     (Trouble::Power, 2),
     (Trouble::BoxCrash, 2),
@@ -58,6 +60,7 @@ const TROUBLES: [(Trouble, u64); 15] = [
     (Trouble::Backlog, 2),
     (Trouble::Replay, 2),
     (Trouble::Lies, 4),
+    (Trouble::Revocation, 4),
 ];
 
 /// Everything that a seed decides before its run.

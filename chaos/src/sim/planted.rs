@@ -85,7 +85,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 24] = [
+pub const ALL: [Planted; 25] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -99,6 +99,7 @@ pub const ALL: [Planted; 24] = [
     Planted::Proto(ProtoDefect::ReceiptBehindHole),
     Planted::Proto(ProtoDefect::IdentityNotStored),
     Planted::Proto(ProtoDefect::SecondAskerForgotten),
+    Planted::Proto(ProtoDefect::RevocationIgnored),
     Planted::Proto(ProtoDefect::BaseIgnored),
     Planted::Proto(ProtoDefect::EarlyReplacementForgotten),
     Planted::Proto(ProtoDefect::HeadsAsTheyCame),
@@ -121,6 +122,7 @@ impl Planted {
             Self::Proto(ProtoDefect::LossNotNoticed | ProtoDefect::ReceiptBehindHole)
             | Self::LossKeptLazily => &[Trouble::CloudLoss],
             Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
+            Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
             Self::Proto(_) | Self::Journal(_) | Self::ReceiptBeforeStore | Self::SealedLazily => &[],
         }

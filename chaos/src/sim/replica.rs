@@ -36,8 +36,8 @@ pub(crate) struct Replica {
 
 impl Replica {
     /// Starts from what is kept.
-    pub fn start(board: &Board, life: &Life, store: Store, told_ms: u64) -> Result<Self> {
-        let engine = Uplink::new(start(board, life, &store.held, told_ms)?);
+    pub fn start(board: &Board, life: &Life, store: Store, told_ms: u64, words: u64) -> Result<Self> {
+        let engine = Uplink::new(start(board, life, &store.held, told_ms, words)?);
         let fold = Fold::new(board.digest_key());
         let mut replica = Self {
             engine,
@@ -160,7 +160,7 @@ const fn collection(tier: Tier) -> &'static str {
     }
 }
 
-fn start(board: &Board, life: &Life, held: &Held, told_ms: u64) -> Result<Start> {
+fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> Result<Start> {
     let root = board.root.verifying_key();
     let identities = held.identities.iter().map(|text| text.verify(&root, board.school));
     let head = |batches: &Vec<Batch>| batches.last().map_or(LogHead::EMPTY, |batch| batch.header().head());
@@ -171,12 +171,13 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64) -> Result<Start>
         cloud: board.descriptor(),
         jitter: told_ms,
         loss_counter: held.loss_counter,
-        manifest_version: board.manifest_version(),
+        manifest_version: words,
         receipted: held.receipted.clone(),
         own_batches: held.own_batches(),
         own: BTreeSet::from([life.name]),
         peers,
         identities: identities.collect::<Result<_, _>>()?,
         snapshots: false,
+        revocations: board.revocations_at(words),
     })
 }

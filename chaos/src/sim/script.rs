@@ -55,6 +55,12 @@ pub enum BoxAction {
     TurnClockBack(u64),
     /// All receipts that it ever got come again.
     ReplayReceipts,
+    /// The board revokes it.
+    Revoke,
+    /// If it is revoked, and else another that is: its clock is set back, it writes, and all of it is carried by hand.
+    CarryStolen,
+    /// The board accepts what waits in quarantine.
+    Accept,
 }
 
 /// What happens to the disk or the power of a box.
@@ -188,6 +194,10 @@ fn troubled(trouble: Trouble, options: &Options, random: &mut Random) -> Action 
         (Trouble::Clock, 1) => of_box(BoxAction::SetClock(4_000_000_000_000 + random.below(1_000_000))),
         (Trouble::Clock, _) => of_box(BoxAction::TurnClockBack(1 + random.below(90_000_000))),
         (Trouble::Replay, _) => of_box(BoxAction::ReplayReceipts),
+        (Trouble::Revocation, 0) => of_box(BoxAction::Revoke),
+        (Trouble::Revocation, 1) => of_box(BoxAction::CarryStolen),
+        (Trouble::Revocation, _) if random.one_in(3) => of_box(BoxAction::Accept),
+        (Trouble::Revocation, _) => of_box(BoxAction::CarryStolen),
         (Trouble::Lies, _) => Action::Cloud(CloudAction::TurnLies),
         (Trouble::Backlog, _) => of_box(BoxAction::Backlog(8 + random.index(24))),
     }

@@ -26,6 +26,7 @@ impl World {
         for site in &mut self.sites {
             (site.is_down, site.misses) = (false, 0);
         }
+        self.words_due = self.board.version() > 1;
         self.start_node(true);
         for slot in 0..self.slots.len() {
             let place = &mut self.slots[slot];
@@ -56,9 +57,11 @@ impl World {
     }
 
     fn converged(&self) -> Result<(), String> {
-        let living: BTreeSet<Incarnation> = self.slots.iter().map(|slot| slot.life.name).collect();
+        let stays = |number: &usize| !self.is_revoked(*number);
+        let living: BTreeSet<Incarnation> =
+            (0..self.slots.len()).filter(stays).map(|number| self.slots[number].life.name).collect();
         let is_sound = |log: &LogName| !self.contested.contains(&log.incarnation);
-        for (number, slot) in self.slots.iter().enumerate() {
+        for (number, slot) in self.slots.iter().enumerate().filter(|(number, _)| stays(number)) {
             let Some(replica) = &slot.replica else { return Err(format!("box {number} does not run")) };
             if !replica.engine.is_up() {
                 return Err(format!("box {number} has no line"));
@@ -76,7 +79,7 @@ impl World {
                     return Err(format!("box {number} has {log} up to {}, not {}", has(log), head.sequence));
                 }
             }
-            for other in &self.slots {
+            for (_, other) in self.slots.iter().enumerate().filter(|(number, _)| stays(number)) {
                 let Some(sequences) = other.replica.as_ref().map(|replica| &replica.fold.sequences) else {
                     continue;
                 };
@@ -85,7 +88,7 @@ impl World {
                     is_sound(log) && (self.ledger.losses == 0 || living.contains(&log.incarnation))
                 });
                 for (log, sequence) in expected {
-                    if has(log) < *sequence {
+                    if has(log) < self.counted(*log, *sequence) {
                         return Err(format!("box {number} has {log} up to {}, another {sequence}", has(log)));
                     }
                 }
@@ -99,12 +102,15 @@ impl World {
         let promised = self.ledger.promised().iter().map(|(log, head)| (*log, *head));
         let sound = promised.filter(|(log, _)| !self.contested.contains(&log.incarnation));
         for (log, head) in sound.collect::<Vec<(LogName, LogHead)>>() {
-            for number in 0..self.slots.len() {
+            let sequence = self.counted(log, head.sequence);
+            for number in (0..self.slots.len()).filter(|number| !self.is_revoked(*number)).collect::<Vec<_>>()
+            {
                 let replica = self.slots[number].replica.as_ref();
                 let has = replica.map_or(0, |replica| replica.fold.applied(log));
-                if has < head.sequence {
-                    let safe = head.sequence;
-                    self.violate(format!("box {number} ends with {log} up to {has}; {safe} was called safe"));
+                if has < sequence {
+                    self.violate(format!(
+                        "box {number} ends with {log} up to {has}; {sequence} was called safe"
+                    ));
                 }
             }
         }

@@ -9,7 +9,7 @@ use anyhow::Result;
 use sonae_journal::sim::{Cut, SimDisk};
 use sonae_proto::digest::Digest;
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
 use sonae_proto::uplink::DIAL_MS_MAX;
 
 use super::board::{Board, Life};
@@ -20,6 +20,7 @@ use super::options::Options;
 use super::planted::Planted;
 use super::random::Random;
 use super::replica::Replica;
+use super::revoked::Word;
 use super::store::Keeping;
 use super::trace::Trace;
 
@@ -110,6 +111,8 @@ pub(crate) struct Slot {
     pub buried: Option<Buried>,
     /// Ended incarnations of the box that stands here, still to be carried over.
     pub ended: Vec<Buried>,
+    /// Version of the newest manifest that is kept here.
+    pub words: u64,
 }
 
 impl Slot {
@@ -132,6 +135,7 @@ impl Slot {
             image: None,
             buried: None,
             ended: Vec::new(),
+            words: 1,
         }
     }
 }
@@ -147,6 +151,14 @@ pub(crate) struct World {
     pub enrolled: u8,
     /// Who writes, of all that ever did, as the cloud stores it.
     pub identities: BTreeMap<Incarnation, Vec<u8>>,
+    /// The device of each incarnation.
+    pub devices: BTreeMap<Incarnation, u8>,
+    /// What the board has said of revoked devices.
+    pub revoked: BTreeMap<u8, Word>,
+    /// Whether the newest of that has not been brought to a node.
+    pub words_due: bool,
+    /// What couriers have offered to the node, by connection and stream.
+    pub carried: BTreeMap<(u64, u64), Hash32>,
     pub node: Option<Node>,
     pub node_stops_in: Option<u64>,
     /// The node leaves batches out when it serves a log.
@@ -193,6 +205,10 @@ impl World {
             slots: Vec::new(),
             enrolled: 0,
             identities: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            revoked: BTreeMap::new(),
+            words_due: false,
+            carried: BTreeMap::new(),
             node: None,
             node_stops_in: None,
             node_lies: false,
@@ -229,6 +245,7 @@ impl World {
         let number = self.enrolled + 10;
         let beginning = if device.is_some() { Beginning::Restored } else { Beginning::Enrolment };
         let life = self.board.begin(device.unwrap_or(number), number, beginning)?;
+        self.devices.insert(life.name, life.device);
         self.identities.insert(life.name, serde_json::to_vec(&life.identity)?);
         Ok(life)
     }

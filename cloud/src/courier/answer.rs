@@ -83,6 +83,9 @@ async fn fetch(
     desk.engine.send(Input::Fetch { to, fetch, reply: Some(reply) }).await.map_err(stopping)?;
     match answer.await.map_err(stopping)? {
         Answer::Serve(batches) => Ok(batches),
-        Answer::Frame(_) | Answer::ServeSnapshot { .. } => Ok(Vec::new()),
+        Answer::Frame(_)
+        | Answer::ServeSnapshot { .. }
+        | Answer::Quarantined { .. }
+        | Answer::Documents(_) => Ok(Vec::new()),
     }
 }

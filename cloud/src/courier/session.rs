@@ -10,7 +10,7 @@ use sonae_proto::courier::{CourierError, Decoder, Opening, Origin, Record, Repli
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{Incarnation, LogName, SchoolCode};
 use sonae_proto::intake::{ConnectionId, ReplyTo};
-use sonae_proto::wire::{Frame, Hello, PROTOCOL, Refusal, RefusalCode, Welcome};
+use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, Welcome};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -49,15 +49,14 @@ impl Desk {
     /// Greets the engine as an incarnation would. The identity has proven itself; there is no certificate.
     pub(super) async fn greet(&self, next: &mut u64, hello: Hello) -> Result<Greeted, Stop> {
         let identity = hello.identity.verify(&self.board, hello.school);
-        let identity = identity.map_err(|error| Stop::Refused(crate::export::said(&error)))?;
+        identity.map_err(|error| Stop::Refused(crate::export::said(&error)))?;
         let connection = ConnectionId(*next);
         *next += 1;
         let (control, mut told) = mpsc::channel(CONTROL_FRAMES_MAX);
         let (closing, closed) = watch::channel(false);
         self.engine.send(Input::Connected { connection, control, closing }).await.map_err(stopping)?;
-        let tls_key = *identity.device.body().key.as_bytes();
         let hello = Box::new(hello);
-        self.engine.send(Input::Hello { connection, tls_key, hello }).await.map_err(stopping)?;
+        self.engine.send(Input::Hello { connection, tls_key: None, hello }).await.map_err(stopping)?;
         match timeout(ANSWER_TIMEOUT, told.recv()).await {
             Ok(Some(Frame::Welcome(welcome))) => {
                 Ok(Greeted { connection, control: told, welcome, _closed: closed })
@@ -114,6 +113,8 @@ pub(super) struct Session<'a> {
     offered: BTreeMap<LogName, u64>,
     early: BTreeMap<LogName, Early>,
     stopped: BTreeSet<LogName>,
+    /// The bundle is the board's.
+    is_of_board: bool,
     report: Report,
 }
 
@@ -130,6 +131,7 @@ impl<'a> Session<'a> {
             offered: BTreeMap::new(),
             early: BTreeMap::new(),
             stopped: BTreeSet::new(),
+            is_of_board: false,
             report: Report::default(),
         }
     }
@@ -183,6 +185,7 @@ impl<'a> Session<'a> {
             Record::Opening(opening) => self.open(*opening).await,
             Record::Batch(bytes) => self.batch(bytes).await,
             Record::Identity(identity) => self.identity(*identity).await,
+            Record::Keys(keys) if self.is_of_board => self.documents(*keys).await,
             Record::Keys(keys) => {
                 let Some(greeted) = &self.greeted else { return Ok(()) };
                 let connection = greeted.connection;
@@ -193,8 +196,28 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// The board's own key documents: whether they are at the quorum is part of the answer.
+    async fn documents(&mut self, keys: KeyDocuments) -> Result<(), Stop> {
+        self.streams += 1;
+        let (reply, answer) = oneshot::channel();
+        let to = ReplyTo { connection: ConnectionId(*self.next), stream: self.streams };
+        let keys = Box::new(keys);
+        self.desk.engine.send(Input::Documents { to, keys, reply }).await.map_err(stopping)?;
+        match timeout(ANSWER_TIMEOUT, answer).await {
+            Ok(Ok(Answer::Documents(Ok(true)))) => self.report.documents += 1,
+            Ok(Ok(Answer::Documents(Ok(false)))) => self.report.storage = true,
+            Ok(Ok(Answer::Documents(Err(text)))) => self.refuse(1, format!("key documents: {text}")),
+            Ok(_) | Err(_) => self.refuse(1, "the node gave no answer to key documents".into()),
+        }
+        Ok(())
+    }
+
     async fn open(&mut self, opening: Opening) -> Result<(), Stop> {
         self.report.school = Some(opening.school);
+        if opening.from == Origin::Board {
+            self.is_of_board = true;
+            return Ok(());
+        }
         let Origin::Replica(replica) = opening.from.clone() else {
             let text =
                 "this is an answer of the cloud; carry it to the school and import it on the box there";
@@ -290,6 +313,8 @@ impl<'a> Session<'a> {
                 | Frame::FetchSnapshot(_)
                 | Frame::News(_) => self.stop_log(&header, "the node gave no answer"),
             },
+            Ok(Ok(Answer::Quarantined { is_new: true })) => self.report.quarantined += 1,
+            Ok(Ok(Answer::Quarantined { is_new: false })) => self.report.known += 1,
             Ok(_) | Err(_) => self.stop_log(&header, "the node gave no answer"),
         }
     }

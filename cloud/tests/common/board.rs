@@ -142,6 +142,7 @@ impl Board {
             version: 1,
             keys: Tier::ALL.map(key).to_vec(),
             readers: Vec::new(),
+            revoked: Vec::new(),
         };
         SchoolKeys { manifest: Signed::sign(manifest, &self.root).unwrap(), open }
     }

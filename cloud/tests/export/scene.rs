@@ -56,6 +56,7 @@ impl Scene {
             version: 1,
             keys: open.iter().map(key).collect(),
             readers: vec![reader("operations", &operations), reader("recovery", &recovery)],
+            revoked: Vec::new(),
         };
         let readers = [operations.recipient(), recovery.recipient()];
         let wrap = |(key_use, epoch, key): &(KeyUse, u32, OpenKey)| WrappedKey {

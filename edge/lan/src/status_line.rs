@@ -117,6 +117,8 @@ mod tests {
             view_rebuilt: false,
             commits: 0,
             flushes: 0,
+            keys: sonae_store::keyring::KeyYears::default(),
+            quarantine: Vec::new(),
             storage: Storage::default(),
             snapshots: Vec::new(),
             uplink: UplinkStatus::default(),

@@ -16,6 +16,7 @@ use sonae_edge::uplink;
 use sonae_proto::courier::{CourierError, Decoder, EXTENSION, MAGIC, Opening, Origin, Record};
 use sonae_proto::uplink::Uplink as Engine;
 use sonae_proto::vector::{Heads, Sequences};
+use sonae_store::Quarantine;
 use sonae_store::data_dir::sync_dir;
 use sonae_store::keyring::Keyring;
 
@@ -89,9 +90,10 @@ impl Talk {
     fn within(replica: Replica) -> Result<Self, Failure> {
         let keys = replica.keys()?;
         let (store, clock) = (replica.opened.store.clone(), replica.clock.clone());
+        let quarantine = Quarantine::of(replica.dir.path());
         let start = uplink::start(&keys, replica.cloud.clone(), 1, replica.opened.evidence.clone());
         let documents = Keyring::documents_of(&replica.bundle);
-        let (desk, asks) = Desk::new(&keys, documents, store.clone(), clock.clone());
+        let (desk, asks) = Desk::new(&keys, documents, store.clone(), quarantine.clone(), clock.clone());
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -99,7 +101,7 @@ impl Talk {
             .map_err(internal)?;
         let (stream, there) = UnixStream::pair().map_err(internal)?;
         there.set_nonblocking(true).map_err(internal)?;
-        runtime.spawn(courier::run_without_line(Engine::new(start), store, clock, asks));
+        runtime.spawn(courier::run_without_line(Engine::new(start), store, quarantine, clock, asks));
         runtime.spawn(async move {
             match tokio::net::UnixStream::from_std(there) {
                 Ok(there) => courier::serve_one(there, &desk).await,
@@ -221,7 +223,9 @@ fn read_since(path: &Path) -> Result<Sequences, Failure> {
     let heads = if is_bundle {
         match read_opening(file, &start).map_err(|error| refused(&error.to_string()))?.from {
             Origin::Cloud(cloud) => cloud.heads,
-            Origin::Replica(_) => return Err(refused("it is a bundle of a box, not an answer")),
+            Origin::Replica(_) | Origin::Board => {
+                return Err(refused("it is a bundle of a box or of the board, not an answer"));
+            }
         }
     } else {
         let text = fs::read_to_string(path).map_err(|error| refused(&error.to_string()))?;
@@ -312,6 +316,13 @@ fn describe(report: &Imported) -> Vec<String> {
     if let Some(text) = &report.cut {
         lines.push(format!(
             "Not whole: {text}. What came before was taken.\n途中で切れています。そこまでは受け取りました。写し直してください。"
+        ));
+    }
+    if report.quarantined > 0 {
+        lines.push(format!(
+            "{} batches are of a device that the board has revoked. They are kept aside; the board decides.\n\
+             失効した端末の束{}個を別に保管しました。教育委員会が判断します。",
+            report.quarantined, report.quarantined
         ));
     }
     if report.refused > 0 {

@@ -63,6 +63,17 @@ fn describe(status: &Value, running: bool) -> String {
             }
         ),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
+        format!(
+            "keys       school year {}, keys up to {}{}",
+            text("/keys/this"),
+            text("/keys/last"),
+            if text("/keys/are_due") == "true" {
+                ": ask the board for the next ones (`sonae-provision school add-year`)"
+            } else {
+                ""
+            }
+        ),
+        format!("quarantine {}", quarantine(status)),
         format!("losses     {} found at the cloud", text("/loss_counter")),
         format!("forks      {} kept aside", text("/forks")),
         format!(
@@ -74,6 +85,20 @@ fn describe(status: &Value, running: bool) -> String {
         format!("last error {}", text("/last_error/text")),
     ]
     .join("\n")
+}
+
+fn quarantine(status: &Value) -> String {
+    let logs = status.get("quarantine").and_then(Value::as_array).into_iter().flatten();
+    let sum =
+        |name: &str| -> u64 { logs.clone().filter_map(|log| log.get(name)).filter_map(Value::as_u64).sum() };
+    match sum("batches") {
+        0 => "nothing".to_owned(),
+        batches => format!(
+            "{batches} batch(es) with {} change(s) of a revoked device wait for the board: `sonae-provision replica \
+             accept` or `drop`",
+            sum("changes")
+        ),
+    }
 }
 
 pub(super) fn digest(data: &Path, json: bool) -> Result<Exit, Failure> {

@@ -80,6 +80,12 @@ pub async fn export(
     for (log, last) in &have {
         changes += write_log(desk, *log, *last, since, &mut encoder, out).await?;
     }
+    // What waits for the board travels on, behind its logs: at the cloud it survives this box.
+    for waiting in desk.quarantine.list() {
+        let Some(batch) = desk.quarantine.read(&waiting) else { continue };
+        changes += batch.header().changes();
+        out.write_all(&encoder.record(&Record::Batch(batch.bytes().to_vec())).map_err(large)?).await?;
+    }
     let (record, end) = encoder.finish();
     out.write_all(&record).await?;
     out.flush().await?;

@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use sonae_proto::batch::Batch;
 use sonae_proto::courier::{CourierError, Decoder, Opening, Record};
 use sonae_proto::ids::LogName;
-use sonae_proto::uplink::{CarriedBatch, CarriedReceipt};
+use sonae_proto::uplink::{CarriedBatch, CarriedReceipt, KeysOutcome};
+use sonae_proto::wire::KeyDocuments;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::oneshot;
 
@@ -51,6 +52,9 @@ pub struct Imported {
     pub known: u64,
     /// Logs of which an earlier bundle is missing.
     pub early: Vec<Early>,
+    /// Batches of revoked devices that are kept aside here until the board decides.
+    #[serde(default)]
+    pub quarantined: u64,
     /// Batches that were refused.
     pub refused: u64,
     /// Why, of the first ones.
@@ -79,6 +83,7 @@ impl Imported {
     pub fn is_whole(&self) -> bool {
         self.early.is_empty()
             && self.refused == 0
+            && self.reasons.is_empty()
             && self.receipts_outdated == 0
             && self.receipts_refused == 0
             && self.refused_file.is_none()
@@ -172,7 +177,7 @@ impl Reading<'_> {
                     self.take_group().await?;
                     self.desk.asks.send(Ask::Identities(vec![*identity])).await.map_err(closing)?;
                 }
-                Record::Keys(keys) => self.desk.store.keep_documents(*keys),
+                Record::Keys(keys) => self.keys(keys).await?,
                 Record::Receipt(bytes) => self.receipt(bytes).await?,
                 Record::End(_) | Record::Unknown(_) => {}
             }
@@ -221,7 +226,8 @@ impl Reading<'_> {
                     self.report.taken += 1;
                     self.report.changes += header.changes();
                 }
-                CarriedBatch::Known => self.report.known += 1,
+                CarriedBatch::Known | CarriedBatch::Dropped => self.report.known += 1,
+                CarriedBatch::Quarantined => self.report.quarantined += 1,
                 CarriedBatch::Early { held } => {
                     let (log, first) = (header.log, header.first);
                     let early = self.early.entry(log).or_insert(Early { log, held, first, batches: 0 });
@@ -232,6 +238,16 @@ impl Reading<'_> {
                     self.report.refuse(1, format!("changes {first} to {last} of log {log}: {reason}"));
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Key documents may be of another school or older: what the engine does not need is passed over, as from the line.
+    async fn keys(&mut self, keys: Box<KeyDocuments>) -> Result<(), Stop> {
+        let (reply, answer) = oneshot::channel();
+        self.desk.asks.send(Ask::Keys(keys, reply)).await.map_err(closing)?;
+        if let KeysOutcome::Refused(reason) = answer.await.map_err(closing)? {
+            self.report.refuse(0, format!("key documents: {reason}"));
         }
         Ok(())
     }

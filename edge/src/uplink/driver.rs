@@ -1,15 +1,16 @@
 //! The driver: turns events of the line into inputs of the engine, and the engine's effects into deeds.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::LogName;
-use sonae_proto::uplink::{DIAL_MS_MAX, Effect, Uplink as Engine};
+use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::status::Uplink as Shared;
-use sonae_store::{Clock, Store, WriteError};
+use sonae_store::{Clock, Quarantine, Store, WriteError};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
@@ -29,6 +30,11 @@ pub(super) struct Driver {
     pub dialler: Dialler,
     pub keys: ReplicaKeys,
     pub bundled_documents: KeyDocuments,
+    /// Those that came since the start: the store may not have taken them over yet.
+    pub newest_documents: Option<KeyDocuments>,
+    pub quarantine: Quarantine,
+    /// Effects that the engine asked for while something else was being done.
+    pub later: VecDeque<Effect>,
     /// The host that is dialled next, by its place in the list.
     pub next_host: usize,
     pub route: Route,
@@ -154,7 +160,11 @@ impl Driver {
                 self.engine.handle_news(&news, now_ms);
                 self.tell_replicas(&news.identities);
             }
-            Frame::Keys(keys) => self.store.keep_documents(*keys),
+            Frame::Keys(keys) => {
+                if let KeysOutcome::Refused(reason) = self.engine.handle_keys(&keys) {
+                    log::error!(reason; "key documents from the cloud are refused");
+                }
+            }
             Frame::Refusal(refusal) => {
                 log::error!(code = format!("{:?}", refusal.code), text = refusal.text.as_str();
                     "the cloud refuses this replica");
@@ -195,7 +205,7 @@ impl Driver {
 
     /// Does everything that the engine asks for.
     pub(super) async fn drain(&mut self) {
-        while let Some(effect) = self.engine.poll_effect() {
+        while let Some(effect) = self.later.pop_front().or_else(|| self.engine.poll_effect()) {
             self.effect(effect).await;
         }
         self.consider_snapshot();
@@ -219,7 +229,7 @@ impl Driver {
                 // What came later came from the cloud; the bundle's own may be news to it, and batches may have
                 // been sealed under it.
                 self.tell(Frame::Keys(Box::new(self.bundled_documents.clone())));
-                let present = self.store.documents();
+                let present = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
                 if present.manifest != self.bundled_documents.manifest {
                     self.tell(Frame::Keys(Box::new(present)));
                 }
@@ -263,6 +273,13 @@ impl Driver {
             }
             Effect::SendSnapshotPart { root, number } => self.send_snapshot_part(root, number),
             Effect::SnapshotSafe { tier, root } => self.store.snapshot_safe(tier, root),
+            Effect::KeepKeys(keys) => self.keep_keys(*keys).await,
+            Effect::Quarantine(batch) => {
+                // Found there and offered again: it is kept already.
+                if let Err(error) = self.quarantine.keep(&batch) {
+                    self.shared.note_error(self.clock.now_ms(), "not_quarantined", error.to_string());
+                }
+            }
             Effect::KeepLoss { loss_counter, receipted } => {
                 // Nothing is sent before the counter is durable, so a full disk is waited for.
                 while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {

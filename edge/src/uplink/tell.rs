@@ -2,11 +2,26 @@
 
 use sonae_proto::identity::IdentityText;
 use sonae_proto::uplink::Alarm;
+use sonae_proto::wire::KeyDocuments;
 use sonae_store::status::ReplicaStatus;
 
 use super::driver::Driver;
+use crate::courier;
 
 impl Driver {
+    /// Seals by newer key documents from now on, and offers again what they may accept.
+    pub(super) async fn keep_keys(&mut self, keys: KeyDocuments) {
+        self.store.keep_documents(keys.clone());
+        self.newest_documents = Some(keys);
+        self.offer_quarantined().await;
+    }
+
+    /// Offers the engine what lies in quarantine. What is part of its log by now is cleared away.
+    pub(super) async fn offer_quarantined(&mut self) {
+        let shelf = courier::Shelf { store: &self.store, quarantine: &self.quarantine };
+        self.later.extend(courier::offer_quarantined(&mut self.engine, shelf).await);
+    }
+
     /// Notes the incarnations of this school that the cloud knows; two of one device are a rebuild or a bundle
     /// that is in use twice.
     pub(super) fn tell_replicas(&self, identities: &[IdentityText]) {
@@ -76,6 +91,20 @@ impl Driver {
                     "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
                      store. What is kept here stays; call whoever runs the cloud",
                     self.clock.now_ms().saturating_sub(*since_ms) / 1_000
+                ),
+            ),
+            Alarm::RevocationTakenBack { version } => (
+                "revocation_taken_back",
+                format!(
+                    "manifest {version} takes back a revocation; nothing of it is used. The board's directory was set \
+                     back to an old copy, or somebody else has its key: call the board"
+                ),
+            ),
+            Alarm::AppliedBeforeRevocation { log, accepted, held } => (
+                "applied_before_revocation",
+                format!(
+                    "the board has revoked a device and accepts its log {log} up to change {accepted}, but changes up \
+                     to {held} had been applied here before; they are taken back when this box starts the next time"
                 ),
             ),
             Alarm::Incomplete => (

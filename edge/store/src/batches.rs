@@ -89,6 +89,18 @@ impl BatchIndex {
         Ok(())
     }
 
+    /// Returns the head of what is held of a log up to a change: less than all of it when the rest does not count.
+    #[must_use]
+    pub fn head_at(&self, log: LogName, last: u64) -> LogHead {
+        let head = self.head(log);
+        if head.sequence <= last {
+            return head;
+        }
+        let held = self.headers(log).take_while(|header| header.last <= last).last();
+        let base = self.foundations.get(&log).copied().filter(|base| base.sequence <= last);
+        held.map(|header| header.head()).or(base).unwrap_or(LogHead::EMPTY)
+    }
+
     /// Returns the head of what is held of a log.
     #[must_use]
     pub fn head(&self, log: LogName) -> LogHead {

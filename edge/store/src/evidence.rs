@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::identity::Identity;
 use sonae_proto::ids::{Incarnation, LogName};
+use sonae_proto::revocation::Revocations;
 use sonae_proto::vector::Heads;
 
 use crate::frame::SafeHead;
@@ -27,6 +28,8 @@ pub struct Evidence {
     pub identities: Vec<Identity>,
     /// Version of the manifest that is held.
     pub manifest_version: u64,
+    /// What it says of revoked devices.
+    pub revocations: Revocations,
 }
 
 impl Evidence {

@@ -7,6 +7,7 @@ use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::digest::DigestKey;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, school_year};
+use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::{OpenKey, SealError, decrypt};
 use sonae_proto::signed::{DocumentError, Signed};
 use sonae_proto::wire::KeyDocuments;
@@ -46,6 +47,34 @@ pub enum KeyringError {
         /// Which.
         what: String,
     },
+}
+
+/// How far ahead of a school year its keys should be here, in milliseconds: 60 days.
+const KEYS_AHEAD_MS: u64 = 60 * 86_400_000;
+
+/// School years and the keys for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct KeyYears {
+    /// The school year by the told clock.
+    pub this: u32,
+    /// The last school year that all tiers have keys for.
+    pub last: u32,
+    /// This year has no keys, or the next one begins within 60 days and has none. Everything is sealed all the same, to
+    /// the last keys that there are; it will be erased with their year.
+    pub are_due: bool,
+}
+
+impl KeyYears {
+    /// Reads them out of key documents that were verified when they were taken over.
+    #[must_use]
+    pub fn of(documents: &KeyDocuments, now_ms: u64) -> Self {
+        let line = documents.manifest.lines().next().unwrap_or_default();
+        let manifest = serde_json::from_str::<Manifest>(line).ok();
+        let years = manifest.iter().flat_map(|manifest| Tier::ALL.map(|tier| manifest.last_year(tier)));
+        let last = years.map(|year| year.unwrap_or(0)).min().unwrap_or(0);
+        let are_due = school_year(now_ms.saturating_add(KEYS_AHEAD_MS)) > last;
+        Self { this: school_year(now_ms), last, are_due }
+    }
 }
 
 /// The keys of one school.
@@ -144,6 +173,14 @@ impl Keyring {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Returns what the manifest says of revoked devices.
+    #[must_use]
+    pub fn revocations(&self) -> Revocations {
+        let mut revocations = Revocations::default();
+        revocations.learn(&self.manifest);
+        revocations
     }
 
     /// Returns the documents as they travel.

@@ -4,6 +4,9 @@
 //! checkpoint, only what follows it is replayed; otherwise the view is deleted and rebuilt from all sealed
 //! batches and the unsealed changes.
 
+mod replay;
+mod revoked;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, RwLock};
 
@@ -11,7 +14,7 @@ use sonae_journal::{Frame, Journal, Lsn};
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::clock;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
-use sonae_proto::view::{Applied, Fold, FoldError};
+use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
 
 use crate::archive::Archive;
@@ -21,7 +24,7 @@ use crate::foundation::Foundations;
 use crate::frame::{
     self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
 };
-use crate::keeper::{Keeper, apply_batch, note_without_receipt};
+use crate::keeper::{Keeper, note_without_receipt};
 use crate::keyring::Keyring;
 use crate::sealer::Sealer;
 use crate::shelf::Shelf;
@@ -29,6 +32,8 @@ use crate::state::StoreState;
 use crate::store::{Open, Shared, StoreError};
 use crate::view::{Staged, View};
 use crate::view_db::ViewDb;
+use replay::Replay;
+use revoked::Revoked;
 
 /// A keeper that is ready to run, and what an uplink starts from.
 pub(crate) struct Recovered {
@@ -67,9 +72,10 @@ pub(crate) fn recover(
     found.own.insert(open.keys.name());
     let keyring = newest_keyring(&open, found.documents.take())?;
 
+    let revoked = Revoked::of(&found.identities, &keyring, &open.keys, &foundations.heads);
     let Filled { view, fold, state, disputed } =
-        fill_view(&open, &found, &keyring, &journal, &index, (&shelf, &foundations))?;
-    let evidence = evidence(&found, &index, &open, &keyring);
+        fill_view(&open, &found, &keyring, &journal, &index, (&shelf, &foundations), &revoked)?;
+    let evidence = evidence(&found, &index, &open, &keyring, &fold);
     let shared = Arc::new(Shared {
         view: RwLock::new(view),
         state: RwLock::new(state),
@@ -133,10 +139,11 @@ fn fill_view(
     journal: &Journal,
     index: &BatchIndex,
     (shelf, foundations): (&Shelf, &Foundations),
+    revoked: &Revoked,
 ) -> Result<Filled, StoreError> {
-    let (mut view, fold, replay_from, rebuilt) = open_view(open, found, keyring)?;
+    let (mut view, fold, replay_from, rebuilt) = open_view(open, found, keyring, revoked)?;
     let is_empty = fold.sequences.is_empty();
-    let mut recovery = Replay { journal, index, keyring, fold, replayed: 0 };
+    let mut recovery = Replay { journal, index, keyring, revoked, fold, replayed: 0 };
     let mut staged = Staged::over(&view);
     if is_empty {
         foundations.enter(shelf, keyring, &mut recovery.fold, &mut staged)?;
@@ -145,6 +152,7 @@ fn fill_view(
         recovery.batches(&mut staged)?;
     }
     recovery.frames(&mut staged, replay_from, rebuilt)?;
+    recovery.accepted_since(&mut staged)?;
     let (records, disputed) = (staged.records, staged.disputed);
     view.publish(records);
     let before = if rebuilt { 0 } else { found.checkpoint.as_ref().map_or(0, |(_, c)| c.disputed) };
@@ -265,75 +273,29 @@ fn newest_keyring(open: &Open, kept: Option<KeyDocuments>) -> Result<Keyring, St
 
 /// Opens the view at its checkpoint, or empties it. Returns it with its fold, the first frame to replay and
 /// whether it has to be rebuilt.
-fn open_view(open: &Open, found: &Found, keyring: &Keyring) -> Result<(View, Fold, Lsn, bool), StoreError> {
+fn open_view(
+    open: &Open,
+    found: &Found,
+    keyring: &Keyring,
+    revoked: &Revoked,
+) -> Result<(View, Fold, Lsn, bool), StoreError> {
     let mut fold = Fold::new(keyring.digest_key()?);
     if let Some((lsn, checkpoint)) = &found.checkpoint
         && let Ok(db) = ViewDb::open(&open.view)
     {
         let is_this = db.checkpoint().as_deref() == Some(checkpoint.id.as_str());
-        if is_this || open.options.defects.any_checkpoint() {
+        let counts = !revoked.is_too_much(&checkpoint.sequences);
+        if counts && (is_this || open.options.defects.any_checkpoint()) {
             fold.sequences.clone_from(&checkpoint.sequences);
             fold.digests.clone_from(&checkpoint.digests);
             fold.highest_stamp = checkpoint.highest_stamp;
             return Ok((View::new(db), fold, lsn.plus(1), false));
         }
-        log::warn!("the view is not the one that was journalled; it is rebuilt");
+        log::warn!(counts; "the view is not the one that was journalled, or holds what does not count; it is rebuilt");
     }
     ViewDb::delete(&open.view)?;
     let rebuilt = found.checkpoint.is_some();
     Ok((View::new(ViewDb::open(&open.view)?), fold, Lsn(0), rebuilt))
-}
-
-struct Replay<'a> {
-    journal: &'a Journal,
-    index: &'a BatchIndex,
-    keyring: &'a Keyring,
-    fold: Fold,
-    replayed: u64,
-}
-
-impl Replay<'_> {
-    /// Applies all held batches of all logs, tier 0 first.
-    fn batches(&mut self, staged: &mut Staged<'_>) -> Result<(), StoreError> {
-        let logs: Vec<LogName> = self.index.logs().collect();
-        for log in logs {
-            let headers: Vec<BatchHeader> = self.index.headers(log).collect();
-            for header in headers {
-                let Some(batch) = self.index.read(self.journal, log, header.first)? else { continue };
-                self.replayed += apply_batch(&mut self.fold, staged, self.keyring, &batch)?.changed;
-            }
-        }
-        Ok(())
-    }
-
-    /// Applies changes and peers' batches from a frame on. What a batch has brought already is passed over.
-    fn frames(&mut self, staged: &mut Staged<'_>, from: Lsn, rebuilt: bool) -> Result<(), StoreError> {
-        for frame in self.journal.replay(from.max(self.journal.first_lsn())) {
-            let frame = frame?;
-            match frame.kind {
-                frame::CHANGE => self.change(staged, &frame)?,
-                frame::PEER if !rebuilt => {
-                    let batch = Batch::from_bytes(frame.payload)?;
-                    self.replayed += apply_batch(&mut self.fold, staged, self.keyring, &batch)?.changed;
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn change(&mut self, staged: &mut Staged<'_>, frame: &Frame) -> Result<(), StoreError> {
-        let change = ChangeFrame::from_bytes(&frame.payload)?;
-        match self.fold.apply(staged, change.log, change.sequence, change.line) {
-            Ok(Applied::Changed(_)) => self.replayed += 1,
-            Ok(Applied::Duplicate | Applied::Unreadable) => {}
-            Err(FoldError::Gap { expected, .. }) => {
-                return Err(StoreError::Hole { log: change.log, after: expected.saturating_sub(1) });
-            }
-            Err(FoldError::Store(error)) => return Err(error.into()),
-        }
-        Ok(())
-    }
 }
 
 /// Gives the sealer what is kept and not sealed, and notes since when changes wait for a receipt.
@@ -374,7 +336,7 @@ fn check_held<'a>(
     Ok(())
 }
 
-fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring) -> Evidence {
+fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring, fold: &Fold) -> Evidence {
     let (own, peers): (Vec<LogName>, Vec<LogName>) =
         index.logs().partition(|log| found.own.contains(&log.incarnation));
     Evidence {
@@ -382,12 +344,13 @@ fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring) -
         loss_counter: found.loss_counter,
         own: found.own.clone(),
         own_batches: own.into_iter().flat_map(|log| index.headers(log)).collect(),
-        peers: peers.into_iter().map(|log| (log, index.head(log))).collect(),
+        peers: peers.into_iter().map(|log| (log, index.head_at(log, fold.applied(log)))).collect(),
         identities: found
             .identities
             .values()
             .filter_map(|text| text.verify(&open.keys.board, open.keys.school).ok())
             .collect(),
         manifest_version: keyring.manifest().version,
+        revocations: keyring.revocations(),
     }
 }

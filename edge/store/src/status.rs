@@ -10,6 +10,8 @@ use serde::Serialize;
 use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
 
+use crate::keyring::KeyYears;
+use crate::quarantine::{Quarantine, WaitingLog};
 use crate::snapshot::Made;
 use crate::state::Point;
 use crate::store::Store;
@@ -172,6 +174,10 @@ pub struct Status {
     pub commits: u64,
     /// Device flushes that they took.
     pub flushes: u64,
+    /// School years and the keys for them.
+    pub keys: KeyYears,
+    /// Batches of revoked devices that wait here for the board's decision, by log.
+    pub quarantine: Vec<WaitingLog>,
     /// The disk.
     pub storage: Storage,
     /// Snapshots that were made here, for whoever has to rebuild.
@@ -234,6 +240,8 @@ impl StatusSource {
             view_rebuilt: state.view_rebuilt,
             commits: state.commits,
             flushes: state.flushes,
+            keys: KeyYears::of(&self.store.documents(), now_ms),
+            quarantine: Quarantine::of(&self.data).by_log(&state.vector),
             storage: Storage { used_bytes: state.storage_bytes, free_bytes: free_bytes(&self.data) },
             last_error: failed.or_else(|| uplink.errors.last().cloned()),
             snapshots: snapshots(&self.store),

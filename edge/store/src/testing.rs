@@ -14,8 +14,10 @@ use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
 use sonae_proto::identity::{Beginning, DeviceCertificate, ReplicaKind};
 use sonae_proto::ids::{SchoolCode, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
+use sonae_proto::revocation::Revocation;
 use sonae_proto::seal::{OpenKey, encrypt};
 use sonae_proto::signed::Signed;
+use sonae_proto::wire::KeyDocuments;
 use sonae_trust::authority::Authority;
 use sonae_trust::device_name::DeviceName;
 use sonae_trust::entropy::{Entropy, SystemEntropy};
@@ -100,6 +102,15 @@ impl Board {
         Signed::sign(body, &self.root).unwrap()
     }
 
+    /// Key documents for the device of a bundle, of a later version, that revoke others.
+    #[must_use]
+    pub fn revoking(&self, bundle: &ReplicaBundle, version: u64, revoked: Vec<Revocation>) -> KeyDocuments {
+        let mut manifest = Signed::<Manifest>::verify(&bundle.manifest, &self.root()).unwrap().body().clone();
+        (manifest.version, manifest.revoked) = (version, revoked);
+        let manifest = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
+        KeyDocuments { manifest, ..Keyring::documents_of(bundle) }
+    }
+
     /// Enrols a new device and returns its bundle.
     #[must_use]
     pub fn bundle(&self) -> ReplicaBundle {
@@ -136,6 +147,7 @@ impl Board {
                 kind: Some(ReplicaKind::Appliance),
                 recipient: age_key.recipient(),
             }],
+            revoked: Vec::new(),
         };
         let wrapped_keys = self
             .keys

@@ -28,6 +28,9 @@ impl Intake {
         let (name, head) = (batch.header().log, batch.header().head());
         self.store_undurable(code);
         let school = self.schools.entry(code).or_default();
+        if !school.standing(batch.header()).counts() {
+            return self.quarantine(to, code, &batch);
+        }
         let school_waits_for_documents = !school.undurable.is_empty();
         let log = school.logs.entry(name).or_default();
         match log.offer(&batch, to, loss_counter, self.config.quorum) {
@@ -88,8 +91,13 @@ impl Intake {
         let quorum = self.config.quorum;
         let (code, name, head) = match self.pending.remove(&ticket) {
             Some(Pending::Batch { school, log, head }) => (school, log, head),
-            Some(Pending::Document { school, kind, body }) => {
-                return self.document_stored(school, kind, body, sites.len() >= quorum);
+            Some(Pending::Quarantined { school, header, to }) => {
+                return self.quarantine_stored(school, header, to, location, sites);
+            }
+            Some(Pending::Document { school, kind, body, to }) => {
+                let durable = sites.len() >= quorum;
+                self.effects.extend(to.map(|to| Effect::DocumentsStored { to, durable }));
+                return self.document_stored(school, kind, body, durable);
             }
             Some(Pending::Snapshot { school, root }) => {
                 return self.snapshot_stored(school, root, sites, now_ms);
@@ -102,6 +110,10 @@ impl Intake {
         let Some(school) = self.schools.get_mut(&code) else { return };
         // Records are stored in order, so a document that this batch needs has been reported before it.
         let sites = if school.undurable.is_empty() { sites } else { &[] };
+        let on_its_way = school.logs.get(&name).and_then(|log| log.on_its_way(head));
+        if let Some(header) = on_its_way.filter(|header| !school.standing(header).counts()) {
+            return self.revoked_meanwhile(code, header, location, sites);
+        }
         let Some(log) = school.logs.get_mut(&name) else { return };
         let outcome = log.stored(head, location, sites, quorum);
         for waiter in outcome.durable {
@@ -115,7 +127,7 @@ impl Intake {
         }
     }
 
-    fn spread_news(&mut self, code: SchoolCode, log: LogName, head: LogHead) {
+    pub(super) fn spread_news(&mut self, code: SchoolCode, log: LogName, head: LogHead) {
         let Some(school) = self.schools.get(&code) else { return };
         let identities: Vec<IdentityText> =
             school.identities.get(&log.incarnation).map(Identity::text).into_iter().collect();

@@ -9,10 +9,11 @@ use crate::ids::SchoolCode;
 use crate::manifest::Manifest;
 use crate::object::RecordKind;
 use crate::planted::{Defect, is_planted};
+use crate::revocation::Revocations;
 use crate::signed::Signed;
-use crate::wire::{KeyDocuments, RefusalCode};
+use crate::wire::{Frame, KeyDocuments, RefusalCode};
 
-use super::{ConnectionId, Effect, Intake, Pending};
+use super::{ConnectionId, Effect, Intake, Pending, ReplyTo};
 
 #[derive(Debug)]
 pub(super) struct Undurable {
@@ -69,12 +70,44 @@ impl Intake {
             return self.note_refusal(Some(known.school), RefusalCode::WrongSchool, "key documents");
         }
         match self.learn_keys(keys) {
-            Ok(true) => {
-                let body = serde_json::to_vec(keys).unwrap_or_default();
-                self.store_document(keys.school, RecordKind::Keys, body);
-            }
+            Ok(true) => self.keep_keys(keys, Some(connection), None),
             Ok(false) => {}
             Err(text) => self.note_refusal(Some(keys.school), RefusalCode::Manifest, &text),
+        }
+    }
+
+    /// Key documents that the board has brought by hand. They are answered with [`Effect::DocumentsStored`].
+    ///
+    /// # Errors
+    /// Why they are not taken, for people.
+    pub fn handle_documents(&mut self, to: ReplyTo, keys: &KeyDocuments) -> Result<(), String> {
+        if self.learn_keys(keys)? {
+            self.keep_keys(keys, None, Some(to));
+        } else {
+            let waiting = self.schools.get(&keys.school).is_some_and(|school| !school.undurable.is_empty());
+            self.store_undurable(keys.school);
+            self.effects.push_back(Effect::DocumentsStored { to, durable: !waiting });
+        }
+        Ok(())
+    }
+
+    /// Has key documents stored, and tells those of the school that hold older ones.
+    fn keep_keys(&mut self, keys: &KeyDocuments, from: Option<ConnectionId>, to: Option<ReplyTo>) {
+        let body = serde_json::to_vec(keys).unwrap_or_default();
+        let pending =
+            Pending::Document { school: keys.school, kind: RecordKind::Keys, body: body.clone(), to };
+        self.store(RecordKind::Keys, body, pending);
+        let newest = self.schools.get(&keys.school).and_then(|school| school.newest.as_ref());
+        let Some((version, _)) = newest.filter(|(_, newest)| newest == keys) else { return };
+        let hold_older = self.connections.iter_mut().filter(|(_, connection)| {
+            connection.school == keys.school && connection.manifest_version < *version
+        });
+        for (id, connection) in hold_older {
+            connection.manifest_version = *version;
+            if Some(*id) != from {
+                let frame = Box::new(Frame::Keys(Box::new(keys.clone())));
+                self.effects.push_back(Effect::Tell { connection: *id, frame });
+            }
         }
     }
 
@@ -90,6 +123,17 @@ impl Intake {
             return Err("a wrapped key is not named by the manifest".into());
         }
         let school = self.schools.entry(keys.school).or_default();
+        // A board that was set back to an old copy would let a thief in again, and nobody would see it.
+        let mut earlier = Revocations::default();
+        let is_earlier = |known: &&Manifest| known.version <= manifest.version;
+        for known in school.manifests.values().filter(is_earlier) {
+            earlier.learn(known);
+        }
+        if !earlier.are_in(manifest) {
+            let (school, version) = (keys.school, manifest.version);
+            self.effects.push_back(Effect::RevocationTakenBack { school, version });
+            return Err("the manifest takes back a revocation that an earlier one made".into());
+        }
         let is_new = school.manifests.insert(signed.hash(), manifest.clone()).is_none();
         // Of one version the set with more keys stands, so that a first sender without them hides nothing.
         let rank = |version: u64, keys: &KeyDocuments| (version, keys.wrapped_keys.len());
@@ -98,11 +142,14 @@ impl Intake {
         if is_fuller {
             school.newest = Some((manifest.version, keys.clone()));
         }
+        if school.revocations.learn(manifest) {
+            self.enforce(keys.school);
+        }
         Ok(is_new || is_fuller)
     }
 
     fn store_document(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {
-        let pending = Pending::Document { school, kind, body: body.clone() };
+        let pending = Pending::Document { school, kind, body: body.clone(), to: None };
         self.store(kind, body, pending);
     }
 

@@ -88,6 +88,27 @@ pub enum Effect {
         /// How many incarnations it has now.
         incarnations: usize,
     },
+    /// A carried batch of a revoked device is in quarantine, at the quorum: answer the courier.
+    Quarantined {
+        /// Where.
+        to: ReplyTo,
+        /// Whether it was not there before.
+        is_new: bool,
+    },
+    /// Key documents that the board brought are stored, or not at the quorum: answer.
+    DocumentsStored {
+        /// Where.
+        to: ReplyTo,
+        /// Whether the quorum has them, and all other documents of the school.
+        durable: bool,
+    },
+    /// A manifest was refused because it takes back a revocation: tell people.
+    RevocationTakenBack {
+        /// Whose.
+        school: SchoolCode,
+        /// Of the manifest.
+        version: u64,
+    },
     /// Close a connection.
     Close(ConnectionId),
 }

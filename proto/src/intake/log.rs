@@ -41,10 +41,21 @@ struct OnItsWay {
     waiters: Vec<Waiter>,
 }
 
+/// A stored batch and the sites that are known to have it.
 #[derive(Debug)]
-struct Entry {
-    batch: StoredBatch,
-    sites: Vec<SiteId>,
+pub(super) struct Entry {
+    pub batch: StoredBatch,
+    pub sites: Vec<SiteId>,
+}
+
+impl Entry {
+    pub fn add_sites(&mut self, sites: &[SiteId]) {
+        for site in sites {
+            if !self.sites.contains(site) {
+                self.sites.push(*site);
+            }
+        }
+    }
 }
 
 /// One log.
@@ -118,11 +129,7 @@ impl Log {
     /// Returns whether the batch is part of the log now.
     pub(super) fn load(&mut self, batch: StoredBatch, sites: Vec<SiteId>) -> bool {
         if let Some(entry) = self.find(&batch.header).and_then(|index| self.stored.get_mut(index)) {
-            for site in sites {
-                if !entry.sites.contains(&site) {
-                    entry.sites.push(site);
-                }
-            }
+            entry.add_sites(&sites);
             return true;
         }
         let continues = batch.header.continues(&self.head().unwrap_or(LogHead::EMPTY));
@@ -274,6 +281,36 @@ impl Log {
         let before = self.stored.get(self.durable..=index).unwrap_or_default();
         self.stored.get(index).is_some_and(|entry| entry.batch.header.head() == head)
             && before.iter().all(|entry| entry.sites.len() >= quorum)
+    }
+
+    /// Cuts off what lies behind `end`, or beside it. What waits there for its turn is forgotten: it is not stored,
+    /// and whoever sent it is sent away.
+    pub(super) fn cut(&mut self, end: LogHead) -> Vec<Entry> {
+        let counts = |header: &BatchHeader| header.last < end.sequence || header.head() == end;
+        let keep = self.stored.iter().take_while(|entry| counts(&entry.batch.header)).count();
+        self.durable = self.durable.min(keep);
+        self.waiting.retain(|_, (batch, _)| counts(batch.header()));
+        self.stored.split_off(keep)
+    }
+
+    /// Appends batches that continue the log.
+    pub(super) fn extend(&mut self, entries: Vec<Entry>) {
+        self.stored.extend(entries);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.stored.is_empty() && self.on_their_way.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Returns the header of a batch that is on its way.
+    pub(super) fn on_its_way(&self, head: LogHead) -> Option<BatchHeader> {
+        self.on_their_way.get(&(head.sequence, head.hash)).map(|way| way.header)
+    }
+
+    /// Takes a batch off its way into the log. Returns who waits for it.
+    pub(super) fn divert(&mut self, head: LogHead) -> Vec<ReplyTo> {
+        let way = self.on_their_way.remove(&(head.sequence, head.hash));
+        way.into_iter().flat_map(|way| way.waiters).map(|waiter| waiter.to).collect()
     }
 
     /// Returns the stored batches that hold changes after `sequence`.

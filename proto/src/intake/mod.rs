@@ -12,26 +12,31 @@ mod documents;
 mod effect;
 mod log;
 mod overview;
+mod quarantine;
 mod snapshots;
 
 use std::collections::{BTreeMap, VecDeque};
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
+use crate::batch::BatchHeader;
 use crate::identity::Identity;
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
-use crate::limits::VECTOR_LOGS_MAX;
+use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
 use crate::object::RecordKind;
 use crate::receipt::SiteId;
+use crate::revocation::Revocations;
 use crate::vector::{Heads, LogHead};
 use crate::wire::{Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, Welcome};
 
 use documents::Undurable;
 pub use effect::{ConnectionId, Effect, Location, ReplyTo, Ticket};
-use log::Log;
 pub use log::StoredBatch;
+use log::{Entry, Log};
 pub use overview::{IncarnationOverview, SchoolOverview};
+pub use quarantine::QuarantinedBranch;
+use quarantine::{Quarantine, REVOKED};
 use snapshots::Snapshots;
 
 #[derive(Debug, Default)]
@@ -40,6 +45,9 @@ struct School {
     manifests: BTreeMap<Hash32, Manifest>,
     newest: Option<(u64, KeyDocuments)>,
     logs: BTreeMap<LogName, Log>,
+    /// What all manifests together say of revoked devices.
+    revocations: Revocations,
+    quarantine: Quarantine,
     /// Identities and key documents that fewer sites than the quorum hold. No receipt is signed while there
     /// are any: a rebuild could not verify or open what the receipt calls safe.
     undurable: Vec<Undurable>,
@@ -51,12 +59,17 @@ struct Connection {
     school: SchoolCode,
     incarnation: Incarnation,
     loss_counter: u64,
+    /// Of the newest manifest that it holds, or was told.
+    manifest_version: u64,
+    /// It is a courier's bundle: whoever it is from is not there.
+    is_carried: bool,
 }
 
 #[derive(Debug)]
 enum Pending {
     Batch { school: SchoolCode, log: LogName, head: LogHead },
-    Document { school: SchoolCode, kind: RecordKind, body: Vec<u8> },
+    Quarantined { school: SchoolCode, header: BatchHeader, to: ReplyTo },
+    Document { school: SchoolCode, kind: RecordKind, body: Vec<u8>, to: Option<ReplyTo> },
     Snapshot { school: SchoolCode, root: Hash32 },
     SnapshotPart { school: SchoolCode, hash: Hash32 },
 }
@@ -117,16 +130,32 @@ impl Intake {
     /// that is known gains sites. Returns whether it is part of its log now.
     pub fn load_batch(&mut self, batch: StoredBatch, sites: Vec<SiteId>) -> bool {
         let school = self.schools.entry(batch.header.school).or_default();
-        school.logs.entry(batch.header.log).or_default().load(batch, sites)
+        if school.standing(&batch.header).counts() {
+            return school.logs.entry(batch.header.log).or_default().load(batch, sites);
+        }
+        school.keep_in_quarantine(Entry { batch, sites });
+        false
     }
 
     /// The first message of a connection. `tls_key` is the Ed25519 key of its TLS certificate.
     pub fn handle_hello(&mut self, to: ReplyTo, tls_key: &[u8; 32], hello: &Hello, now_ms: u64) {
+        self.greet(to, Some(tls_key), hello, now_ms);
+    }
+
+    /// The opening of a courier's bundle, as the hello that it stands for. There is no certificate, and whoever it is
+    /// from may be revoked by now: what follows proves itself.
+    pub fn handle_carried_hello(&mut self, to: ReplyTo, hello: &Hello, now_ms: u64) {
+        self.greet(to, None, hello, now_ms);
+    }
+
+    fn greet(&mut self, to: ReplyTo, tls_key: Option<&[u8; 32]>, hello: &Hello, now_ms: u64) {
         if hello.protocol != PROTOCOL {
             return self.refuse_and_close(to, RefusalCode::Protocol, "this node speaks protocol 1");
         }
         let identity = match hello.identity.verify(&self.config.board, hello.school) {
-            Ok(identity) if identity.device.body().key.as_bytes() == tls_key => identity,
+            Ok(identity) if tls_key.is_none_or(|key| identity.device.body().key.as_bytes() == key) => {
+                identity
+            }
             Ok(_) => {
                 let text = "the identity is not that of the TLS certificate";
                 return self.refuse_and_close(to, RefusalCode::Identity, text);
@@ -136,15 +165,27 @@ impl Intake {
             }
         };
         let school = self.schools.entry(hello.school).or_default();
-        let name = identity.name();
+        let (name, is_carried) = (identity.name(), tls_key.is_none());
+        let newest = school.newest.as_ref().map_or(0, |(version, _)| *version);
+        let is_revoked = school.revocations.is_revoked(identity.replica());
+        if is_revoked && !is_carried {
+            return self.refuse_and_close(to, RefusalCode::Identity, REVOKED);
+        }
         if !school.identities.contains_key(&name) {
-            if school.identities.len() * 3 >= VECTOR_LOGS_MAX {
+            let of_device = school.identities.values().filter(|known| known.replica() == identity.replica());
+            let is_too_many = is_revoked && of_device.count() >= REVOKED_INCARNATIONS_MAX;
+            if school.identities.len() * 3 >= VECTOR_LOGS_MAX || is_too_many {
                 return self.refuse_and_close(to, RefusalCode::Identity, "too many incarnations");
             }
             self.remember_identity(hello.school, &hello.identity, identity);
         }
-        let connection =
-            Connection { school: hello.school, incarnation: name, loss_counter: hello.loss_counter };
+        let connection = Connection {
+            school: hello.school,
+            incarnation: name,
+            loss_counter: hello.loss_counter,
+            manifest_version: hello.manifest_version.max(newest),
+            is_carried,
+        };
         self.connections.insert(to.connection, connection);
         self.store_undurable(hello.school);
         let welcome = self.welcome(hello, now_ms);

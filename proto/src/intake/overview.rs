@@ -6,7 +6,7 @@ use crate::identity::{Beginning, ReplicaKind};
 use crate::ids::{Incarnation, ReplicaId, SchoolCode};
 use crate::vector::Heads;
 
-use super::{Intake, School, heads};
+use super::{Intake, QuarantinedBranch, School, heads};
 
 /// One school.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct SchoolOverview {
     pub manifest_version: u64,
     /// Heads of all its logs.
     pub heads: Heads,
+    /// Devices that the board has revoked.
+    pub revoked: Vec<ReplicaId>,
+    /// Batches of theirs that wait for a person.
+    pub quarantined: Vec<QuarantinedBranch>,
     /// All incarnations, those of one device together, the oldest first.
     pub incarnations: Vec<IncarnationOverview>,
 }
@@ -75,6 +79,8 @@ fn one(code: SchoolCode, school: &School) -> SchoolOverview {
         school: code,
         manifest_version: school.newest.as_ref().map_or(0, |(version, _)| *version),
         heads: heads(school),
+        revoked: school.revocations.devices().collect(),
+        quarantined: school.quarantined(),
         incarnations,
     }
 }

@@ -55,6 +55,21 @@ pub enum Alarm {
         /// Since when nothing has moved, milliseconds since 1970 UTC.
         since_ms: u64,
     },
+    /// A newer manifest takes back a revocation: the board was set back to an old copy, or its key is in other hands.
+    /// Nothing of it is taken.
+    RevocationTakenBack {
+        /// Of the manifest.
+        version: u64,
+    },
+    /// The board has revoked a device, and more of it was applied here than it accepts, before that was known.
+    AppliedBeforeRevocation {
+        /// Which log.
+        log: LogName,
+        /// Up to where it counts.
+        accepted: u64,
+        /// Up to where it was applied here.
+        held: u64,
+    },
     /// The cloud could not read enough sites to say what it has.
     Incomplete,
 }

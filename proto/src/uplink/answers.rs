@@ -69,6 +69,7 @@ impl Uplink {
             self.refusals = 0;
             let waiting = self.is_waiting();
             self.stall.moved(now_ms, waiting);
+            self.cloud_said.insert(receipt.log, receipt.head);
             self.cloud_heads.insert(receipt.log, receipt.head);
             self.effects.push_back(Effect::KeepReceipt { log: receipt.log, head: receipt.head, bytes });
         }

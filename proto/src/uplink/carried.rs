@@ -23,6 +23,10 @@ pub enum CarriedBatch {
         /// The last change of its log that is held here.
         held: u64,
     },
+    /// It is of a revoked device and waits for a person: an [`Effect::Quarantine`] was asked for.
+    Quarantined,
+    /// It is of a revoked device, and the board has decided that it does not count.
+    Dropped,
     /// It does not verify, is of another school or another history.
     Refused(String),
 }
@@ -75,7 +79,7 @@ impl Uplink {
             };
         }
         let held = self.peers.heads().get(&header.log).map_or(0, |head| head.sequence);
-        if header.first > held.saturating_add(1) {
+        if header.first > held.saturating_add(1) && self.peers.counts(header) {
             return CarriedBatch::Early { held };
         }
         match self.peers.receive(&batch, self.school) {
@@ -85,6 +89,11 @@ impl Uplink {
                 CarriedBatch::Taken
             }
             Fetched::Known => CarriedBatch::Known,
+            Fetched::Quarantined if self.peers.is_dropped(batch.header()) => CarriedBatch::Dropped,
+            Fetched::Quarantined => {
+                self.effects.push_back(Effect::Quarantine(Box::new(batch)));
+                CarriedBatch::Quarantined
+            }
             Fetched::Bad(reason) => CarriedBatch::Refused(reason),
         }
     }

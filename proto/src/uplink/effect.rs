@@ -5,7 +5,7 @@ use crate::identity::IdentityText;
 use crate::ids::{Hash32, LogName, Tier};
 use crate::snapshot::Snapshot;
 use crate::vector::{Heads, LogHead};
-use crate::wire::{Fetch, Refusal, SnapshotPart, SnapshotWants};
+use crate::wire::{Fetch, KeyDocuments, Refusal, SnapshotPart, SnapshotWants};
 
 use super::Alarm;
 
@@ -57,6 +57,11 @@ pub enum Effect {
     StoreBatch(Box<Batch>),
     /// Keep a peer's identity durably.
     KeepIdentity(Box<IdentityText>),
+    /// Keep newer key documents durably and seal by them. Batches in quarantine may count by now: offer them again with
+    /// `handle_carried_batch`.
+    KeepKeys(Box<KeyDocuments>),
+    /// Keep a batch of a revoked device durably and aside, without applying it.
+    Quarantine(Box<Batch>),
     /// Keep the bytes of a receipt; it moves "safe".
     KeepReceipt {
         /// Which log.

@@ -13,8 +13,10 @@ mod alarm;
 mod answers;
 mod carried;
 mod effect;
+mod fetched;
 mod own;
 mod peers;
+mod revoked;
 mod snapshots;
 mod stall;
 mod standing;
@@ -24,7 +26,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use ed25519_dalek::VerifyingKey;
 
-use crate::batch::{Batch, BatchHeader};
+use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
 use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode, Tier};
@@ -38,6 +40,7 @@ pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
 use own::{Comparison, OwnLog};
 use peers::{Fetched, Peers};
+pub use revoked::KeysOutcome;
 use snapshots::Snapshots;
 pub use stall::STALL_MS;
 use stall::Stall;
@@ -79,10 +82,14 @@ pub struct Uplink {
     loss_being_kept: bool,
     own: BTreeMap<LogName, OwnLog>,
     peers: Peers,
+    /// What the cloud has said it has, and what of that counts.
+    cloud_said: Heads,
     snapshots: Snapshots,
     cloud_heads: Heads,
     in_flight: usize,
     manifest_version: u64,
+    /// Of the newest manifest that the cloud has named or was sent.
+    cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
     keys_wanted: bool,
     /// It refused a batch for that.
@@ -111,11 +118,13 @@ impl Uplink {
             loss_counter: start.loss_counter,
             loss_being_kept: false,
             own: BTreeMap::new(),
-            peers: Peers::new(start.peers, start.identities),
+            peers: Peers::new(start.peers, start.identities, start.revocations),
             snapshots: Snapshots::new(start.snapshots),
+            cloud_said: Heads::new(),
             cloud_heads: Heads::new(),
             in_flight: 0,
             manifest_version: start.manifest_version,
+            cloud_manifest: 0,
             keys_wanted: true,
             keys_refused: false,
             renewing: false,
@@ -133,6 +142,7 @@ impl Uplink {
         for header in start.own_batches {
             uplink.hold(&header);
         }
+        uplink.tell_applied();
         uplink
     }
 
@@ -232,8 +242,10 @@ impl Uplink {
         let silent_ms = self.last_contact_ms.map(|last_ms| now_ms.saturating_sub(last_ms));
         self.stall.up(now_ms, self.is_waiting(), silent_ms);
         self.last_contact_ms = Some(now_ms);
-        self.cloud_heads = welcome.heads.clone();
         self.learn(&welcome.identities);
+        self.cloud_said.clone_from(&welcome.heads);
+        self.cloud_heads = self.within_accepted(&welcome.heads);
+        self.cloud_manifest = welcome.manifest_version;
         let differs = welcome.manifest_version != self.manifest_version;
         let is_older = welcome.manifest_version < self.manifest_version;
         if is_older || (differs && self.keys_wanted) || self.keys_refused {
@@ -310,7 +322,8 @@ impl Uplink {
     }
 
     fn want_peers(&mut self, heads: &Heads) {
-        for (log, there) in heads.iter().filter(|(log, _)| !self.own.contains_key(log)) {
+        for (log, there) in self.within_accepted(heads).iter().filter(|(log, _)| !self.own.contains_key(log))
+        {
             if self.peers.want(*log, *there) {
                 self.effects.push_back(Effect::Alarm(Alarm::other_history(*log)));
             }
@@ -333,49 +346,19 @@ impl Uplink {
     pub fn handle_news(&mut self, news: &News, now_ms: u64) {
         self.last_contact_ms = Some(now_ms);
         self.learn(&news.identities);
-        self.cloud_heads.extend(news.heads.iter().map(|(log, head)| (*log, *head)));
-        if self.cloud_heads.len() > VECTOR_LOGS_MAX {
+        self.cloud_said.extend(news.heads.iter().map(|(log, head)| (*log, *head)));
+        self.cloud_heads.extend(self.within_accepted(&news.heads));
+        if self.cloud_said.len() > VECTOR_LOGS_MAX {
             self.effects.push_back(Effect::Disconnect);
             return;
         }
         self.want_peers(&news.heads);
     }
 
-    /// A batch of a peer has come. It is stored only if it verifies and continues what is held.
-    pub fn handle_fetched(&mut self, batch: Batch) {
-        let log = batch.header().log;
-        let fetched = if self.own.contains_key(&log) {
-            Fetched::Bad("it is this replica's own log".to_owned())
-        } else {
-            self.peers.receive(&batch, self.school)
-        };
-        match fetched {
-            Fetched::Store => {
-                self.effects.extend(self.peers.contradicts(batch.header()).map(Effect::Alarm));
-                self.effects.push_back(Effect::StoreBatch(Box::new(batch)));
-            }
-            Fetched::Known => {}
-            Fetched::Bad(reason) => {
-                self.effects.push_back(Effect::Alarm(Alarm::BadPeerBatch { log, reason }));
-            }
-        }
-    }
-
-    /// A fetch has ended, whole or not.
-    pub fn handle_fetch_end(&mut self) {
-        self.peers.end_fetch(&self.cloud_heads);
-        self.fetch_next();
-    }
-
     /// Whether something that is sealed has no receipt.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.own.values().any(OwnLog::is_waiting)
-    }
-
-    /// A peer's batch could not be stored: it and what follows it are asked for again on the next connection.
-    pub fn handle_store_failed(&mut self, header: &BatchHeader) {
-        self.peers.take_back(header);
     }
 
     fn send_more(&mut self) {

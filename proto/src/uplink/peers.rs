@@ -13,7 +13,9 @@ use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
 use crate::ids::{Incarnation, LogName, SchoolCode};
 use crate::limits::VECTOR_LOGS_MAX;
+use crate::manifest::Manifest;
 use crate::planted::{Defect, is_planted};
+use crate::revocation::{Revocations, Standing};
 use crate::vector::{Heads, LogHead};
 use crate::wire::{Fetch, Welcome};
 
@@ -35,6 +37,9 @@ pub(super) struct Peers {
     /// The furthest heads that the cloud has said it has. Not kept over a restart: batches that a courier brought
     /// are held too, and of those the cloud has never said anything.
     shown: Heads,
+    revocations: Revocations,
+    /// Logs of which more is held than counts; told once for each accepted head.
+    told_applied: BTreeSet<(LogName, u64)>,
 }
 
 /// What to do with a batch that was fetched.
@@ -43,12 +48,14 @@ pub(super) enum Fetched {
     Store,
     /// It is held already.
     Known,
+    /// It verifies, is of a revoked device, and does not count.
+    Quarantined,
     /// It is wrong.
     Bad(String),
 }
 
 impl Peers {
-    pub(super) fn new(heads: Heads, identities: Vec<Identity>) -> Self {
+    pub(super) fn new(heads: Heads, identities: Vec<Identity>, revocations: Revocations) -> Self {
         Self {
             heads,
             identities: identities.into_iter().map(|identity| (identity.name(), identity)).collect(),
@@ -57,7 +64,53 @@ impl Peers {
             fetched_from: 0,
             disputed: BTreeSet::new(),
             shown: Heads::new(),
+            revocations,
+            told_applied: BTreeSet::new(),
         }
+    }
+
+    pub(super) const fn revocations(&self) -> &Revocations {
+        &self.revocations
+    }
+
+    pub(super) fn learn_revocations(&mut self, manifest: &Manifest) {
+        self.revocations.learn(manifest);
+        let counts = |log: &LogName| {
+            let here = self.heads.get(log).map_or(0, |head| head.sequence);
+            self.accepted(*log).is_none_or(|accepted| accepted.sequence > here)
+        };
+        let to_fetch = self.to_fetch.iter().copied().filter(counts).collect();
+        self.to_fetch = to_fetch;
+    }
+
+    /// Returns up to where a log counts; `None` when its device is not revoked, or not known.
+    pub(super) fn accepted(&self, log: LogName) -> Option<LogHead> {
+        let identity = self.identities.get(&log.incarnation)?;
+        self.revocations.accepted(identity.replica(), log)
+    }
+
+    /// Whether a batch may become part of its log.
+    pub(super) fn counts(&self, header: &BatchHeader) -> bool {
+        let identity = self.identities.get(&header.log.incarnation);
+        identity.is_none_or(|identity| self.revocations.standing(identity.replica(), header).counts())
+    }
+
+    /// Whether the board has decided that a batch does not count.
+    pub(super) fn is_dropped(&self, header: &BatchHeader) -> bool {
+        self.identities.get(&header.log.incarnation).is_some_and(|identity| {
+            self.revocations.standing(identity.replica(), header) == Standing::Dropped
+        })
+    }
+
+    /// Returns logs of which more is held than counts, with both sequences, each once.
+    pub(super) fn applied_too_much(&mut self) -> Vec<(LogName, u64, u64)> {
+        let more = |(log, held): (&LogName, &LogHead)| {
+            let accepted = self.accepted(*log)?.sequence;
+            (held.sequence > accepted).then_some((*log, accepted, held.sequence))
+        };
+        let mut found: Vec<_> = self.heads.iter().filter_map(more).collect();
+        found.retain(|(log, accepted, _)| self.told_applied.insert((*log, *accepted)));
+        found
     }
 
     pub(super) const fn heads(&self) -> &Heads {
@@ -108,11 +161,13 @@ impl Peers {
             return Vec::new();
         }
         let mut found = Vec::new();
-        for (log, shown) in &mut self.shown {
-            let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
-            if there.sequence < shown.sequence {
-                found.push(Alarm::CloudLostPeer { log: *log, had: shown.sequence, has: there.sequence });
-                *shown = there;
+        for (log, shown) in self.shown.clone() {
+            let there = welcome.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
+            // What was revoked since is not shown any more, and is not lost.
+            let had = self.accepted(log).map_or(shown.sequence, |accepted| accepted.sequence.min(shown.sequence));
+            if there.sequence < had {
+                found.push(Alarm::CloudLostPeer { log, had, has: there.sequence });
+                self.shown.insert(log, there);
             }
         }
         found
@@ -182,6 +237,9 @@ impl Peers {
         }
         if let Err(error) = batch.verify(identity.key()) {
             return Fetched::Bad(error.to_string());
+        }
+        if !self.revocations.standing(identity.replica(), header).counts() {
+            return Fetched::Quarantined;
         }
         if !header.continues(&held) && !is_planted(Defect::PeerChainNotChecked) {
             return bad("it does not continue its log");

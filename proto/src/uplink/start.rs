@@ -8,6 +8,7 @@ use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
 use crate::identity::Identity;
 use crate::ids::{Incarnation, SchoolCode};
+use crate::revocation::Revocations;
 use crate::vector::Heads;
 
 /// What an engine starts from.
@@ -37,4 +38,6 @@ pub struct Start {
     pub identities: Vec<Identity>,
     /// Whether tiers of which nothing is held may come as snapshots. Not where each log is to be proven whole.
     pub snapshots: bool,
+    /// What the manifest held says of revoked devices.
+    pub revocations: Revocations,
 }

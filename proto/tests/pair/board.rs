@@ -6,12 +6,13 @@ use sonae_proto::digest::DigestKey;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
-use sonae_proto::ids::{Incarnation, LogName, SchoolCode, Tier};
+use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::receipt::SiteId;
+use sonae_proto::revocation::Revocation;
 use sonae_proto::seal::{self, LEVEL_LIVE, OpenKey};
 use sonae_proto::signed::Signed;
-use sonae_proto::vector::LogHead;
+use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 use sonae_proto::{batch::Batch, batch::Place, intake};
 
@@ -49,7 +50,8 @@ impl Board {
             file: seal::encrypt(open.secret().as_bytes(), [operations.recipient().as_str()]).unwrap(),
         };
         let wrapped_keys = keys.iter().map(wrap).collect();
-        let manifest = Manifest { school: school(), version, keys, readers: vec![reader] };
+        let manifest =
+            Manifest { school: school(), version, keys, readers: vec![reader], revoked: Vec::new() };
         Self {
             manifest: Signed::sign(manifest, &root).unwrap(),
             receipt_key: SigningKey::from_bytes(&[2; 32]),
@@ -71,6 +73,15 @@ impl Board {
     pub fn reissued(&self) -> KeyDocuments {
         let mut manifest = self.manifest.body().clone();
         manifest.version += 1;
+        let text = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
+        KeyDocuments { manifest: text, ..self.documents() }
+    }
+
+    /// The next manifest but `skipped`, with these revocations.
+    pub fn revoking(&self, skipped: u64, revoked: &[Revocation]) -> KeyDocuments {
+        let mut manifest = self.manifest.body().clone();
+        manifest.version += 1 + skipped;
+        manifest.revoked = revoked.to_vec();
         let text = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
         KeyDocuments { manifest: text, ..self.documents() }
     }
@@ -125,7 +136,33 @@ impl Board {
         let incarnation = Signed::sign(certificate, &device_key).unwrap();
         let identity =
             IdentityText { device: device.text().to_owned(), incarnation: incarnation.text().to_owned() };
-        Life { school, tls_key: device_key.verifying_key().to_bytes(), key, name, identity }
+        Life { school, tls_key: device_key.verifying_key().to_bytes(), device_key, key, name, identity }
+    }
+
+    /// Another incarnation of a device.
+    pub fn begin(&self, life: &Life, seed: u8, beginning: Beginning) -> Life {
+        let key = SigningKey::from_bytes(&[seed ^ 0x80; 32]);
+        let certificate = IncarnationCertificate {
+            school: life.school,
+            replica: life.replica(),
+            key: key.verifying_key(),
+            beginning,
+            began_ms: 3,
+        };
+        let name = certificate.incarnation();
+        let incarnation = Signed::sign(certificate, &life.device_key).unwrap();
+        let identity =
+            IdentityText { device: life.identity.device.clone(), incarnation: incarnation.text().to_owned() };
+        Life { key, name, identity, ..life.clone() }
+    }
+
+    /// A batch of one line after `after`, whose payload is sealed as it is: for floods.
+    pub fn seal_fast(&self, life: &Life, tier: Tier, after: LogHead, line: &[u8]) -> Batch {
+        let payload = seal::encrypt(line, [self.open.recipient().as_str()]).unwrap();
+        let last = after.sequence + 1;
+        let (log, manifest) = (life.log(tier), self.manifest.hash());
+        let place = Place { school: life.school, log, after, last, epoch: EPOCH, manifest };
+        Batch::sign(&place, &payload, &life.key).unwrap()
     }
 
     /// Seals lines into the next batch of a log of `life`.
@@ -159,12 +196,24 @@ impl Board {
 pub struct Life {
     pub school: SchoolCode,
     pub tls_key: [u8; 32],
+    pub device_key: SigningKey,
     pub key: SigningKey,
     pub name: Incarnation,
     pub identity: IdentityText,
 }
 
 impl Life {
+    pub fn replica(&self) -> ReplicaId {
+        ReplicaId::of_key(&self.tls_key)
+    }
+
+    /// The board's word that this device counts up to here and no further.
+    pub fn revoked(&self, accepted: &[LogHead]) -> Revocation {
+        let heads = Tier::ALL.iter().zip(accepted).map(|(tier, head)| (self.log(*tier), *head));
+        let (accepted, dropped) = (heads.collect(), Heads::new());
+        Revocation { replica: self.replica(), revoked_ms: 9, accepted, dropped }
+    }
+
     pub fn log(&self, tier: Tier) -> LogName {
         LogName { tier, incarnation: self.name }
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use sonae_proto::batch::Batch;
+use sonae_proto::ids::LogName;
 use sonae_proto::intake::{ConnectionId, Effect, Intake, Location, ReplyTo, Ticket};
 use sonae_proto::object::RecordKind;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::{
-    FetchSnapshot, Frame, Hello, KeyDocuments, PROTOCOL, RefusalCode, SnapshotPart, Welcome,
+    Fetch, FetchSnapshot, Frame, Hello, KeyDocuments, PROTOCOL, RefusalCode, SnapshotPart, Welcome,
 };
 
 use crate::board::{Board, Life, site};
@@ -26,6 +27,9 @@ pub struct Desk {
     pub stored: Vec<RecordKind>,
     /// Snapshots that were served: the root's text and places of parts.
     pub served_snapshots: Vec<(Option<String>, Vec<u32>)>,
+    pub quarantined: Vec<(ReplyTo, bool)>,
+    pub documents: Vec<(ReplyTo, bool)>,
+    pub taken_back: Vec<u64>,
     streams: u64,
 }
 
@@ -50,6 +54,9 @@ impl Desk {
             closed: Vec::new(),
             stored: Vec::new(),
             served_snapshots: Vec::new(),
+            quarantined: Vec::new(),
+            documents: Vec::new(),
+            taken_back: Vec::new(),
             streams: 0,
         }
     }
@@ -87,6 +94,9 @@ impl Desk {
                     self.served_snapshots.push((text, places));
                 }
                 Effect::SecondIncarnation { .. } => {}
+                Effect::Quarantined { to, is_new } => self.quarantined.push((to, is_new)),
+                Effect::DocumentsStored { to, durable } => self.documents.push((to, durable)),
+                Effect::RevocationTakenBack { version, .. } => self.taken_back.push(version),
                 Effect::Close(connection) => self.closed.push(connection),
             }
         }
@@ -122,6 +132,30 @@ impl Desk {
         self.intake.handle_hello(to, tls_key, hello, 5);
         self.drain();
         self.replies[&to].clone()
+    }
+
+    /// The opening of a courier's bundle from a life.
+    pub fn greet_carried(&mut self, connection: u64, life: &Life) -> Frame {
+        let to = self.stream(connection);
+        self.intake.handle_carried_hello(to, &Self::hello(life, 0), 5);
+        self.drain();
+        self.replies[&to].clone()
+    }
+
+    /// Key documents by the board's own hand.
+    pub fn bring(&mut self, keys: &KeyDocuments) -> Result<ReplyTo, String> {
+        let to = self.stream(99);
+        let outcome = self.intake.handle_documents(to, keys);
+        self.drain();
+        outcome.map(|()| to)
+    }
+
+    /// Asks for a log from its beginning. Returns the heads of the batches that are served.
+    pub fn fetch(&mut self, connection: u64, log: LogName) -> Vec<LogHead> {
+        let to = self.stream(connection);
+        self.intake.handle_fetch(to, &Fetch { log, after: 0 });
+        self.drain();
+        self.served.pop().unwrap()
     }
 
     pub fn keys(&mut self, connection: u64, keys: &KeyDocuments) {

@@ -151,6 +151,9 @@ impl World {
                 let (at, life) = (self.now + self.delay(), self.lives[replica]);
                 self.at(at, Event::LossKept { replica, life });
             }
+            other @ (Effect::KeepKeys(_) | Effect::Quarantine(_)) => {
+                panic!("nothing is revoked here: {other:?}")
+            }
             Effect::Renew => self.replicas[replica].renewals += 1,
             Effect::Alarm(alarm) => self.replicas[replica].alarms.push(alarm),
             Effect::Disconnect => self.lose_line(replica),
@@ -270,6 +273,9 @@ impl World {
             }
             intake::Effect::ServeSnapshot { .. } => panic!("nobody makes snapshots here"),
             intake::Effect::Refused { .. } | intake::Effect::SecondIncarnation { .. } => {}
+            other @ (intake::Effect::Quarantined { .. }
+            | intake::Effect::DocumentsStored { .. }
+            | intake::Effect::RevocationTakenBack { .. }) => panic!("nothing is revoked here: {other:?}"),
             intake::Effect::Close(connection) => {
                 let at = self.now + self.delay();
                 self.at(at, Event::ReplicaLosesLine { connection: connection.0 });

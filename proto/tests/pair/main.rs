@@ -24,5 +24,6 @@ mod losses;
 mod peers;
 mod receipts;
 mod replay;
+mod revocation;
 mod snapshots;
 mod storage;

@@ -8,6 +8,7 @@ use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::Clock;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{ChangeId, LogName, Tier};
+use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::open_lines;
 use sonae_proto::uplink::{Alarm, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
@@ -61,6 +62,7 @@ impl Replica {
             peers,
             identities: disk.identities.iter().map(verify).collect(),
             snapshots: false,
+            revocations: Revocations::default(),
         });
         let fold = Fold::new(board.digest_key());
         let records = MemoryRecords::default();

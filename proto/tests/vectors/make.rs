@@ -11,6 +11,7 @@ use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader};
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::receipt::Receipt;
+use sonae_proto::revocation::Revocation;
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::{Fetch, FetchEnd, Frame, Hello, News, PROTOCOL, Refusal, RefusalCode, Welcome};
@@ -200,6 +201,16 @@ impl Made {
             ),
             named("document-manifest", vector("manifest", "ok", "signed by the board", &self.root, manifest)),
             named(
+                "document-manifest-revoked",
+                vector(
+                    "manifest",
+                    "ok",
+                    "a device is revoked, the keys are rotated",
+                    &self.root,
+                    &self.revoking(),
+                ),
+            ),
+            named(
                 "document-descriptor",
                 vector("descriptor", "ok", "signed by the board", &self.root, other),
             ),
@@ -223,6 +234,28 @@ impl Made {
             ),
             named("identity-swapped", identity("document", "the wrong way round", &school, life, device)),
         ]
+    }
+
+    /// A later manifest that revokes the device.
+    fn revoking(&self) -> String {
+        let mut body = self.manifest.body().clone();
+        body.version = 8;
+        let replica = body.readers.pop().and_then(|reader| reader.name.parse().ok()).unwrap();
+        let rotated: Vec<ManifestKey> = body
+            .keys
+            .iter()
+            .filter(|key| key.epoch > 0)
+            .cloned()
+            .map(|key| ManifestKey { epoch: 2026001, ..key })
+            .collect();
+        body.keys.extend(rotated);
+        body.revoked.push(Revocation {
+            replica,
+            revoked_ms: 1_775_000_004_000,
+            accepted: Heads::from([(self.log, self.batch.header().head())]),
+            dropped: Heads::from([(self.log, self.second.header().head())]),
+        });
+        Signed::sign(body, &self.root).unwrap().text().to_owned()
     }
 
     fn receipts(&self) -> Vec<Named> {
@@ -354,5 +387,5 @@ fn manifest(school: SchoolCode, recipient: &str, replica: &str) -> Manifest {
         reader("recovery", None),
         reader(replica, Some(ReplicaKind::Appliance)),
     ];
-    Manifest { school, version: 7, keys, readers }
+    Manifest { school, version: 7, keys, readers, revoked: Vec::new() }
 }

@@ -185,6 +185,7 @@ fn manifest() -> Result<Manifest, Broken> {
         version: 7,
         keys: vec![key(KeyUse::Tier(Tier::Safety), 2026), key(KeyUse::Digest, 0)],
         readers: vec![reader("recovery", None), reader(&replica, Some(ReplicaKind::Appliance))],
+        revoked: Vec::new(),
     })
 }
 

@@ -38,7 +38,7 @@ pub(super) struct Round {
     /// Own changes by their place in `frames`.
     changes: Vec<(usize, LogName, u64, Vec<u8>)>,
     /// Batches by their place in `frames`.
-    batches: Vec<(usize, BatchHeader, bool)>,
+    pub(super) batches: Vec<(usize, BatchHeader, bool)>,
     answers: Vec<Answer>,
     /// Whether something of tier 0, and of another tier, is in it: the reserve of a full disk is for tier 0 alone.
     tier_0: bool,
@@ -46,7 +46,7 @@ pub(super) struct Round {
 }
 
 impl Round {
-    fn concern(&mut self, tier: Tier) {
+    pub(super) fn concern(&mut self, tier: Tier) {
         self.tier_0 |= tier == Tier::Safety;
         self.other_tiers |= tier != Tier::Safety;
     }
@@ -57,7 +57,7 @@ impl Round {
         self.batches.push((position, *batch.header(), true));
     }
 
-    fn push(&mut self, kind: FrameKind, payload: Vec<u8>) -> usize {
+    pub(super) fn push(&mut self, kind: FrameKind, payload: Vec<u8>) -> usize {
         self.bytes += payload.len();
         self.frames.push((kind, payload));
         self.frames.len() - 1
@@ -269,29 +269,6 @@ impl Keeper {
         Ok(())
     }
 
-    fn stage_batch(
-        &mut self,
-        batch: &Batch,
-        round: &mut Round,
-        staged: &mut Staged<'_>,
-    ) -> Result<(), StoreError> {
-        let header = *batch.header();
-        let pending = round.batches.iter().rev().find(|(_, other, _)| other.log == header.log);
-        let head = pending.map_or_else(|| self.index.head(header.log), |(_, other, _)| other.head());
-        if header.last <= head.sequence {
-            return Ok(());
-        }
-        if !header.continues(&head) {
-            return Err(StoreError::Hole { log: header.log, after: head.sequence });
-        }
-        let highest = apply_batch(&mut self.fold, staged, &self.keyring, batch)?.highest_stamp;
-        self.hlc.observe(highest, self.clock.now_ms());
-        round.concern(header.log.tier);
-        let position = round.push(frame::PEER, batch.bytes().to_vec());
-        round.batches.push((position, header, false));
-        Ok(())
-    }
-
     /// Makes a round durable and then visible.
     fn commit(
         &mut self,
@@ -300,7 +277,7 @@ impl Keeper {
         disputed: i64,
     ) -> Result<(), WriteError> {
         if round.frames.is_empty() {
-            return if self.failed.is_some() { Err(WriteError::Failed) } else { Ok(()) };
+            return self.publish_held(staged, disputed);
         }
         let first = self.commit_frames(&round.frames, round.tier_0 && !round.other_tiers)?;
         let lsn = |position: usize| first.plus(u64::try_from(position).unwrap_or(u64::MAX));

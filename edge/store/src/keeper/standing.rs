@@ -3,15 +3,19 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
 
-use sonae_proto::batch::BatchHeader;
+use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::record::RecordState;
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::KeyDocuments;
 
 use super::Keeper;
+use super::round::{Round, apply_batch};
 use crate::frame::{self, ReceiptFrame, SafeHead, StoredIdentity, to_json};
 use crate::keyring::Keyring;
 use crate::state::Point;
+use crate::store::{StoreError, WriteError};
+use crate::view::{RecordKey, Staged};
 
 impl Keeper {
     pub(super) fn receipt(&mut self, log: LogName, safe: SafeHead, receipt: Vec<u8>) {
@@ -66,6 +70,10 @@ impl Keeper {
 
     pub(super) fn documents(&mut self, documents: &KeyDocuments) {
         match Keyring::open(&self.keys.board, documents, &self.device_age_key) {
+            Ok(keyring) if !self.keyring.revocations().are_in(keyring.manifest()) => {
+                log::error!(version = keyring.manifest().version;
+                    "key documents that take back a revocation are refused");
+            }
             Ok(keyring) if keyring.manifest().version > self.keyring.manifest().version => {
                 if let Ok(bytes) = to_json("documents", documents) {
                     self.lazy.push((frame::DOCUMENTS, bytes));
@@ -76,6 +84,54 @@ impl Keeper {
             Ok(_) => {}
             Err(error) => log::warn!(error = error.to_string(); "key documents from the cloud are ignored"),
         }
+    }
+
+    /// Stages a peer's batch that continues its log.
+    pub(super) fn stage_batch(
+        &mut self,
+        batch: &Batch,
+        round: &mut Round,
+        staged: &mut Staged<'_>,
+    ) -> Result<(), StoreError> {
+        let header = *batch.header();
+        let pending = round.batches.iter().rev().find(|(_, other, _)| other.log == header.log);
+        let head = pending.map_or_else(|| self.index.head(header.log), |(_, other, _)| other.head());
+        if header.last <= head.sequence {
+            return self.apply_held(batch, staged);
+        }
+        if !header.continues(&head) {
+            return Err(StoreError::Hole { log: header.log, after: head.sequence });
+        }
+        let highest = apply_batch(&mut self.fold, staged, &self.keyring, batch)?.highest_stamp;
+        self.hlc.observe(highest, self.clock.now_ms());
+        round.concern(header.log.tier);
+        let position = round.push(frame::PEER, batch.bytes().to_vec());
+        round.batches.push((position, header, false));
+        Ok(())
+    }
+
+    /// Applies a batch that is held and was passed over: its device was revoked, and the board accepts it by now.
+    fn apply_held(&mut self, batch: &Batch, staged: &mut Staged<'_>) -> Result<(), StoreError> {
+        let header = batch.header();
+        let is_next = header.first == self.fold.applied(header.log) + 1;
+        if is_next && self.index.headers(header.log).any(|held| held == *header) {
+            apply_batch(&mut self.fold, staged, &self.keyring, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Shows what came of batches that are held durably already, when nothing else is to be made durable.
+    pub(super) fn publish_held(
+        &mut self,
+        staged: BTreeMap<RecordKey, RecordState>,
+        disputed: i64,
+    ) -> Result<(), WriteError> {
+        if self.failed.is_some() {
+            return Err(WriteError::Failed);
+        }
+        self.disputed = self.disputed.saturating_add_signed(disputed);
+        self.shared.view.write().unwrap_or_else(PoisonError::into_inner).publish(staged);
+        Ok(())
     }
 
     pub(super) fn own_logs(&self) -> Vec<LogName> {
@@ -115,7 +171,8 @@ impl Keeper {
             self.without_receipt.values().filter_map(|waiting| waiting.front()).map(|(_, at)| *at).min();
         state.safe_heads = self.safe.iter().map(|(log, safe)| (*log, safe.head)).collect();
         let peers = self.index.logs().filter(|log| !self.own.contains(&log.incarnation));
-        state.safe_heads.extend(peers.map(|log| (log, self.index.head(log))));
+        let applied = |log: LogName| self.index.head_at(log, self.fold.applied(log));
+        state.safe_heads.extend(peers.map(|log| (log, applied(log))));
         state.vector.clone_from(&self.fold.sequences);
         state.digests.clone_from(&self.fold.digests);
         state.own_bytes.clone_from(&self.own_bytes);

@@ -1,0 +1,201 @@
+//! A stolen box, with the real programs: sent away, what it writes later kept aside, new keys that it cannot open, and
+//! the board's later word. `make build` first.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use sonae_chaos::lan_client::LanClient;
+use sonae_chaos::program::{run, run_to_end};
+use sonae_chaos::town::{Appliance, Settled};
+use sonae_proto::seal::{OpenKey, decrypt};
+
+const LONG: Duration = Duration::from_secs(300);
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+struct Scene {
+    dir: tempfile::TempDir,
+    settled: Settled,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let dir = tempfile::tempdir().unwrap();
+        let settled = Settled::found(&dir.path().join("town"), 30, 3).await.unwrap();
+        std::fs::create_dir(dir.path().join("stick")).unwrap();
+        Self { dir, settled }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Waits until the cloud says of the school what is asked; the file of what it says, for the board.
+    async fn cloud_says(&self, name: &str, is_so: impl Fn(&Value) -> bool) -> PathBuf {
+        let [data, ..] = self.settled.town.cloud_dirs();
+        let began = Instant::now();
+        loop {
+            let said = run("sonae-cloud", &["status", "--data", &text(&data), "--json"], "").unwrap();
+            let status: Value = serde_json::from_str(&said).unwrap();
+            if is_so(&status["schools"][0]) {
+                std::fs::write(self.path(name), &said).unwrap();
+                return self.path(name);
+            }
+            assert!(began.elapsed() < LONG, "{said}");
+            // paced: the file is written anew once a second
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Has the board say something of a replica; returns the file of its word.
+    fn board(&self, verb: &str, replica: &str, heads: &Path, out: &str) -> PathBuf {
+        let (board, out) = (text(&self.settled.town.dir.join("board")), self.path(out));
+        let school = &self.settled.town.school;
+        let arguments = ["replica", verb, "--dir", &board, "--school", school, "--replica", replica];
+        let rest = ["--heads", &text(heads), "--out", &text(&out), "--json"];
+        run("sonae-provision", &[&arguments[..], &rest].concat(), "").unwrap();
+        out
+    }
+
+    fn bring_to_cloud(&self, file: &Path) -> Value {
+        let [data, ..] = self.settled.town.cloud_dirs();
+        let arguments = ["bundle", "import", "--data", &text(&data), "--json", &text(file)];
+        let said = run("sonae-cloud", &arguments, "").unwrap();
+        serde_json::from_str(said.lines().next().unwrap()).unwrap()
+    }
+
+    /// Writes what a box holds to the stick.
+    fn export(&self, from: &Appliance) -> PathBuf {
+        let (data, stick) = (text(&from.data), text(&self.path("stick")));
+        let arguments = ["bundle", "export", "--data", &data, "--to", &stick, "--json"];
+        let said = run("sonae-edge", &arguments, "").unwrap();
+        let object: Value = serde_json::from_str(&said).unwrap();
+        PathBuf::from(object["bundle"].as_str().unwrap())
+    }
+}
+
+async fn wait_for(appliance: &Appliance, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        if let Ok(status) = appliance.status()
+            && is_so(&status)
+        {
+            return status;
+        }
+        assert!(began.elapsed() < LONG, "{what}: {:?}", appliance.status());
+        // paced: asks again
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Marks a pupil's attendance; returns the log and the sequence at which it was kept.
+async fn mark(client: &LanClient, pupil: &str, day: u32) -> (String, u64) {
+    let path = format!("/api/v1/attendance/2026-11-{day:02}/{pupil}");
+    client.put(&path, json!({ "code": "late" })).await.unwrap()
+}
+
+fn applied(appliance: &Appliance, log: &str) -> u64 {
+    let report = appliance.digest().unwrap();
+    report["version_vector"][log].as_u64().unwrap_or(0)
+}
+
+/// What the device of a box can open of the keys in an export: how many, of how many of the name's end.
+fn opened_by(key: &str, keys: &Path, rotated: bool) -> (usize, usize) {
+    let key = OpenKey::parse(key).unwrap();
+    let files = std::fs::read_dir(keys).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|extension| extension == "age"))
+        .filter(|path| text(path).ends_with("001.age") == rotated)
+        .collect();
+    let opened = files.iter().filter(|path| decrypt(&std::fs::read(path).unwrap(), &key).is_ok()).count();
+    (opened, files.len())
+}
+
+fn device_key(appliance: &Appliance) -> String {
+    let enrolment = std::fs::read_to_string(appliance.data.join("enrolment.json")).unwrap();
+    let enrolment: Value = serde_json::from_str(&enrolment).unwrap();
+    enrolment["device_age_key"].as_str().unwrap().to_owned()
+}
+
+/// Goal: a revoked box is sent away and goes on by itself; what it writes later waits in quarantine at the cloud and at
+/// another box, applied nowhere; new batches are sealed to keys that it cannot open; the board accepts, and all have it.
+/// Method: revoke a box that is connected, with the heads of the cloud's status; a stick to cloud and box; export.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stolen_box_counts_no_further() {
+    let scene = Scene::new().await;
+    let settled = &scene.settled;
+    let stolen = &settled.appliance;
+    let (other, _) = settled.town.appliance("other").unwrap();
+    let (mut stolen_edge, stolen_client) = settled.start(stolen).await.unwrap();
+    let pupils = stolen_client.pupils("").await.unwrap();
+    let (log, accepted) = mark(&stolen_client, &pupils[0], 1).await;
+    stolen.wait_until_safe(&stolen_client, LONG).await.unwrap();
+    let (_other_edge, other_client) = settled.start(&other).await.unwrap();
+    wait_for(&other, "the other box has all", |_| applied(&other, &log) == accepted).await;
+
+    let replica = stolen_edge.said("replica").unwrap();
+    let heads = scene.cloud_says("before.json", |school| school["heads"][&log]["sequence"] == accepted).await;
+    let word = scene.board("revoke", &replica, &heads, "revoked.sonae-courier");
+    assert_eq!(scene.bring_to_cloud(&word)["documents"], 1);
+    let status = wait_for(stolen, "it is told", |status| {
+        let errors = status.pointer("/uplink/errors").and_then(Value::as_array).into_iter().flatten();
+        errors.filter_map(|error| error["text"].as_str()).any(|text| text.contains("revoked"))
+    })
+    .await;
+    assert_eq!(status["uplink"]["up"], false);
+    let (_, later) = mark(&stolen_client, &pupils[1], 2).await;
+    assert!(later > accepted, "it serves its school all the same");
+
+    let bundle = scene.export(stolen);
+    let arguments = ["bundle", "import", "--data", &text(&other.data), "--json", &text(&bundle)];
+    let (code, out, _) = run_to_end("sonae-edge", &arguments, "").unwrap();
+    let report: Value = serde_json::from_str(&out).unwrap();
+    assert!(code == 0 && report["quarantined"].as_u64().unwrap() > 0, "{code} {report}");
+    assert_eq!(applied(&other, &log), accepted);
+    assert!(other.status().unwrap()["quarantine"][0]["changes"].as_u64().unwrap() > 0);
+    let report = scene.bring_to_cloud(&scene.export(&other));
+    assert!(report["quarantined"].as_u64().unwrap() > 0 && report["refused"] == 0, "it travels on: {report}");
+    let report = scene.bring_to_cloud(&bundle);
+    assert!(report["quarantined"] == 0 && report["refused"] == 0, "it is there already: {report}");
+
+    mark(&other_client, &pupils[2], 3).await;
+    other.wait_until_safe(&other_client, LONG).await.unwrap();
+    new_keys_are_closed_to(&scene, stolen, &other);
+
+    let waits = |school: &Value| school["quarantined"].as_array().is_some_and(|waiting| !waiting.is_empty());
+    let is_told = |school: &Value| school["revoked"] == json!([replica]) && waits(school);
+    let heads = scene.cloud_says("after.json", is_told).await;
+    let word = scene.board("accept", &replica, &heads, "accepted.sonae-courier");
+    assert_eq!(scene.bring_to_cloud(&word)["documents"], 1);
+    wait_for(&other, "what was accepted is there", |status| {
+        applied(&other, &log) == later && status["quarantine"] == json!([])
+    })
+    .await;
+    stolen_edge.kill_hard().unwrap();
+}
+
+/// Keys of the first rotation open for the board and the other box, and not for the stolen one.
+fn new_keys_are_closed_to(scene: &Scene, stolen: &Appliance, other: &Appliance) {
+    let [_, site_a, site_b] = scene.settled.town.cloud_dirs();
+    let out = scene.path("export");
+    let school = &scene.settled.town.school;
+    let arguments = ["export", "--site", &text(&site_a), "--site", &text(&site_b), "--school", school];
+    let (code, _, error) =
+        run_to_end("sonae-cloud", &[&arguments[..], &["--out", &text(&out)]].concat(), "").unwrap();
+    assert!(code == 0 || code == 7, "{error}");
+    let tiers = std::fs::read_dir(out.join("batches")).unwrap();
+    let sealed_anew = tiers.filter(|entry| text(&entry.as_ref().unwrap().path()).ends_with("001")).count();
+    assert!(sealed_anew > 0, "the other box seals to the new keys");
+    let keys = out.join("keys");
+    let (opened, all) = opened_by(&device_key(stolen), &keys, true);
+    assert!(opened == 0 && all >= 6, "{opened} of {all} new keys open for the stolen box");
+    let (opened, all) = opened_by(&device_key(other), &keys, true);
+    assert_eq!(opened, all);
+    let (opened, all) = opened_by(&device_key(other), &keys, false);
+    assert_eq!(opened, all);
+}

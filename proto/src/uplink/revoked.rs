@@ -1,0 +1,80 @@
+//! What a replica learns of revoked devices, and what it does with their batches.
+//!
+//! **Invariant**: key documents that take back a revocation are refused as a whole, aloud.
+//! **Invariant**: of a revoked device nothing is fetched or applied behind what the board accepts; what a courier
+//! brings of it is kept aside.
+
+use crate::ids::LogName;
+use crate::manifest::Manifest;
+use crate::signed::Signed;
+use crate::vector::{Heads, LogHead};
+use crate::wire::KeyDocuments;
+
+use super::{Alarm, Effect, Line, Uplink};
+
+/// What became of key documents.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeysOutcome {
+    /// They are newer: an [`Effect::KeepKeys`] was asked for.
+    Newer,
+    /// They are held already, or newer ones are.
+    Known,
+    /// They are not the board's, of another school, or take back a revocation.
+    Refused(String),
+}
+
+impl Uplink {
+    /// Takes key documents, from the cloud, a courier or the board's own hand.
+    pub fn handle_keys(&mut self, keys: &KeyDocuments) -> KeysOutcome {
+        let signed = match Signed::<Manifest>::verify(&keys.manifest, &self.board) {
+            Ok(signed) => signed,
+            Err(error) => return KeysOutcome::Refused(error.to_string()),
+        };
+        let manifest = signed.body();
+        if keys.school != self.school || manifest.school != self.school || !manifest.is_within_limits() {
+            return KeysOutcome::Refused("they are of another school or over their limits".into());
+        }
+        if manifest.version <= self.manifest_version {
+            return KeysOutcome::Known;
+        }
+        if !self.peers.revocations().are_in(manifest) {
+            let version = manifest.version;
+            self.effects.push_back(Effect::Alarm(Alarm::RevocationTakenBack { version }));
+            return KeysOutcome::Refused(format!("manifest {version} takes back a revocation"));
+        }
+        self.manifest_version = manifest.version;
+        self.effects.push_back(Effect::KeepKeys(Box::new(keys.clone())));
+        self.peers.learn_revocations(manifest);
+        let said = std::mem::take(&mut self.cloud_said);
+        self.cloud_heads = self.within_accepted(&said);
+        self.tell_applied();
+        if self.line == Line::Up {
+            // What the cloud said before this came may count by now.
+            self.want_peers(&said);
+        }
+        self.cloud_said = said;
+        if self.line == Line::Up && self.cloud_manifest < self.manifest_version {
+            self.cloud_manifest = self.manifest_version;
+            self.effects.push_back(Effect::SendKeys);
+        }
+        KeysOutcome::Newer
+    }
+
+    /// Takes heads of the cloud, those of revoked devices up to what counts: a cloud that has not learnt of it yet
+    /// names more.
+    pub(super) fn within_accepted(&self, heads: &Heads) -> Heads {
+        let clamp = |(log, head): (&LogName, &LogHead)| match self.peers.accepted(*log) {
+            Some(accepted) if accepted.sequence < head.sequence => (*log, accepted),
+            _ => (*log, *head),
+        };
+        heads.iter().map(clamp).filter(|(_, head)| *head != LogHead::EMPTY).collect()
+    }
+
+    /// What was applied before the revocation was known stays applied; people must know.
+    pub(super) fn tell_applied(&mut self) {
+        for (log, accepted, held) in self.peers.applied_too_much() {
+            let alarm = Alarm::AppliedBeforeRevocation { log, accepted, held };
+            self.effects.push_back(Effect::Alarm(alarm));
+        }
+    }
+}
