@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::LogName;
+use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
 use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
@@ -89,6 +90,7 @@ impl<'a> Appliance<'a> {
                 .filter_map(|(log, batches)| Some((*log, head(batches)?)))
                 .collect(),
             identities,
+            revocations: Revocations::default(),
         });
         let mut appliance = Self {
             history,
@@ -236,6 +238,8 @@ impl<'a> Appliance<'a> {
                 }
                 other @ (Effect::StoreBatch(_)
                 | Effect::KeepIdentity(_)
+                | Effect::KeepKeys(_)
+                | Effect::Quarantine(_)
                 | Effect::KeepReceipt { .. }
                 | Effect::KeepLoss { .. }
                 | Effect::KeepSnapshot(_)
@@ -265,7 +269,10 @@ impl<'a> Appliance<'a> {
             Effect::StoreBatch(batch) => self.keep(*batch),
             Effect::KeepLoss { .. } => self.engine.handle_loss_kept(),
             Effect::Alarm(alarm) => self.alarm(&alarm),
+            // Nobody is revoked here.
             Effect::KeepIdentity(_)
+            | Effect::KeepKeys(_)
+            | Effect::Quarantine(_)
             | Effect::KeepReceipt { .. }
             | Effect::Renew
             | Effect::Dial
@@ -297,7 +304,9 @@ impl<'a> Appliance<'a> {
             Alarm::CloudLost { .. } => Signal::CloudLost,
             Alarm::CloudLostPeer { .. } => Signal::CloudLostPeer,
             Alarm::OwnLogElsewhere { .. } => Signal::OwnLogElsewhere,
-            Alarm::Refused(_) => Signal::Refused,
+            Alarm::Refused(_) | Alarm::RevocationTakenBack { .. } | Alarm::AppliedBeforeRevocation { .. } => {
+                Signal::Refused
+            }
             Alarm::BadPeerBatch { .. } | Alarm::BadSnapshot { .. } => Signal::BadPeerBatch,
             Alarm::Stalled { .. } => Signal::Stalled,
             Alarm::Incomplete => Signal::Incomplete,

@@ -194,7 +194,9 @@ fn import(history: &History, victim: &mut Appliance<'_>, bytes: &[u8]) -> Option
                 Ok(batch) => match victim.engine.handle_carried_batch(batch) {
                     CarriedBatch::Taken | CarriedBatch::Known => {}
                     CarriedBatch::Early { .. } => drop(victim.signals.insert(Signal::BatchEarly)),
-                    CarriedBatch::Refused(_) => drop(victim.signals.insert(Signal::BatchRefused)),
+                    CarriedBatch::Refused(_) | CarriedBatch::Quarantined | CarriedBatch::Dropped => {
+                        victim.signals.insert(Signal::BatchRefused);
+                    }
                 },
                 Err(_) => drop(victim.signals.insert(Signal::BatchRefused)),
             },

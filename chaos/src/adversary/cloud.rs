@@ -182,6 +182,9 @@ impl Cloud {
                     | Effect::ServeSnapshot { .. }
                     | Effect::Refused { .. }
                     | Effect::SecondIncarnation { .. }
+                    | Effect::Quarantined { .. }
+                    | Effect::DocumentsStored { .. }
+                    | Effect::RevocationTakenBack { .. }
                     | Effect::Close(_) => {}
                 }
             }

@@ -116,6 +116,17 @@ impl School {
             }
         }
         self.logs.retain(|_, log| !log.is_empty());
+        let (identities, revocations) = (&self.identities, &self.revocations);
+        let replica = |log: &LogName| identities.get(&log.incarnation).map(|identity| identity.replica());
+        let within = |(log, head): (&LogName, &LogHead)| {
+            let accepted = replica(log).and_then(|replica| revocations.accepted(replica, *log));
+            accepted.is_none_or(|accepted| head.sequence <= accepted.sequence)
+        };
+        self.snapshots.forget_uncounted(|root| {
+            let author = identities.get(&root.author);
+            author.is_some_and(|author| !revocations.is_revoked(author.replica()))
+                && root.heads.iter().all(within)
+        });
         grown
     }
 

@@ -13,7 +13,7 @@ use crate::object::RecordKind;
 use crate::planted::{Defect, is_planted};
 use crate::receipt::SiteId;
 use crate::seal::check_recipients;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotRoot};
 use crate::vector::LogHead;
 use crate::wire::{FetchSnapshot, Frame, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants};
 
@@ -65,6 +65,12 @@ impl Snapshots {
         let whole = self.known.values().filter(|known| known.snapshot.root().tier == tier);
         let whole = whole.filter(|known| self.is_whole(known, quorum));
         whole.max_by_key(|known| (known.snapshot.root().changes(), known.snapshot.hash()))
+    }
+
+    /// Forgets those that somebody made who is revoked, or that hold more of a log than counts: they bring a state, and
+    /// nobody could tell what of it the thief made up.
+    pub(super) fn forget_uncounted(&mut self, counts: impl Fn(&SnapshotRoot) -> bool) {
+        self.known.retain(|_, known| counts(known.snapshot.root()));
     }
 
     /// Forgets old ones: their bytes stay at the sites.
@@ -129,7 +135,11 @@ impl Intake {
     fn verify_snapshot(&self, code: SchoolCode, text: &str) -> Result<Snapshot, (RefusalCode, String)> {
         let school =
             self.schools.get(&code).ok_or((RefusalCode::Identity, "an unknown school".to_owned()))?;
-        let key_of = |author: Incarnation| school.identities.get(&author).map(|identity| *identity.key());
+        let is_revoked = |replica| school.revocations.is_revoked(replica);
+        let key_of = |author: Incarnation| {
+            let identity = school.identities.get(&author)?;
+            (!is_revoked(identity.replica())).then_some(*identity.key())
+        };
         let snapshot = Snapshot::verify(text, code, key_of)
             .map_err(|error| (RefusalCode::Signature, error.to_string()))?;
         let root = snapshot.root();

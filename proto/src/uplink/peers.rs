@@ -164,7 +164,8 @@ impl Peers {
         for (log, shown) in self.shown.clone() {
             let there = welcome.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
             // What was revoked since is not shown any more, and is not lost.
-            let had = self.accepted(log).map_or(shown.sequence, |accepted| accepted.sequence.min(shown.sequence));
+            let had =
+                self.accepted(log).map_or(shown.sequence, |accepted| accepted.sequence.min(shown.sequence));
             if there.sequence < had {
                 found.push(Alarm::CloudLostPeer { log, had, has: there.sequence });
                 self.shown.insert(log, there);
@@ -183,9 +184,17 @@ impl Peers {
         (is_other && self.disputed.insert(header.log)).then(|| Alarm::other_history(header.log))
     }
 
-    /// Returns the key of a known incarnation.
+    /// Returns the key of a known incarnation, unless its device is revoked: what it says of others counts for nothing.
     pub(super) fn key(&self, incarnation: Incarnation) -> Option<VerifyingKey> {
-        self.identities.get(&incarnation).map(|identity| *identity.key())
+        let identity = self.identities.get(&incarnation)?;
+        (!self.revocations.is_revoked(identity.replica())).then_some(*identity.key())
+    }
+
+    /// Whether none of these heads lies behind what counts.
+    pub(super) fn are_within(&self, heads: &Heads) -> bool {
+        heads
+            .iter()
+            .all(|(log, head)| self.accepted(*log).is_none_or(|accepted| head.sequence <= accepted.sequence))
     }
 
     /// Logs are held up to these heads now, which a snapshot has brought.

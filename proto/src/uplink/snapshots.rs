@@ -104,9 +104,13 @@ impl Uplink {
     /// The root of the snapshot that is being fetched has come.
     pub fn handle_snapshot_root(&mut self, text: &str) {
         let verified = Snapshot::verify(text, self.school, |author| self.peers.key(author));
+        let counts = verified.as_ref().is_ok_and(|snapshot| self.peers.are_within(&snapshot.root().heads));
         let Some(fetching) = &mut self.snapshots.fetching else { return };
         let (offer, wrong) = (fetching.offer, "it is not the one that was asked for".to_owned());
         match verified {
+            Ok(_) if !counts => {
+                self.snapshot_failed(offer, "it holds more of a revoked device than counts".to_owned());
+            }
             Ok(snapshot) if snapshot.hash() == offer.root && snapshot.root().tier == offer.tier => {
                 fetching.snapshot = Some(snapshot.clone());
                 self.effects.push_back(Effect::KeepSnapshot(Box::new(snapshot)));

@@ -41,6 +41,7 @@ impl Fresh {
             own: [replica.life.name].into(),
             peers: Heads::new(),
             identities: Vec::new(),
+            revocations: sonae_proto::revocation::Revocations::default(),
             snapshots: true,
         });
         let mut fresh = Self { board, peer, made, sealed, replica };

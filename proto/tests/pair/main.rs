@@ -25,5 +25,6 @@ mod peers;
 mod receipts;
 mod replay;
 mod revocation;
+mod revoked_snapshots;
 mod snapshots;
 mod storage;

@@ -51,7 +51,7 @@ pub fn part(snapshot: &Snapshot, sealed: &[Vec<u8>], number: usize) -> SnapshotP
 }
 
 /// A node that holds one batch of tier 0, and a snapshot of it in three parts.
-fn scene() -> (Desk, Life, Snapshot, Vec<Vec<u8>>) {
+pub fn scene() -> (Desk, Life, Snapshot, Vec<Vec<u8>>) {
     let (mut desk, life) = Desk::ready();
     let chain = desk.board.chain(&life, Tier::Safety, 1);
     desk.offer(1, &chain[0]);
