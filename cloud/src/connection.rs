@@ -2,7 +2,8 @@
 //!
 //! The client's first stream is the control stream: hello, welcome, then keys both ways and news to the client.
 //! Each later stream carries one request: a batch, answered by a receipt or a refusal; a fetch, answered by batches
-//! and an end; a snapshot or a part of one, answered by what is missing of it or by a receipt; or a fetch of one. All this is the same over QUIC and over TCP.
+//! and an end; a snapshot or a part of one, answered by what is missing of it or by a receipt; a fetch of one; or the
+//! evidence of a restore proof, which comes back when it is durable. All this is the same over QUIC and over TCP.
 
 use std::sync::Arc;
 
@@ -182,6 +183,7 @@ async fn request(mut send: SendStream, mut recv: RecvStream, to: ReplyTo, shared
         Ok(Held { frame: Frame::FetchSnapshot(fetch), memory }) => {
             (Input::FetchSnapshot { to, fetch, reply }, Some(memory))
         }
+        Ok(Held { frame: Frame::Proof(proof), memory }) => (Input::Proof { to, proof, reply }, Some(memory)),
         Ok(_) => (nonsense(to, RefusalCode::Unexpected, "not a request", reply), None),
         Err(error) => match error.refusal() {
             Some(code) => (nonsense(to, code, &error.to_string(), reply), None),

@@ -12,7 +12,9 @@ use sonae_proto::intake::{
     ConnectionId, Effect, Intake, Location, ReplyTo, SchoolOverview, StoredBatch, Ticket,
 };
 use sonae_proto::receipt::SiteId;
-use sonae_proto::wire::{Fetch, FetchSnapshot, Frame, Hello, KeyDocuments, RefusalCode, SnapshotPart};
+use sonae_proto::wire::{
+    Fetch, FetchSnapshot, Frame, Hello, KeyDocuments, ProofText, RefusalCode, SnapshotPart,
+};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::now_ms;
@@ -129,6 +131,15 @@ pub enum Input {
         to: ReplyTo,
         /// What.
         fetch: FetchSnapshot,
+        /// For the answer.
+        reply: Option<oneshot::Sender<Answer>>,
+    },
+    /// Evidence of a restore proof.
+    Proof {
+        /// Which stream.
+        to: ReplyTo,
+        /// The evidence.
+        proof: ProofText,
         /// For the answer.
         reply: Option<oneshot::Sender<Answer>>,
     },
@@ -257,6 +268,10 @@ impl Engine {
             Input::FetchSnapshot { to, fetch, reply } => {
                 self.expect_answer(to, reply);
                 self.intake.handle_fetch_snapshot(to, &fetch);
+            }
+            Input::Proof { to, proof, reply } => {
+                self.expect_answer(to, reply);
+                self.intake.handle_proof(to, &proof);
             }
             Input::Nonsense { to, code, text, reply } => {
                 self.expect_answer(to, reply);

@@ -91,7 +91,7 @@ impl Index {
                 self.meaningless += usize::from(!has_meaning);
                 has_meaning
             }
-            RecordKind::Identity | RecordKind::Keys | RecordKind::Snapshot => {
+            RecordKind::Identity | RecordKind::Keys | RecordKind::Snapshot | RecordKind::Proof => {
                 self.add_document(kind, body, sites);
                 true
             }
@@ -136,17 +136,20 @@ impl Index {
         }
     }
 
-    /// Tells the engine everything, documents first.
+    /// Tells the engine everything, documents first, and of these evidence last: it names identities.
     pub fn feed(self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
         let mut fed = Fed { meaningless: self.meaningless, ..Fed::default() };
         let is_root = |document: &FoundDocument| document.kind == RecordKind::Snapshot;
         let (roots, documents): (Vec<_>, Vec<_>) = self.documents.into_iter().partition(is_root);
-        for document in documents {
+        let is_evidence = |document: &FoundDocument| document.kind == RecordKind::Proof;
+        let (evidence, documents): (Vec<_>, Vec<_>) = documents.into_iter().partition(is_evidence);
+        for document in documents.into_iter().chain(evidence) {
             let Some(school) = feed_document(intake, board, &document) else {
                 fed.foreign_documents += 1;
                 continue;
             };
-            if document.sites.len() < quorum {
+            // Evidence that a site has lost holds up nothing; tomorrow there is more.
+            if document.sites.len() < quorum && document.kind != RecordKind::Proof {
                 intake.load_undurable(school, document.kind, document.body);
             }
         }
@@ -179,6 +182,7 @@ fn feed_document(intake: &mut Intake, board: &VerifyingKey, document: &FoundDocu
             let keys: KeyDocuments = serde_json::from_slice(&document.body).ok()?;
             intake.load_keys(&keys).then_some(keys.school)
         }
+        RecordKind::Proof => intake.load_proof(std::str::from_utf8(&document.body).ok()?),
         RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => None,
     }
 }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use sonae_cloud::clock::now_ms;
 use sonae_cloud::exit::{self, Exit};
 use sonae_cloud::identity::{NodeIdentity, open_bundle, read_passphrase};
 use sonae_cloud::lock::DataLock;
@@ -168,7 +169,7 @@ fn show_status(data: &Path, json: bool) -> Exit {
             value.to_string()
         })
     } else {
-        report::text(&status, running).map_err(serde::ser::Error::custom)
+        report::text(&status, running, now_ms()).map_err(serde::ser::Error::custom)
     };
     match text {
         Ok(text) => {

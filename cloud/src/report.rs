@@ -2,13 +2,16 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::status::{LastError, SchoolStatus, SiteState, SiteStatus, Status};
+use sonae_proto::limits::PROOF_AGE_MS_MAX;
+use sonae_proto::proof::ProofResult;
+
+use crate::status::{LastError, ProofStatus, SchoolStatus, SiteState, SiteStatus, Status};
 
 /// Writes a status for people.
 ///
 /// # Errors
 /// Those of the formatter.
-pub fn text(status: &Status, running: bool) -> Result<String, fmt::Error> {
+pub fn text(status: &Status, running: bool, now_ms: u64) -> Result<String, fmt::Error> {
     let mut out = String::new();
     let state = if running { "running" } else { "not running; what follows is its last word" };
     writeln!(out, "node      {state}")?;
@@ -23,7 +26,7 @@ pub fn text(status: &Status, running: bool) -> Result<String, fmt::Error> {
         write_site(&mut out, site)?;
     }
     for school in &status.schools {
-        write_school(&mut out, school)?;
+        write_school(&mut out, school, now_ms)?;
     }
     writeln!(out, "connections {}", status.connections)?;
     writeln!(out, "handshakes refused {}, failed {}", status.handshakes_refused, status.handshakes_failed)?;
@@ -65,7 +68,7 @@ fn write_site(out: &mut String, site: &SiteStatus) -> fmt::Result {
     )
 }
 
-fn write_school(out: &mut String, school: &SchoolStatus) -> fmt::Result {
+fn write_school(out: &mut String, school: &SchoolStatus, now_ms: u64) -> fmt::Result {
     writeln!(out, "school    {} manifest {}", school.school, school.manifest_version)?;
     for one in &school.incarnations {
         let mark =
@@ -82,10 +85,36 @@ fn write_school(out: &mut String, school: &SchoolStatus) -> fmt::Result {
             one.batches, one.changes, one.replica, one.log, one.head.sequence, one.head.hash
         )?;
     }
+    for one in &school.proofs {
+        write_proof(out, one, now_ms)?;
+    }
+    if school.proofs.is_empty() {
+        writeln!(out, "  restore  NEVER PROVED: no box of this school has said that it tried")?;
+    }
     for (log, head) in &school.heads {
         writeln!(out, "  log {log} head {} {}", head.sequence, head.hash)?;
     }
     Ok(())
+}
+
+/// A proof that failed, and one that is too old, are both shown as what they are: not proved.
+fn write_proof(out: &mut String, one: &ProofStatus, now_ms: u64) -> fmt::Result {
+    let age_ms = one.proved_ms.map(|at_ms| now_ms.abs_diff(at_ms));
+    let is_fresh = age_ms.is_some_and(|age_ms| age_ms <= PROOF_AGE_MS_MAX);
+    let state = if is_fresh && one.result == ProofResult::Proved { "proved" } else { "NOT PROVED" };
+    let last = match age_ms {
+        Some(age_ms) => format!("last success {} h ago", age_ms / 3_600_000),
+        None => "no success ever".to_owned(),
+    };
+    let cause = if one.cause.is_empty() { String::new() } else { format!(" ({})", one.cause) };
+    writeln!(
+        out,
+        "  restore  {state} by {}: number {} {}{cause} at {} ms, {last}",
+        one.incarnation,
+        one.number,
+        one.result.name(),
+        one.ended_ms
+    )
 }
 
 fn error(error: Option<&LastError>) -> String {

@@ -11,7 +11,8 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sonae_proto::identity::{Beginning, ReplicaKind};
 use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode};
-use sonae_proto::intake::{QuarantinedBranch, SchoolOverview};
+use sonae_proto::intake::{Proofs, QuarantinedBranch, SchoolOverview};
+use sonae_proto::proof::{Proof, ProofResult};
 use sonae_proto::receipt::SiteId;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::RefusalCode;
@@ -122,6 +123,26 @@ pub struct SchoolStatus {
     pub quarantined: Vec<QuarantinedStatus>,
     /// Its incarnations.
     pub incarnations: Vec<IncarnationStatus>,
+    /// What they say of their restore proofs.
+    #[serde(default)]
+    pub proofs: Vec<ProofStatus>,
+}
+
+/// What one incarnation says of its restore proofs, under its signature.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ProofStatus {
+    /// Whose word it is.
+    pub incarnation: Incarnation,
+    /// Number of its last proof.
+    pub number: u64,
+    /// How that ended; anything but `proved` is a failure.
+    pub result: ProofResult,
+    /// Why it was no success; empty for one.
+    pub cause: String,
+    /// When it ended, by the device's clock, milliseconds since 1970 UTC.
+    pub ended_ms: u64,
+    /// When the last one that succeeded ended; absent when none did.
+    pub proved_ms: Option<u64>,
 }
 
 /// Batches of a revoked device that follow one another.
@@ -165,6 +186,24 @@ pub struct IncarnationStatus {
     pub second: bool,
 }
 
+fn ended_ms(proof: &Proof) -> u64 {
+    proof.began_ms.saturating_add(proof.duration_ms)
+}
+
+impl From<Proofs> for ProofStatus {
+    fn from(proofs: Proofs) -> Self {
+        let last = proofs.last.body();
+        Self {
+            incarnation: last.incarnation,
+            number: last.number,
+            result: last.result,
+            cause: last.cause.clone(),
+            ended_ms: ended_ms(last),
+            proved_ms: proofs.proved.map(|proved| ended_ms(proved.body())),
+        }
+    }
+}
+
 impl From<SchoolOverview> for SchoolStatus {
     fn from(school: SchoolOverview) -> Self {
         let incarnations = school.incarnations.into_iter().map(|one| IncarnationStatus {
@@ -183,6 +222,7 @@ impl From<SchoolOverview> for SchoolStatus {
             revoked: school.revoked,
             quarantined: school.quarantined.into_iter().map(QuarantinedStatus::from).collect(),
             incarnations: incarnations.collect(),
+            proofs: school.proofs.into_iter().map(ProofStatus::from).collect(),
         }
     }
 }

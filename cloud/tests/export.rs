@@ -99,7 +99,9 @@ async fn nothing_is_lost() {
     let index = town.index();
     let verified = |line: &Line| match line {
         Line::Batch(batch) => batch.verified,
-        Line::Manifest { verified, .. } | Line::Identity { verified, .. } => *verified,
+        Line::Manifest { verified, .. } | Line::Identity { verified, .. } | Line::Proof { verified, .. } => {
+            *verified
+        }
         Line::Export { .. } | Line::WrappedKey { .. } | Line::Problem(_) | Line::End { .. } => true,
     };
     assert!(index.iter().all(verified));

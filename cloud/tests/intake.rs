@@ -243,6 +243,6 @@ async fn a_second_incarnation_is_marked_and_news_spread() {
         status.schools[0].incarnations.iter().map(|one| (one.incarnation, one.second)).collect();
     assert_eq!(marks, [(scene.life.name, false), (second.name, true)]);
     assert_eq!(status.schools[0].heads.get(&scene.log.log), Some(&batch.header().head()));
-    let text = sonae_cloud::report::text(&status, false).unwrap();
+    let text = sonae_cloud::report::text(&status, false, 0).unwrap();
     assert!(text.contains("SECOND INCARNATION") && text.contains("refused   wrong_school 1"), "{text}");
 }

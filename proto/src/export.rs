@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::batch::{BatchHeader, PREFIX_BYTES};
 use crate::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode};
 use crate::manifest::{KeyUse, base64_bytes};
+use crate::proof::ProofResult;
 
 /// Names the format, in the first line of the index.
 pub const FORMAT: &str = "sonae/export/v1";
@@ -68,6 +69,19 @@ pub enum Line {
         /// Where the text of the incarnation certificate is.
         incarnation_file: String,
         /// Whether both signatures were checked and hold.
+        verified: bool,
+    },
+    /// Evidence of a restore proof.
+    Proof {
+        /// Who proved.
+        incarnation: Incarnation,
+        /// Its number.
+        number: u64,
+        /// How it ended.
+        result: ProofResult,
+        /// Where its text is.
+        file: String,
+        /// Whether the signature was checked and holds.
         verified: bool,
     },
     /// A batch.
@@ -248,6 +262,12 @@ pub fn manifest_file(version: u64, hash: Hash32) -> String {
 #[must_use]
 pub fn identity_files(incarnation: Incarnation, device: Hash32) -> (String, String) {
     (format!("identities/device-{}.txt", short(device)), format!("identities/incarnation-{incarnation}.txt"))
+}
+
+/// Returns the file of the evidence of a restore proof.
+#[must_use]
+pub fn proof_file(incarnation: Incarnation, number: u64) -> String {
+    format!("proofs/{incarnation}-{number:06}.txt")
 }
 
 /// Returns the file of a batch's payload.

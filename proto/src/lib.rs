@@ -27,6 +27,7 @@ pub mod padme;
 pub mod planted;
 #[cfg(not(feature = "planted"))]
 mod planted;
+pub mod proof;
 pub mod receipt;
 pub mod record;
 pub mod reissue;

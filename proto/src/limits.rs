@@ -21,6 +21,16 @@ pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// [`MANIFEST_KEYS_MAX`] keys and [`MANIFEST_READERS_MAX`] readers of about 150 bytes each.
 pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of the evidence of a restore proof: [`VECTOR_LOGS_MAX`] heads of at most 145 bytes each, digests, words.
+pub const PROOF_BYTES_MAX: usize = 144 * 1024;
+
+/// Milliseconds after which a restore proof that succeeded says nothing any more: two days, so that one missed night
+/// is no alarm yet.
+pub const PROOF_AGE_MS_MAX: u64 = 48 * 60 * 60 * 1_000;
+
+/// Characters of each free word of that evidence.
+pub const PROOF_TEXT_CHARS_MAX: usize = 64;
+
 /// Bytes of one wire frame after its length: the largest batch, or a hello with its documents.
 pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -100,4 +110,6 @@ const _: () = assert!(SNAPSHOT_PARTS_MAX * 96 + SNAPSHOT_HEADS_MAX * 160 + 4096 
 const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);
 const _: () = assert!(CHANGE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(CHANGE_WRITTEN_BYTES_MAX + 60 * (CHANGE_FIELDS_MAX + 1) < CHANGE_BYTES_MAX);
+const _: () = assert!(VECTOR_LOGS_MAX * 145 + 4096 < PROOF_BYTES_MAX);
+const _: () = assert!(PROOF_BYTES_MAX < DOCUMENT_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX + DOCUMENT_BYTES_MAX < FRAME_BYTES_MAX);

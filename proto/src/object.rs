@@ -27,6 +27,8 @@ pub enum RecordKind {
     Snapshot,
     /// A sealed part of a snapshot; only roots say of which.
     SnapshotPart,
+    /// The text of a signed [`crate::proof::Proof`].
+    Proof,
 }
 
 impl RecordKind {
@@ -37,6 +39,7 @@ impl RecordKind {
             Self::Keys => 3,
             Self::Snapshot => 4,
             Self::SnapshotPart => 5,
+            Self::Proof => 6,
         }
     }
 
@@ -47,6 +50,7 @@ impl RecordKind {
             3 => Some(Self::Keys),
             4 => Some(Self::Snapshot),
             5 => Some(Self::SnapshotPart),
+            6 => Some(Self::Proof),
             _ => None,
         }
     }

@@ -67,6 +67,9 @@ pub struct Welcome {
     /// The newest whole snapshot of each tier. Absent from a node that keeps none: nothing is offered to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshots: Option<Vec<SnapshotOffer>>,
+    /// Whether this node takes the evidence of restore proofs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proofs: bool,
 }
 
 /// A whole snapshot that can be fetched.
@@ -165,6 +168,13 @@ pub struct News {
     pub identities: Vec<IdentityText>,
 }
 
+/// The evidence of a restore proof. The node returns it when it is durable at the quorum.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofText {
+    /// Text of a signed [`crate::proof::Proof`].
+    pub document: String,
+}
+
 /// Why something was refused. The text forms are part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -237,6 +247,8 @@ pub enum Frame {
     SnapshotWants(SnapshotWants),
     /// Type 13.
     FetchSnapshot(FetchSnapshot),
+    /// Type 14.
+    Proof(ProofText),
 }
 
 /// Why bytes are not a frame.
@@ -309,6 +321,7 @@ impl Frame {
             Self::SnapshotPart(part) => (11, part.to_body()),
             Self::SnapshotWants(wants) => json(12, wants)?,
             Self::FetchSnapshot(fetch) => json(13, fetch)?,
+            Self::Proof(proof) => json(14, proof)?,
         };
         let oversized = || FrameError::Oversized { bytes: u64::try_from(body.len()).unwrap_or(u64::MAX) };
         if body.len() > FRAME_BYTES_MAX {
@@ -347,6 +360,7 @@ impl Frame {
             11 => Self::SnapshotPart(Box::new(SnapshotPart::from_body(&body)?)),
             12 => Self::SnapshotWants(json(kind, &body)?),
             13 => Self::FetchSnapshot(json(kind, &body)?),
+            14 => Self::Proof(json(kind, &body)?),
             _ => return Err(FrameError::Kind { kind }),
         })
     }

@@ -14,6 +14,7 @@ use sonae_proto::identity::{DeviceCertificate, IdentityError, IdentityText, Inca
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::manifest::Manifest;
 use sonae_proto::object;
+use sonae_proto::proof::{Proof, ProofError};
 use sonae_proto::receipt::{Receipt, ReceiptError};
 use sonae_proto::seal::{OpenKey, SealError, check_recipients, encrypt, open_lines, seal_lines};
 use sonae_proto::signed::{Document, DocumentError, Signed, public_key_hex};
@@ -28,6 +29,8 @@ mod file;
 mod lines;
 #[path = "vectors/make.rs"]
 mod make;
+#[path = "vectors/proof.rs"]
+mod proof;
 #[path = "vectors/snapshot.rs"]
 mod snapshot;
 
@@ -134,6 +137,7 @@ fn vectors_decode_as_they_say() {
             "payload" => payload(&vector),
             "document" => document(&vector),
             "identity" => identity(&vector),
+            "proof" => proof_of(&vector),
             "receipt" => receipt(&vector),
             "frame" => frame(&vector),
             "object" => object_of(&vector),
@@ -233,6 +237,19 @@ fn identity(vector: &Vector) -> Outcome {
         Err(IdentityError::Document(_)) => Err("document".to_owned()),
         Err(IdentityError::Foreign { .. }) => Err("foreign".to_owned()),
     }
+}
+
+fn proof_of(vector: &Vector) -> Outcome {
+    let key = public_key_hex::parse(vector.get("key")).unwrap();
+    let text = vector.section_text("body");
+    let signed = Proof::verify(&text, vector.get("school").parse().unwrap(), |_| Some(key));
+    let signed = signed.map_err(|error| match error {
+        ProofError::Document(_) => "document".to_owned(),
+        ProofError::Foreign => "foreign".to_owned(),
+        ProofError::Unfit => "unfit".to_owned(),
+    })?;
+    assert_eq!(signed.text(), text);
+    Ok(())
 }
 
 fn receipt(vector: &Vector) -> Outcome {

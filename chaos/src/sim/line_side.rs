@@ -256,6 +256,7 @@ pub(crate) const fn kind(frame: &Frame) -> &'static str {
         Frame::SnapshotPart(_) => "part of a snapshot",
         Frame::SnapshotWants(_) => "missing parts",
         Frame::FetchSnapshot(_) => "fetch of a snapshot",
+        Frame::Proof(_) => "proof",
     }
 }
 

@@ -94,7 +94,8 @@ impl World {
             | Frame::SnapshotPart(_)
             | Frame::SnapshotWants(_)
             | Frame::FetchSnapshot(_)
-            | Frame::News(_) => {
+            | Frame::News(_)
+            | Frame::Proof(_) => {
                 self.violate("a box speaks as a node".into());
             }
         }

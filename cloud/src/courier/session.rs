@@ -311,7 +311,8 @@ impl<'a> Session<'a> {
                 | Frame::SnapshotPart(_)
                 | Frame::SnapshotWants(_)
                 | Frame::FetchSnapshot(_)
-                | Frame::News(_) => self.stop_log(&header, "the node gave no answer"),
+                | Frame::News(_)
+                | Frame::Proof(_) => self.stop_log(&header, "the node gave no answer"),
             },
             Ok(Ok(Answer::Quarantined { is_new: true })) => self.report.quarantined += 1,
             Ok(Ok(Answer::Quarantined { is_new: false })) => self.report.known += 1,

@@ -9,12 +9,14 @@ use ed25519_dalek::VerifyingKey;
 use serde::de::DeserializeOwned;
 use sonae_proto::batch::{Batch, BatchError};
 use sonae_proto::export::{
-    Line, Problem, earlier_key_file, foreign_file, identity_files, key_file, key_name, manifest_file, short,
+    Line, Problem, earlier_key_file, foreign_file, identity_files, key_file, key_name, manifest_file,
+    proof_file, short,
 };
 use sonae_proto::identity::{DeviceCertificate, Identity, IdentityText, IncarnationCertificate};
 use sonae_proto::ids::{Hash32, Incarnation, SchoolCode};
 use sonae_proto::manifest::{KeyUse, Manifest};
 use sonae_proto::object::RecordKind;
+use sonae_proto::proof::Proof;
 use sonae_proto::signed::Signed;
 use sonae_proto::wire::KeyDocuments;
 
@@ -78,6 +80,7 @@ impl Documents {
         match kind {
             RecordKind::Identity => self.add_identity(body, out),
             RecordKind::Keys => self.add_keys(body, out),
+            RecordKind::Proof => self.add_proof(body, out),
             // Everything that a snapshot adds up to stands in the batches too, and those are exported.
             RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => Ok(()),
         }
@@ -155,6 +158,30 @@ impl Documents {
         if !self.sets.iter().any(|known| known.documents == documents) {
             self.sets.push(KeySet { version, hash, verified, documents });
         }
+        Ok(())
+    }
+
+    /// Writes evidence of a restore proof. Whose signature it bears is told by the identities in the end.
+    fn add_proof(&mut self, body: &[u8], out: &mut Out) -> Result<(), ExportError> {
+        let text = std::str::from_utf8(body).ok();
+        let Some((text, proof)) = text.and_then(|text| Some((text, unsigned::<Proof>(text)?))) else {
+            return self.foreign("proof", body, NO_MEANING.into(), out);
+        };
+        if proof.school != self.school {
+            return Ok(());
+        }
+        let (incarnation, number, result) = (proof.incarnation, proof.number, proof.result);
+        // Its identity lies before it: evidence is taken from a connection that has greeted.
+        let key = |of| self.identities.get(&of).map(|identity| *identity.key());
+        let verified = match self.root {
+            Some(_) => match Proof::verify(text, self.school, key) {
+                Ok(_) => true,
+                Err(error) => return self.foreign("proof", body, said(&error), out),
+            },
+            None => false,
+        };
+        let file = out.write(&proof_file(incarnation, number), body)?;
+        self.note(Line::Proof { incarnation, number, result, file, verified });
         Ok(())
     }
 

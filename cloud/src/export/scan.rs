@@ -47,7 +47,7 @@ fn unreadable(site: &Site, object: Option<ObjectName>, error: &TransferError) ->
 pub struct Found {
     /// Where its body begins in the copy that it was read from.
     pub offset: usize,
-    /// What it is: 1 batch, 2 identity, 3 keys, 0 of a later version.
+    /// What it is: 1 batch, 2 identity, 3 keys, 6 evidence of a proof, 0 of a later version.
     kind: u8,
     /// Its bytes.
     pub body: Vec<u8>,
@@ -61,6 +61,7 @@ impl Found {
             Some(RecordKind::Keys) => 3,
             Some(RecordKind::Snapshot) => 4,
             Some(RecordKind::SnapshotPart) => 5,
+            Some(RecordKind::Proof) => 6,
             None => 0,
         };
         Self { offset, kind, body: body.to_vec() }
@@ -75,6 +76,7 @@ impl Found {
             3 => Some(RecordKind::Keys),
             4 => Some(RecordKind::Snapshot),
             5 => Some(RecordKind::SnapshotPart),
+            6 => Some(RecordKind::Proof),
             _ => None,
         }
     }

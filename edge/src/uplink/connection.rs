@@ -232,7 +232,8 @@ async fn receive_batches(
             | Frame::SnapshotPart(_)
             | Frame::SnapshotWants(_)
             | Frame::FetchSnapshot(_)
-            | Frame::News(_) => return Err("the cloud sent a frame out of turn".to_owned()),
+            | Frame::News(_)
+            | Frame::Proof(_) => return Err("the cloud sent a frame out of turn".to_owned()),
         }
     }
 }
@@ -252,6 +253,7 @@ fn batch_reply(frame: Frame) -> Option<BatchReply> {
         | Frame::SnapshotPart(_)
         | Frame::SnapshotWants(_)
         | Frame::FetchSnapshot(_)
-        | Frame::News(_) => None,
+        | Frame::News(_)
+        | Frame::Proof(_) => None,
     }
 }

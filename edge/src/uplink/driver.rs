@@ -179,7 +179,8 @@ impl Driver {
             | Frame::Snapshot(_)
             | Frame::SnapshotPart(_)
             | Frame::SnapshotWants(_)
-            | Frame::FetchSnapshot(_) => {
+            | Frame::FetchSnapshot(_)
+            | Frame::Proof(_) => {
                 log::warn!("the cloud sent a frame out of turn");
                 self.hang_up();
             }

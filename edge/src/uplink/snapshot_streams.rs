@@ -58,7 +58,8 @@ async fn receive(
             | Frame::Fetch(_)
             | Frame::News(_)
             | Frame::SnapshotWants(_)
-            | Frame::FetchSnapshot(_) => return Err("the cloud sent a frame out of turn".to_owned()),
+            | Frame::FetchSnapshot(_)
+            | Frame::Proof(_) => return Err("the cloud sent a frame out of turn".to_owned()),
         };
         if events.send(event).await.is_err() {
             return Ok(());
@@ -83,6 +84,7 @@ async fn ask(line: &sonae_line::Connection, frame: &Frame) -> Result<SnapshotRep
         | Frame::News(_)
         | Frame::Snapshot(_)
         | Frame::SnapshotPart(_)
-        | Frame::FetchSnapshot(_) => Err("the cloud answered a snapshot with another frame".to_owned()),
+        | Frame::FetchSnapshot(_)
+        | Frame::Proof(_) => Err("the cloud answered a snapshot with another frame".to_owned()),
     }
 }

@@ -105,6 +105,9 @@ impl Intake {
             Some(Pending::SnapshotPart { school, hash }) => {
                 return self.snapshot_part_stored(school, hash, location, sites);
             }
+            Some(Pending::Proof { school, to, proof }) => {
+                return self.proof_stored(school, to, *proof, sites.len() >= quorum);
+            }
             None => return,
         };
         let Some(school) = self.schools.get_mut(&code) else { return };

@@ -12,6 +12,7 @@ mod documents;
 mod effect;
 mod log;
 mod overview;
+mod proofs;
 mod quarantine;
 mod snapshots;
 
@@ -25,8 +26,10 @@ use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
 use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
 use crate::object::RecordKind;
+use crate::proof::Proof;
 use crate::receipt::SiteId;
 use crate::revocation::Revocations;
+use crate::signed::Signed;
 use crate::vector::{Heads, LogHead};
 use crate::wire::{Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, Welcome};
 
@@ -35,6 +38,7 @@ pub use effect::{ConnectionId, Effect, Location, ReplyTo, Ticket};
 pub use log::StoredBatch;
 use log::{Entry, Log};
 pub use overview::{IncarnationOverview, SchoolOverview};
+pub use proofs::Proofs;
 pub use quarantine::QuarantinedBranch;
 use quarantine::{Quarantine, REVOKED};
 use snapshots::Snapshots;
@@ -52,6 +56,7 @@ struct School {
     /// are any: a rebuild could not verify or open what the receipt calls safe.
     undurable: Vec<Undurable>,
     snapshots: Snapshots,
+    proofs: BTreeMap<Incarnation, Proofs>,
 }
 
 #[derive(Debug)]
@@ -72,6 +77,7 @@ enum Pending {
     Document { school: SchoolCode, kind: RecordKind, body: Vec<u8>, to: Option<ReplyTo> },
     Snapshot { school: SchoolCode, root: Hash32 },
     SnapshotPart { school: SchoolCode, hash: Hash32 },
+    Proof { school: SchoolCode, to: ReplyTo, proof: Box<Signed<Proof>> },
 }
 
 /// What a node is told at its start.
@@ -218,6 +224,7 @@ impl Intake {
             snapshots: Some(
                 school.map(|school| snapshots::offers(school, self.config.quorum)).unwrap_or_default(),
             ),
+            proofs: true,
         }
     }
 

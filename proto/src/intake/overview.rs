@@ -6,7 +6,7 @@ use crate::identity::{Beginning, ReplicaKind};
 use crate::ids::{Incarnation, ReplicaId, SchoolCode};
 use crate::vector::Heads;
 
-use super::{Intake, QuarantinedBranch, School, heads};
+use super::{Intake, Proofs, QuarantinedBranch, School, heads};
 
 /// One school.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct SchoolOverview {
     pub quarantined: Vec<QuarantinedBranch>,
     /// All incarnations, those of one device together, the oldest first.
     pub incarnations: Vec<IncarnationOverview>,
+    /// The evidence of their restore proofs, those of one incarnation together.
+    pub proofs: Vec<Proofs>,
 }
 
 /// One incarnation.
@@ -82,5 +84,6 @@ fn one(code: SchoolCode, school: &School) -> SchoolOverview {
         revoked: school.revocations.devices().collect(),
         quarantined: school.quarantined(),
         incarnations,
+        proofs: school.proofs.values().cloned().collect(),
     }
 }

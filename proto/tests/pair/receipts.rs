@@ -23,6 +23,7 @@ pub fn welcome(heads: Heads) -> Welcome {
         sites: 2,
         quorum: 2,
         snapshots: None,
+        proofs: false,
     }
 }
 

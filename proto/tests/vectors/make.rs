@@ -14,7 +14,9 @@ use sonae_proto::receipt::Receipt;
 use sonae_proto::revocation::Revocation;
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::{Heads, LogHead, Sequences};
-use sonae_proto::wire::{Fetch, FetchEnd, Frame, Hello, News, PROTOCOL, Refusal, RefusalCode, Welcome};
+use sonae_proto::wire::{
+    Fetch, FetchEnd, Frame, Hello, News, PROTOCOL, ProofText, Refusal, RefusalCode, Welcome,
+};
 
 use super::file::Vector;
 use super::lines::{changes, digest};
@@ -38,7 +40,7 @@ pub struct Made {
 /// A vector and the name of its file.
 pub type Named = (String, Vector);
 
-fn named(name: &str, vector: Vector) -> Named {
+pub fn named(name: &str, vector: Vector) -> Named {
     (name.to_owned(), vector)
 }
 
@@ -114,6 +116,7 @@ impl Made {
         let mut all = changes();
         all.extend(self.batches());
         all.extend(self.documents());
+        all.extend(self.proofs());
         all.extend(self.receipts());
         all.extend(self.frames());
         all.extend(self.objects());
@@ -300,6 +303,7 @@ impl Made {
             sites: 2,
             quorum: 2,
             snapshots: None,
+            proofs: false,
         }
     }
 
@@ -316,6 +320,7 @@ impl Made {
             nonce: "00112233445566778899aabbccddeeff".into(),
             software: "sonae-edge 0.1.0".into(),
         };
+        let taking_proofs = Welcome { proofs: true, ..self.welcome() };
         let keys = sonae_proto::wire::KeyDocuments {
             school: self.school,
             manifest: self.manifest.text().to_owned(),
@@ -325,6 +330,7 @@ impl Made {
         let frames = [
             ("hello", Frame::Hello(Box::new(hello))),
             ("welcome", Frame::Welcome(Box::new(self.welcome()))),
+            ("welcome-proofs", Frame::Welcome(Box::new(taking_proofs))),
             ("batch", Frame::Batch(self.batch.bytes().to_vec())),
             ("receipt", Frame::Receipt(self.receipt.sign(&self.node))),
             ("refusal", Frame::Refusal(Refusal { code: RefusalCode::Fork, text, heads: heads.clone() })),
@@ -332,6 +338,7 @@ impl Made {
             ("fetch", Frame::Fetch(Fetch { log: self.log, after: 3 })),
             ("fetch-end", Frame::FetchEnd(FetchEnd { sequence: 6 })),
             ("news", Frame::News(Box::new(News { heads, identities: vec![self.identity.clone()] }))),
+            ("proof", Frame::Proof(ProofText { document: self.proof().text().to_owned() })),
         ];
         let good = frames.into_iter().map(|(name, frame)| {
             let vector =

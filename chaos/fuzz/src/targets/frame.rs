@@ -9,7 +9,8 @@ use sonae_proto::manifest::{KeyUse, WrappedKey};
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::{
     FRAME_HEADER_BYTES, Fetch, FetchEnd, FetchSnapshot, Frame, FrameError, Hello, KeyDocuments, News,
-    PROTOCOL, Refusal, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome, frame_header,
+    PROTOCOL, ProofText, Refusal, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
+    frame_header,
 };
 
 use crate::mutate::{self, Order};
@@ -97,6 +98,7 @@ fn number(frame: &Frame) -> u8 {
         Frame::SnapshotPart(_) => 11,
         Frame::SnapshotWants(_) => 12,
         Frame::FetchSnapshot(_) => 13,
+        Frame::Proof(_) => 14,
     }
 }
 
@@ -167,6 +169,7 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         sites: 2,
         quorum: 2,
         snapshots: None,
+        proofs: false,
     };
     let wrapped = |key_use, epoch| WrappedKey { key_use, epoch, file: b"age-encryption.org/v1\n".to_vec() };
     let wrapped_keys = vec![wrapped(KeyUse::Digest, 0), wrapped(KeyUse::Tier(Tier::Archive), 2026)];
@@ -174,8 +177,11 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
     let offer = SnapshotOffer { tier: Tier::Safety, root: Hash32([6; 32]), bytes: 9, changes: 6 };
     let part = SnapshotPart { root: Hash32([6; 32]), number: 1, sealed: b"a part".to_vec() };
     let text = "the batch does not continue its log".to_owned();
+    // Few mutations make a counter that does not fit 32 bits.
+    let many_losses = Hello { loss_counter: 1 << 40, ..hello.clone() };
     Some(vec![
         ("hello", Frame::Hello(Box::new(hello))),
+        ("hello-losses", Frame::Hello(Box::new(many_losses))),
         ("welcome", Frame::Welcome(Box::new(welcome.clone()))),
         ("welcome-snapshots", Frame::Welcome(Box::new(Welcome { snapshots: Some(vec![offer]), ..welcome }))),
         ("batch", Frame::Batch(b"a batch".to_vec())),
@@ -189,6 +195,7 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         ("snapshot-part", Frame::SnapshotPart(Box::new(part))),
         ("snapshot-wants", Frame::SnapshotWants(SnapshotWants { root: Hash32([6; 32]), parts: vec![0, 2] })),
         ("fetch-snapshot", Frame::FetchSnapshot(FetchSnapshot { root: Hash32([6; 32]), has: vec![1] })),
+        ("proof", Frame::Proof(ProofText { document: "proof\n".into() })),
     ])
 }
 
@@ -216,6 +223,7 @@ impl Target for FrameTarget {
             "type 7",
             "type 8",
             "type 9",
+            "type 14",
             "kind",
             "oversized",
             "header",

@@ -58,6 +58,7 @@ fn reference(bytes: &[u8], planted: Planted) -> Seen {
             3 => Some(RecordKind::Keys),
             4 => Some(RecordKind::Snapshot),
             5 => Some(RecordKind::SnapshotPart),
+            6 => Some(RecordKind::Proof),
             _ if planted.is("later-kind") => Some(RecordKind::Batch),
             _ => None,
         };
