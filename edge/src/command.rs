@@ -4,6 +4,7 @@ mod bundle;
 mod failure;
 mod import;
 mod print;
+mod prove;
 mod rebuild;
 mod run;
 mod show;
@@ -78,6 +79,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Proves now that the cloud gives back what this box holds; exit code 0 for that alone, 7 for all else
+    Prove {
+        /// The data directory of the running daemon
+        #[arg(long)]
+        data: PathBuf,
+        /// Prints one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Carries sealed batches by hand: a USB stick or a phone in place of the line
     Bundle {
         #[command(subcommand)]
@@ -99,6 +109,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status { data, json } => show::status(&data, json),
         Command::Digest { data, json } => show::digest(&data, json),
+        Command::Prove { data, json } => prove::prove(&data, json),
         Command::Bundle { command } => bundle::run(&command),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
     }

@@ -38,6 +38,8 @@ pub enum Ask {
     Status,
     /// Digests and heads.
     Digest,
+    /// A restore proof now; answered at once with its number.
+    Prove,
     /// All records of a collection.
     Records {
         /// Their tier.
@@ -207,6 +209,12 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
     match ask {
         Ask::Status => value(source.status()),
         Ask::Digest => value(digest::report(source)),
+        Ask::Prove => value(
+            source
+                .proofs
+                .ask()
+                .ok_or_else(|| asked("only a running daemon proves; start `sonae-edge run`"))?,
+        ),
         Ask::Records { tier, collection } => {
             value(source.store.records(tier, &collection, "").map_err(asked)?)
         }

@@ -17,7 +17,7 @@ pub enum Exit {
     Store,
     /// The network or the cloud cannot be reached or does not answer as it must.
     Network,
-    /// A promise could not be verified, such as the completeness of a rebuild.
+    /// A promise could not be verified, such as the completeness of a rebuild, or that the cloud restores.
     Unverified,
     /// A defect of this program.
     Internal,

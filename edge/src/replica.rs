@@ -10,6 +10,7 @@ use sonae_store::data_dir::{DataDir, DataDirError};
 use sonae_store::enrolment::{self, EnrolmentError};
 use sonae_store::identity::{IdentityError, ReplicaKeys, board_key};
 use sonae_store::keyring::{Keyring, KeyringError};
+use sonae_store::proof::Proofs;
 use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
 use sonae_store::{Clock, Open, Opened, Quarantine, RealDisk, Store, StoreError};
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::courier::Desk;
-use crate::uplink;
+use crate::{proof, uplink};
 
 /// Why a replica cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -90,13 +91,17 @@ impl Replica {
         Self::reopen(DataDir::open(data)?)
     }
 
-    /// Opens the replica in a directory that is locked already, after a renewal that was begun has been finished.
+    /// Opens the replica in a directory that is locked already, after a renewal that was begun has been finished and what
+    /// is left of a restore proof is gone.
     ///
     /// # Errors
     /// [`ReplicaError`].
     pub fn reopen(dir: DataDir) -> Result<Self, ReplicaError> {
         let finished = renewal::finish(&dir);
         finished.map_err(|source| ReplicaError::Renewal { path: dir.path().to_owned(), source })?;
+        if let Err(error) = proof::discard(dir.path()) {
+            log::warn!(error = error.to_string(); "what is left of a restore proof cannot be deleted");
+        }
         Self::open_dir(dir)
     }
 
@@ -131,6 +136,7 @@ impl Replica {
             replica,
             incarnation,
             data: dir.path().to_owned(),
+            proofs: Proofs::load(dir.path()),
         };
         Ok(Self { dir, bundle, cloud, opened, status, clock })
     }
@@ -160,6 +166,8 @@ impl Replica {
             snapshots: false,
             quarantine,
             couriers,
+            purpose: uplink::Purpose::Serve,
+            proofs: self.status.proofs.clone(),
         };
         Ok((config, desk))
     }

@@ -6,6 +6,7 @@
 mod connection;
 mod dial;
 mod driver;
+mod purpose;
 mod route;
 mod silence;
 mod snapshot_streams;
@@ -23,6 +24,7 @@ use sonae_proto::batch::BatchHeader;
 use sonae_proto::uplink::{Start, Uplink as Engine};
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::identity::ReplicaKeys;
+use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Evidence, Quarantine, Store};
 use tokio::sync::{mpsc, watch};
@@ -30,6 +32,7 @@ use tokio::sync::{mpsc, watch};
 use crate::{courier, tls};
 use dial::Dialler;
 use driver::Driver;
+pub use purpose::Purpose;
 use route::Route;
 use snapshots::Maker;
 
@@ -72,6 +75,10 @@ pub struct Config {
     pub quarantine: Quarantine,
     /// What couriers bring and ask.
     pub couriers: mpsc::Receiver<courier::Ask>,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Where evidence of restore proofs waits to be published.
+    pub proofs: Proofs,
 }
 
 /// Why an uplink cannot start.
@@ -100,6 +107,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     endpoint.set_default_client_config(quic);
     let (events, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
     let (mut sealed, mut couriers) = (config.sealed, config.couriers);
+    let mut unpublished = config.proofs.unpublished();
     let mut start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
     start.snapshots = config.snapshots;
     let (maker, mut made) = Maker::new();
@@ -129,6 +137,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         standby: None,
         closed_bytes: (0, 0),
         maker,
+        purpose: config.purpose,
+        proofs: config.proofs,
+        takes_proofs: false,
+        publishing: false,
     };
     driver.resume_snapshots();
     driver.offer_quarantined().await;
@@ -140,6 +152,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             Some(event) = waiting.recv() => driver.event(event).await,
             Some(header) = sealed.recv() => driver.sealed(&header),
             Some(outcome) = made.recv() => driver.snapshot_made(outcome),
+            Ok(()) = unpublished.changed() => driver.publish(),
             Some(ask) = couriers.recv() => {
                 let now_ms = driver.clock.now_ms();
                 let desk = courier::Shelf { store: &driver.store, quarantine: &driver.quarantine };

@@ -25,6 +25,7 @@ mod guard;
 mod openapi;
 mod page;
 pub mod people;
+mod proof_line;
 mod router;
 mod search;
 mod serve;

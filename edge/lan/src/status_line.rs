@@ -6,6 +6,8 @@
 use sonae_store::status::Status;
 use time::{OffsetDateTime, UtcOffset};
 
+use crate::proof_line::{ProofLine, proof_line};
+
 /// The line in both languages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusLine {
@@ -15,6 +17,8 @@ pub struct StatusLine {
     pub en: String,
     /// Whether nothing is saved any more.
     pub is_failed: bool,
+    /// Whether what lies outside has been proved to restore.
+    pub proof: ProofLine,
 }
 
 /// Composes the line.
@@ -24,6 +28,7 @@ pub fn status_line(status: &Status) -> StatusLine {
             ja: "保存できていません。紙に書いてください".to_owned(),
             en: "Nothing is being saved. Write on paper.".to_owned(),
             is_failed: true,
+            proof: proof_line(&status.proof),
         };
     }
     let school = short_name(&status.school_name);
@@ -38,6 +43,7 @@ pub fn status_line(status: &Status) -> StatusLine {
         ja: format!("{here_ja}（{school}）｜校外の控え：{outside_ja}"),
         en: format!("{here_en} ({school}) | Copy outside the school: {outside_en}"),
         is_failed: false,
+        proof: proof_line(&status.proof),
     }
 }
 
@@ -91,6 +97,7 @@ mod tests {
     use super::*;
     use sonae_proto::ids::{Incarnation, ReplicaId, Tier};
     use sonae_store::Point;
+    use sonae_store::proof::ProofStatus;
     use sonae_store::status::{ErrorStatus, Storage, UplinkStatus};
     use std::collections::BTreeMap;
 
@@ -121,6 +128,7 @@ mod tests {
             quarantine: Vec::new(),
             storage: Storage::default(),
             snapshots: Vec::new(),
+            proof: ProofStatus::default(),
             uplink: UplinkStatus::default(),
             last_error: None,
         }

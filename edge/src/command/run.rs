@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use sonae_edge::courier;
 use sonae_edge::exit::Exit;
+use sonae_edge::proof::Prover;
 use sonae_edge::renewal::RenewalError;
 use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
@@ -192,6 +193,8 @@ async fn serve(
     let couriers = courier::bind(replica.dir.path()).map_err(internal)?;
     let couriers = courier::serve(couriers, desk, replica.dir.path().to_owned(), stopped.clone());
     let couriers = tokio::spawn(couriers);
+    let prover = Prover::new(replica.dir.path(), replica.status.clone(), cloud.map(str::to_owned));
+    let prover = tokio::spawn(prover.run(stopped.clone()));
     let config = LanConfig {
         certificate_pem: replica.bundle.lan_certificate_pem.clone(),
         key_pem: Zeroizing::new(replica.bundle.lan_key_pem.clone()),
@@ -217,7 +220,7 @@ async fn serve(
     };
     log::info!("stopping");
     let _ = stop.send(true);
-    tokio::join!(wait(lan), wait(uplink), wait(control), wait(couriers));
+    tokio::join!(wait(lan), wait(uplink), wait(control), wait(couriers), wait(prover));
     if let Ok(Some(next)) = outcome {
         return Ok(Some((replica, next)));
     }

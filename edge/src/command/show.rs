@@ -76,6 +76,7 @@ fn describe(status: &Value, running: bool) -> String {
         format!("quarantine {}", quarantine(status)),
         format!("losses     {} found at the cloud", text("/loss_counter")),
         format!("forks      {} kept aside", text("/forks")),
+        restore(status),
         format!(
             "storage    {} bytes used, {} bytes free",
             text("/storage/used_bytes"),
@@ -99,6 +100,19 @@ fn quarantine(status: &Value) -> String {
             sum("changes")
         ),
     }
+}
+
+/// The restore proofs: whatever is not a young success is said to be none.
+fn restore(status: &Value) -> String {
+    let figure = |name: &str| status.pointer(&format!("/proof/{name}")).and_then(Value::as_u64);
+    let word = |name: &str| status.pointer(&format!("/proof/last/{name}")).and_then(Value::as_str);
+    let is = |name: &str| status.pointer(&format!("/proof/{name}")) == Some(&Value::Bool(true));
+    let hours = |ms: u64| ms / 3_600_000;
+    let state = if is("is_proved") { "proved" } else { "NOT PROVED" };
+    let age = figure("age_ms").map_or("never".to_owned(), |ms| format!("{} h ago", hours(ms)));
+    let overdue = if is("is_overdue") { ", OVERDUE" } else { "" };
+    let last = word("text").unwrap_or("none was made yet");
+    format!("restore    {state}{overdue}, last success {age}: {last}")
 }
 
 pub(super) fn digest(data: &Path, json: bool) -> Result<Exit, Failure> {

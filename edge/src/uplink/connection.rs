@@ -8,7 +8,7 @@ use sonae_line::Transport;
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::{Hash32, LogName};
 use sonae_proto::uplink::{BatchReply, SnapshotReply};
-use sonae_proto::wire::{Fetch, Frame, SnapshotPart};
+use sonae_proto::wire::{Fetch, Frame, ProofText, SnapshotPart};
 use sonae_store::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
@@ -35,6 +35,7 @@ pub(super) enum Event {
     SnapshotPart { generation: u64, part: Box<SnapshotPart> },
     SnapshotEnd { generation: u64 },
     SnapshotAnswer { generation: u64, root: Hash32, reply: SnapshotReply },
+    Published { generation: u64, outcome: Result<ProofText, String> },
 }
 
 impl Event {
@@ -49,6 +50,7 @@ impl Event {
             | Self::SnapshotPart { generation, .. }
             | Self::SnapshotEnd { generation }
             | Self::SnapshotAnswer { generation, .. }
+            | Self::Published { generation, .. }
             | Self::FetchEnd { generation } => *generation,
         }
     }
@@ -173,6 +175,15 @@ impl Connection {
         });
     }
 
+    /// Sends the evidence of a restore proof on a stream of its own and reports what became of it.
+    pub fn publish(&self, proof: ProofText, events: mpsc::Sender<Event>) {
+        let (generation, line) = (self.generation, self.line.clone());
+        tokio::spawn(async move {
+            let outcome = publish(&line, proof).await;
+            drop(events.send(Event::Published { generation, outcome }).await);
+        });
+    }
+
     /// Asks for the batches of a log and reports them.
     pub fn fetch(&self, fetch: Fetch, events: mpsc::Sender<Event>) {
         let (generation, line) = (self.generation, self.line.clone());
@@ -202,6 +213,29 @@ async fn send_batch(
     let answer = frames::read(&mut receive).await.map_err(|error| error.to_string())?;
     let reply = batch_reply(answer).ok_or("the cloud answered a batch with another frame")?;
     Ok((batch.header().changes(), length, reply))
+}
+
+async fn publish(line: &sonae_line::Connection, proof: ProofText) -> Result<ProofText, String> {
+    let (mut send, mut receive) = line.open().await.map_err(|error| error.to_string())?;
+    frames::write(&mut send, &Frame::Proof(proof.clone())).await.map_err(|error| error.to_string())?;
+    send.finish().await.map_err(|error| error.to_string())?;
+    match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
+        Frame::Proof(held) if held == proof => Ok(proof),
+        Frame::Refusal(refusal) => Err(refusal.text),
+        Frame::Hello(_)
+        | Frame::Welcome(_)
+        | Frame::Batch(_)
+        | Frame::Receipt(_)
+        | Frame::Keys(_)
+        | Frame::Fetch(_)
+        | Frame::FetchEnd(_)
+        | Frame::News(_)
+        | Frame::Snapshot(_)
+        | Frame::SnapshotPart(_)
+        | Frame::SnapshotWants(_)
+        | Frame::FetchSnapshot(_)
+        | Frame::Proof(_) => Err("the cloud answered evidence with another frame".to_owned()),
+    }
 }
 
 async fn receive_batches(

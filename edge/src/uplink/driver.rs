@@ -9,12 +9,14 @@ use sonae_proto::ids::LogName;
 use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
+use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Quarantine, Store, WriteError};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use super::Purpose;
 use super::connection::{self, Connection, Event};
 use super::dial::Dialler;
 use super::route::{Plan, Route};
@@ -60,6 +62,12 @@ pub(super) struct Driver {
     pub standby: Option<Standby>,
     pub closed_bytes: (u64, u64),
     pub maker: Maker,
+    pub purpose: Purpose,
+    pub proofs: Proofs,
+    /// Whether the node takes the evidence of restore proofs.
+    pub takes_proofs: bool,
+    /// Whether evidence is under way.
+    pub publishing: bool,
 }
 
 impl Driver {
@@ -111,7 +119,12 @@ impl Driver {
                 });
                 self.engine.handle_batch_reply(log, reply, now_ms);
             }
-            Event::Fetched { batch, .. } => self.engine.handle_fetched(*batch),
+            Event::Fetched { batch, .. } => {
+                if self.purpose.takes(batch.header().log, batch.header().last) {
+                    self.engine.handle_fetched(*batch);
+                }
+            }
+            Event::Published { outcome, .. } => self.published(outcome),
             Event::FetchEnd { .. } => {
                 self.fetching = false;
                 self.engine.handle_fetch_end();
@@ -148,14 +161,19 @@ impl Driver {
 
     pub(super) fn control(&mut self, frame: Frame, now_ms: u64) {
         match frame {
-            Frame::Welcome(welcome) => {
+            Frame::Welcome(mut welcome) => {
                 log::info!(logs = welcome.heads.len(), quorum = welcome.quorum, sites = welcome.sites;
                     "the cloud answers");
+                welcome.heads = self.purpose.wanted(&welcome.heads);
+                self.shared.update(|status| status.cloud_manifest_version = welcome.manifest_version);
                 self.engine.handle_welcome(&welcome, now_ms);
                 self.tell_replicas(&welcome.identities);
                 self.store.set_line(true);
                 self.maker.tell();
+                self.takes_proofs = welcome.proofs;
+                self.publish();
             }
+            Frame::News(_) if !self.purpose.hears_news() => {}
             Frame::News(news) => {
                 self.engine.handle_news(&news, now_ms);
                 self.tell_replicas(&news.identities);
@@ -197,6 +215,7 @@ impl Driver {
         self.generation = self.next_generation();
         self.under_way = 0;
         self.fetching = false;
+        (self.takes_proofs, self.publishing) = (false, false);
         self.silence = None;
         self.route.lost(Instant::now());
         self.shared.update(|status| status.transport = None);
@@ -216,6 +235,7 @@ impl Driver {
             status.last_contact_ms = self.engine.last_contact_ms();
             status.has_all = self.engine.has_all_of_peers();
             status.is_complete = self.engine.is_complete();
+            status.is_fetching = self.engine.is_fetching();
             status.cloud_heads.clone_from(self.engine.cloud_heads());
             status.udp_bytes_sent = self.closed_bytes.0 + sent;
             status.udp_bytes_received = self.closed_bytes.1 + received;
@@ -223,6 +243,9 @@ impl Driver {
     }
 
     pub(super) async fn effect(&mut self, effect: Effect) {
+        if !self.purpose.allows(&effect) {
+            return;
+        }
         match effect {
             Effect::Dial => self.dial(),
             Effect::SendHello => self.send_hello(),
@@ -334,7 +357,7 @@ impl Driver {
             have: state.vector,
             manifest_version: self.engine.manifest_version(),
             nonce: data_encoding::HEXLOWER.encode(&nonce),
-            software: concat!("sonae-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
+            software: self.purpose.software().to_owned(),
         };
         self.tell(Frame::Hello(Box::new(hello)));
     }

@@ -181,7 +181,8 @@ impl Driver {
             | Event::SnapshotRoot { .. }
             | Event::SnapshotPart { .. }
             | Event::SnapshotEnd { .. }
-            | Event::SnapshotAnswer { .. } => {}
+            | Event::SnapshotAnswer { .. }
+            | Event::Published { .. } => {}
         }
     }
 

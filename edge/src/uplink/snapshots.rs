@@ -11,6 +11,7 @@ use sonae_store::status::SnapshotProgress;
 use sonae_store::{Shelf, Store};
 use tokio::sync::mpsc;
 
+use super::Purpose;
 use super::driver::Driver;
 
 /// Between two snapshots of a tier, unless it has grown severalfold: a busy morning makes one, not forty.
@@ -71,13 +72,16 @@ impl Maker {
 impl Driver {
     /// Has a snapshot made if one is due and all that is kept here is safe, so that the line is free for it.
     pub(super) fn consider_snapshot(&mut self) {
-        if self.engine.is_up() && !self.engine.is_waiting() {
+        if self.purpose == Purpose::Serve && self.engine.is_up() && !self.engine.is_waiting() {
             self.maker.consider(&self.store);
         }
     }
 
     /// Offers what was made before this start and has no receipt yet.
     pub(super) fn resume_snapshots(&mut self) {
+        if self.purpose != Purpose::Serve {
+            return;
+        }
         let shelf = self.store.shelf().clone();
         for tier in Tier::ALL {
             let made = Made::read(&shelf, tier).filter(|made| !made.safe);

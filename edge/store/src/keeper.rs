@@ -5,6 +5,7 @@
 //! **Invariant**: sealed bytes are durable before anybody may send them, in a flush shared with the next
 //! commit when one waits.
 
+mod mark;
 mod reissue;
 mod round;
 mod snapshot;
@@ -38,6 +39,7 @@ use crate::keyring::Keyring;
 use crate::sealer::Sealer;
 use crate::store::{Shared, StoreError, WriteError};
 
+pub use mark::Mark;
 pub(crate) use round::apply_batch;
 pub(crate) use snapshot::Pinned;
 pub(crate) use standing::note_without_receipt;
@@ -45,7 +47,7 @@ pub(crate) use standing::note_without_receipt;
 /// Milliseconds without a request after which the last commit gets its mark and waiting receipts are kept.
 const IDLE_MS: u64 = 2_000;
 
-type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, WriteError>>;
 
 /// What a handle asks of the keeper.
 #[derive(Debug)]
@@ -64,6 +66,7 @@ pub(crate) enum Request {
     Freeze,
     Late(Late),
     SealNow { reply: oneshot::Sender<()> },
+    Mark { reply: Reply<Mark> },
     Close,
 }
 
@@ -118,6 +121,8 @@ pub(crate) struct Keeper {
     pub(crate) retry_ms: Option<u64>,
     pub(crate) commits: u64,
     pub(crate) failed: Option<String>,
+    /// Those who wait for a mark.
+    pub(crate) marks: Vec<Reply<Mark>>,
     /// Nobody may write any more.
     pub(crate) is_frozen: bool,
     pub(crate) clock: Clock,
@@ -156,6 +161,7 @@ impl Keeper {
             }
             if !queue.is_empty() || self.has_sealed() {
                 closing = self.round(&mut queue);
+                self.answer_marks();
                 idle_work = true;
             }
         }

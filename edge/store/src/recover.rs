@@ -109,6 +109,7 @@ pub(crate) fn recover(
         retry_ms: None,
         commits: 0,
         failed: None,
+        marks: Vec::new(),
         is_frozen: false,
         clock: open.clock,
         shared,

@@ -11,6 +11,7 @@ use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
 
 use crate::keyring::KeyYears;
+use crate::proof::{ProofStatus, Proofs};
 use crate::quarantine::{Quarantine, WaitingLog};
 use crate::snapshot::Made;
 use crate::state::Point;
@@ -46,6 +47,12 @@ pub struct UplinkStatus {
     /// The snapshot that is being fetched.
     #[serde(skip)]
     pub snapshot: Option<SnapshotProgress>,
+    /// Whether something is being fetched, or is to be.
+    #[serde(skip)]
+    pub is_fetching: bool,
+    /// Version of the newest manifest of recipients that the cloud has.
+    #[serde(skip)]
+    pub cloud_manifest_version: u64,
     /// Sealed bytes that were sent, batches with their headers.
     pub batch_bytes_sent: u64,
     /// Changes in them, as often as they were sent.
@@ -182,6 +189,8 @@ pub struct Status {
     pub storage: Storage,
     /// Snapshots that were made here, for whoever has to rebuild.
     pub snapshots: Vec<SnapshotStatus>,
+    /// The restore proofs.
+    pub proof: ProofStatus,
     /// The uplink.
     pub uplink: UplinkStatus,
     /// The newest error, if any.
@@ -212,6 +221,8 @@ pub struct StatusSource {
     pub incarnation: Incarnation,
     /// The data directory, whose file system is looked at.
     pub data: std::path::PathBuf,
+    /// The restore proofs.
+    pub proofs: Proofs,
 }
 
 impl StatusSource {
@@ -243,6 +254,7 @@ impl StatusSource {
             keys: KeyYears::of(&self.store.documents(), now_ms),
             quarantine: Quarantine::of(&self.data).by_log(&state.vector),
             storage: Storage { used_bytes: state.storage_bytes, free_bytes: free_bytes(&self.data) },
+            proof: self.proofs.status(now_ms),
             last_error: failed.or_else(|| uplink.errors.last().cloned()),
             snapshots: snapshots(&self.store),
             uplink,

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
 use crate::frame::{SafeHead, StoredIdentity};
-use crate::keeper::Request;
+use crate::keeper::{Mark, Request};
 use crate::shelf::Shelf;
 use crate::state::StoreState;
 use crate::view::View;
@@ -195,6 +195,16 @@ impl Store {
         if self.send(Request::SealNow { reply }).is_ok() {
             let _ = answer.await;
         }
+    }
+
+    /// Seals everything kept so far and tells where that is, with the digests there.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the store fails, or cannot seal all of it.
+    pub async fn mark(&self) -> Result<Mark, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::Mark { reply })?;
+        answer.await.map_err(|_| WriteError::Failed)?
     }
 
     pub(crate) fn send(&self, request: Request) -> Result<(), WriteError> {

@@ -236,6 +236,7 @@ pub fn open_replica(data: &Path) -> (Opened, StatusSource) {
         replica: keys.identity.device.body().replica(),
         incarnation: keys.name(),
         data: data.to_owned(),
+        proofs: crate::proof::Proofs::default(),
     };
     (opened, source)
 }

@@ -287,6 +287,11 @@ impl Peers {
         here == there || here.sequence > there.sequence
     }
 
+    /// Whether nothing is being fetched and nothing is to be.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fetching.is_none() && self.to_fetch.is_empty()
+    }
+
     pub(super) const fn is_fetching(&self) -> bool {
         self.fetching.is_some()
     }

@@ -59,6 +59,12 @@ impl Uplink {
         self.peers.heads()
     }
 
+    /// Whether something of others is being fetched, or is to be.
+    #[must_use]
+    pub fn is_fetching(&self) -> bool {
+        self.line == Line::Up && (!self.peers.is_idle() || self.snapshots.is_fetching())
+    }
+
     /// Whether everything that the cloud has of others is here.
     #[must_use]
     pub fn has_all_of_peers(&self) -> bool {

@@ -11,7 +11,8 @@ use crate::guard::Person;
 
 /// Tells the whole status: kept, safe, lag, replicas, storage, the last error.
 #[utoipa::path(get, path = "/api/v1/status", tag = "status", responses(
-    (status = 200, description = "The same facts as `sonae-edge status --json`; kept and safe are never mixed",
+    (status = 200, description = "The same facts as `sonae-edge status --json`; kept and safe are never mixed. `proof` tells of \
+        the restore proofs: `is_proved` is true only if the last one succeeded less than two days ago",
         body = Value),
     (status = 401, description = "sign_in_required", body = ErrorBody)))]
 pub async fn get(State(app): State<App>, _person: Person) -> Result<Json<Value>, ApiError> {

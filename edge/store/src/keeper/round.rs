@@ -195,6 +195,7 @@ impl Keeper {
                     let _ = reply.send(());
                 }));
             }
+            Request::Mark { reply } => self.marks.push(reply),
             Request::Close => {}
         }
     }

@@ -1,0 +1,231 @@
+//! One restore proof, from the mark to the judgement.
+
+use std::time::{Duration, Instant};
+
+use sonae_proto::vector::Heads;
+use sonae_store::Mark;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Prover;
+use super::compare::{Verdict, compare};
+use super::scratch::{Scratch, bytes_under, discard, scratch_dir};
+use crate::uplink;
+
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How often room on the disk is looked at.
+const LOOK_AT_ROOM: Duration = Duration::from_secs(1);
+
+/// Changes that were just kept get their receipts in seconds; without them there is nothing to hold the cloud to.
+const RECEIPTS_MAX: Duration = Duration::from_secs(600);
+
+/// A cloud that has not answered by then does not answer now: over TCP, too, where UDP is blocked.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// Without a word from the cloud for this long a proof is given up.
+const SILENCE_MAX: Duration = Duration::from_secs(120);
+
+/// The longest fetch: 200 MB at 256 kbit/s.
+const FETCH_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// An uplink that has not ended so long after it was asked to is ended.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// What a scratch store may take besides a multiple of the store: preallocated segments and the view's least.
+const ROOM_BYTES: u64 = 64 * 1024 * 1024;
+
+/// By how much more it may take than journal and batches of the store: its view is not counted there.
+const ROOM_FACTOR: u64 = 3;
+
+/// What always stays free for the school's own writes.
+const FREE_BYTES_MIN: u64 = 256 * 1024 * 1024;
+
+/// Why a proof ended before its judgement.
+enum Broken {
+    /// The box stops or goes on under another incarnation.
+    Stopped,
+    /// It cannot be found out.
+    Judged(Verdict),
+}
+
+fn broken(cause: &'static str, text: impl Into<String>) -> Broken {
+    Broken::Judged(Verdict::not_verified(cause, text))
+}
+
+/// What a proof found.
+pub(super) struct Attempted {
+    pub verdict: Verdict,
+    pub mark: Option<Mark>,
+    pub bytes: u64,
+}
+
+/// Proves once. `None` when it was stopped.
+pub(super) async fn attempt(prover: &Prover, stopped: &watch::Receiver<bool>) -> Option<Attempted> {
+    let mut attempt = Attempt { prover, stopped, mark: None, bytes: 0 };
+    let verdict = match attempt.run().await {
+        Ok(verdict) | Err(Broken::Judged(verdict)) => verdict,
+        Err(Broken::Stopped) => return None,
+    };
+    Some(Attempted { verdict, mark: attempt.mark, bytes: attempt.bytes })
+}
+
+struct Attempt<'a> {
+    prover: &'a Prover,
+    stopped: &'a watch::Receiver<bool>,
+    mark: Option<Mark>,
+    bytes: u64,
+}
+
+impl Attempt<'_> {
+    async fn run(&mut self) -> Result<Verdict, Broken> {
+        discard(&self.prover.data).map_err(|error| broken("scratch", error.to_string()))?;
+        let room = self.room()?;
+        let mark = self.prover.source.store.mark().await;
+        let mark = mark.map_err(|error| broken("store", error.to_string()))?;
+        self.mark = Some(mark.clone());
+        self.receipted(&mark).await?;
+        let (data, store) = (self.prover.data.clone(), self.prover.source.store.clone());
+        let opened = tokio::task::spawn_blocking(move || Scratch::open(&data, &store)).await;
+        let mut scratch = match opened {
+            Ok(Ok(scratch)) => scratch,
+            Ok(Err(error)) => return Err(broken("scratch", error.to_string())),
+            Err(error) => return Err(broken("scratch", error.to_string())),
+        };
+        let judged = self.judge(&mut scratch, &mark, room).await;
+        self.bytes = scratch.shared.get().udp_bytes_received;
+        // A scratch store that cannot be closed has said so, and the next start deletes what is left.
+        let _ = tokio::task::spawn_blocking(move || scratch.remove()).await;
+        judged
+    }
+
+    fn is_stopped(&self) -> bool {
+        *self.stopped.borrow() || self.stopped.has_changed().is_err()
+    }
+
+    /// Returns how many bytes the scratch store may take, if there is room for so many.
+    fn room(&self) -> Result<u64, Broken> {
+        let storage = self.prover.source.status().storage;
+        let room = storage.used_bytes.saturating_mul(ROOM_FACTOR).saturating_add(ROOM_BYTES);
+        match storage.free_bytes {
+            Some(free) if free < room.saturating_add(FREE_BYTES_MIN) => {
+                Err(broken("disk_short", format!("it takes {room} bytes of room, and the disk has {free}")))
+            }
+            _ => Ok(room),
+        }
+    }
+
+    /// Waits until all own logs have receipts up to the mark: from there on the cloud has to give them back.
+    async fn receipted(&self, mark: &Mark) -> Result<(), Broken> {
+        let own = |heads: &Heads| -> Heads {
+            heads
+                .iter()
+                .filter(|(log, _)| mark.own.contains(&log.incarnation))
+                .map(|(l, h)| (*l, *h))
+                .collect()
+        };
+        let (wanted, began) = (own(&mark.heads), Instant::now());
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            let safe = self.prover.source.store.state().safe_heads;
+            let has = |(log, head): (_, &sonae_proto::vector::LogHead)| {
+                safe.get(log).is_some_and(|safe| safe.sequence >= head.sequence)
+            };
+            if wanted.iter().all(has) {
+                return Ok(());
+            }
+            if self.is_stopped() {
+                return Err(Broken::Stopped);
+            }
+            let waited = began.elapsed();
+            if waited > RECEIPTS_MAX || (waited > ANSWER_MAX && !self.prover.source.uplink.get().up) {
+                let text = "what was kept here has got no receipt meanwhile; look at the line";
+                return Err(broken("not_receipted", text));
+            }
+        }
+    }
+
+    async fn judge(&self, scratch: &mut Scratch, mark: &Mark, room: u64) -> Result<Verdict, Broken> {
+        let loss_counter = self.prover.source.store.state().loss_counter;
+        let config = scratch.uplink(mark.heads.clone(), loss_counter, self.prover.cloud.clone());
+        let config = config.map_err(|error| broken("scratch", error.to_string()))?;
+        let (stop, stopping) = watch::channel(false);
+        let mut uplink = tokio::spawn(uplink::run(config, stopping));
+        let fetched = self.fetch(scratch, mark, room, &mut uplink).await;
+        let _ = stop.send(true);
+        if !uplink.is_finished() && tokio::time::timeout(CLOSING_MAX, &mut uplink).await.is_err() {
+            uplink.abort();
+        }
+        fetched?;
+        self.prover.source.proofs.progress("comparing", scratch.changes(), changes(mark));
+        let restored = scratch.restored().await;
+        let restored = restored.ok_or_else(|| broken("scratch", "the scratch store is gone"))?;
+        Ok(compare(mark, &restored))
+    }
+
+    /// Waits until everything up to the mark has come back, or nothing more comes.
+    async fn fetch(
+        &self,
+        scratch: &Scratch,
+        mark: &Mark,
+        room: u64,
+        uplink: &mut JoinHandle<Result<(), uplink::UplinkError>>,
+    ) -> Result<(), Broken> {
+        let (began, there) = (Instant::now(), changes(mark));
+        let (mut last_word, mut last_count, mut looked, mut patience) = (began, 0, began, ANSWER_MAX);
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            look.tick().await;
+            let (status, here) = (scratch.shared.get(), scratch.changes());
+            self.prover.source.proofs.progress("fetching", here, there);
+            if status.up && !status.is_fetching {
+                return Ok(());
+            }
+            let error = |code: &str| status.errors.iter().find(|error| error.code == code);
+            if let Some(refused) = error("refused") {
+                return Err(broken("refused", format!("the cloud refuses this box: {}", refused.text)));
+            }
+            if self.is_stopped() {
+                return Err(Broken::Stopped);
+            }
+            if uplink.is_finished() {
+                return Err(broken("line", "the line for it cannot be opened"));
+            }
+            if let Some(failed) = scratch.failure() {
+                return Err(broken("scratch", failed));
+            }
+            if status.up {
+                patience = SILENCE_MAX;
+            }
+            if here > last_count {
+                (last_count, last_word) = (here, Instant::now());
+            }
+            if last_word.elapsed() > patience || began.elapsed() > FETCH_MAX {
+                let why = error("line_down").map_or("it took too long", |error| error.text.as_str());
+                return Err(broken("line", format!("it did not come to an end ({why})")));
+            }
+            if looked.elapsed() > LOOK_AT_ROOM {
+                looked = Instant::now();
+                self.has_room(room)?;
+            }
+        }
+    }
+
+    fn has_room(&self, room: u64) -> Result<(), Broken> {
+        let taken = bytes_under(&scratch_dir(&self.prover.data));
+        let free = self.prover.source.status().storage.free_bytes;
+        if taken > room || free.is_some_and(|free| free < FREE_BYTES_MIN) {
+            return Err(broken(
+                "disk_short",
+                format!("its scratch store has taken {taken} bytes of the disk"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn changes(mark: &Mark) -> u64 {
+    mark.heads.values().map(|head| head.sequence).sum()
+}
