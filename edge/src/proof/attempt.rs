@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use super::Prover;
 use super::compare::{Verdict, compare};
 use super::scratch::{Scratch, bytes_under, discard, scratch_dir};
+use crate::replica::ReplicaError;
 use crate::uplink;
 
 /// How often progress is looked at.
@@ -54,6 +55,16 @@ fn broken(cause: &'static str, text: impl Into<String>) -> Broken {
     Broken::Judged(Verdict::not_verified(cause, text))
 }
 
+/// Does what waits for the disk on a thread of its own.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ReplicaError> + Send + 'static,
+) -> Result<T, Broken> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome.map_err(|error| broken("scratch", error.to_string())),
+        Err(error) => Err(broken("scratch", error.to_string())),
+    }
+}
+
 /// What a proof found.
 pub(super) struct Attempted {
     pub verdict: Verdict,
@@ -81,39 +92,25 @@ struct Attempt<'a> {
 impl Attempt<'_> {
     async fn run(&mut self) -> Result<Verdict, Broken> {
         discard(&self.prover.data).map_err(|error| broken("scratch", error.to_string()))?;
-        let room = self.room()?;
+        let storage = self.prover.source.status().storage;
+        let room = room(storage.used_bytes, storage.free_bytes)?;
         let mark = self.prover.source.store.mark().await;
         let mark = mark.map_err(|error| broken("store", error.to_string()))?;
         self.mark = Some(mark.clone());
         self.receipted(&mark).await?;
         let (data, store) = (self.prover.data.clone(), self.prover.source.store.clone());
-        let opened = tokio::task::spawn_blocking(move || Scratch::open(&data, &store)).await;
-        let mut scratch = match opened {
-            Ok(Ok(scratch)) => scratch,
-            Ok(Err(error)) => return Err(broken("scratch", error.to_string())),
-            Err(error) => return Err(broken("scratch", error.to_string())),
+        let judged = match blocking(move || Scratch::open(&data, &store)).await {
+            Ok(scratch) => self.judge(scratch, &mark, room).await,
+            Err(broken) => Err(broken),
         };
-        let judged = self.judge(&mut scratch, &mark, room).await;
-        self.bytes = scratch.shared.get().udp_bytes_received;
-        // A scratch store that cannot be closed has said so, and the next start deletes what is left.
-        let _ = tokio::task::spawn_blocking(move || scratch.remove()).await;
+        if let Err(error) = discard(&self.prover.data) {
+            log::error!(error = error.to_string(); "the scratch store of a restore proof cannot be deleted");
+        }
         judged
     }
 
     fn is_stopped(&self) -> bool {
         *self.stopped.borrow() || self.stopped.has_changed().is_err()
-    }
-
-    /// Returns how many bytes the scratch store may take, if there is room for so many.
-    fn room(&self) -> Result<u64, Broken> {
-        let storage = self.prover.source.status().storage;
-        let room = storage.used_bytes.saturating_mul(ROOM_FACTOR).saturating_add(ROOM_BYTES);
-        match storage.free_bytes {
-            Some(free) if free < room.saturating_add(FREE_BYTES_MIN) => {
-                Err(broken("disk_short", format!("it takes {room} bytes of room, and the disk has {free}")))
-            }
-            _ => Ok(room),
-        }
     }
 
     /// Waits until all own logs have receipts up to the mark: from there on the cloud has to give them back.
@@ -147,7 +144,32 @@ impl Attempt<'_> {
         }
     }
 
-    async fn judge(&self, scratch: &mut Scratch, mark: &Mark, room: u64) -> Result<Verdict, Broken> {
+    /// Fetches, opens anew what came, as the next start of a rebuilt box would, and compares.
+    async fn judge(&mut self, mut scratch: Scratch, mark: &Mark, room: u64) -> Result<Verdict, Broken> {
+        let fetched = self.fetched(&mut scratch, mark, room).await;
+        self.bytes = scratch.shared.get().udp_bytes_received;
+        if let Err(broken) = fetched {
+            blocking(move || {
+                scratch.close();
+                Ok(())
+            })
+            .await?;
+            return Err(broken);
+        }
+        self.prover.source.proofs.progress("comparing", scratch.changes(), changes(mark));
+        let store = self.prover.source.store.clone();
+        let scratch = blocking(move || scratch.reopened(&store)).await?;
+        let restored = scratch.restored().await;
+        blocking(move || {
+            scratch.close();
+            Ok(())
+        })
+        .await?;
+        let restored = restored.ok_or_else(|| broken("scratch", "the scratch store is gone"))?;
+        Ok(compare(mark, &restored))
+    }
+
+    async fn fetched(&self, scratch: &mut Scratch, mark: &Mark, room: u64) -> Result<(), Broken> {
         let loss_counter = self.prover.source.store.state().loss_counter;
         let config = scratch.uplink(mark.heads.clone(), loss_counter, self.prover.cloud.clone());
         let config = config.map_err(|error| broken("scratch", error.to_string()))?;
@@ -158,11 +180,7 @@ impl Attempt<'_> {
         if !uplink.is_finished() && tokio::time::timeout(CLOSING_MAX, &mut uplink).await.is_err() {
             uplink.abort();
         }
-        fetched?;
-        self.prover.source.proofs.progress("comparing", scratch.changes(), changes(mark));
-        let restored = scratch.restored().await;
-        let restored = restored.ok_or_else(|| broken("scratch", "the scratch store is gone"))?;
-        Ok(compare(mark, &restored))
+        fetched
     }
 
     /// Waits until everything up to the mark has come back, or nothing more comes.
@@ -208,24 +226,58 @@ impl Attempt<'_> {
             }
             if looked.elapsed() > LOOK_AT_ROOM {
                 looked = Instant::now();
-                self.has_room(room)?;
+                let taken = bytes_under(&scratch_dir(&self.prover.data));
+                has_kept_to(room, taken, self.prover.source.status().storage.free_bytes)?;
             }
         }
     }
+}
 
-    fn has_room(&self, room: u64) -> Result<(), Broken> {
-        let taken = bytes_under(&scratch_dir(&self.prover.data));
-        let free = self.prover.source.status().storage.free_bytes;
-        if taken > room || free.is_some_and(|free| free < FREE_BYTES_MIN) {
-            return Err(broken(
-                "disk_short",
-                format!("its scratch store has taken {taken} bytes of the disk"),
-            ));
+/// Returns how many bytes the scratch store may take, if there is room for so many.
+fn room(used: u64, free: Option<u64>) -> Result<u64, Broken> {
+    let room = used.saturating_mul(ROOM_FACTOR).saturating_add(ROOM_BYTES);
+    match free {
+        Some(free) if free < room.saturating_add(FREE_BYTES_MIN) => {
+            Err(broken("disk_short", format!("it takes {room} bytes of room, and the disk has {free}")))
         }
-        Ok(())
+        _ => Ok(room),
     }
+}
+
+/// Whether a scratch store has kept to its room and left the school enough.
+fn has_kept_to(room: u64, taken: u64, free: Option<u64>) -> Result<(), Broken> {
+    if taken > room || free.is_some_and(|free| free < FREE_BYTES_MIN) {
+        return Err(broken("disk_short", format!("its scratch store has taken {taken} bytes of the disk")));
+    }
+    Ok(())
 }
 
 fn changes(mark: &Mark) -> u64 {
     mark.heads.values().map(|head| head.sequence).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cause<T>(outcome: Result<T, Broken>) -> Option<&'static str> {
+        match outcome {
+            Err(Broken::Judged(verdict)) => Some(verdict.cause),
+            _ => None,
+        }
+    }
+
+    /// Goal: a proof never takes the room that the school's own writes need. Method: the last byte that suffices, and
+    /// one less, before and while it runs; a disk that does not say.
+    #[test]
+    fn a_short_disk_is_left_alone() {
+        let used = 1_000;
+        let takes = used * ROOM_FACTOR + ROOM_BYTES;
+        let suffices = takes + FREE_BYTES_MIN;
+        assert!(room(used, Some(suffices)).is_ok_and(|room| room == takes) && room(used, None).is_ok());
+        assert_eq!(cause(room(used, Some(suffices - 1))), Some("disk_short"));
+        assert!(has_kept_to(takes, takes, Some(FREE_BYTES_MIN)).is_ok());
+        assert_eq!(cause(has_kept_to(takes, takes + 1, None)), Some("disk_short"));
+        assert_eq!(cause(has_kept_to(takes, 0, Some(FREE_BYTES_MIN - 1))), Some("disk_short"));
+    }
 }

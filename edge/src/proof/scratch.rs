@@ -19,7 +19,7 @@ use sonae_store::identity::{ReplicaKeys, board_key};
 use sonae_store::keyring::Keyring;
 use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink;
-use sonae_store::{Clock, Evidence, Open, Opened, Options, RealDisk, Store};
+use sonae_store::{Clock, Evidence, Open, Opened, Options, Quarantine, RealDisk, Store};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
@@ -55,6 +55,23 @@ pub(super) fn bytes_under(path: &Path) -> u64 {
     entries.flatten().map(bytes).sum()
 }
 
+fn open(data: &Path, bundle: &ReplicaBundle, beside: &Store) -> Result<Opened, ReplicaError> {
+    let keyring = Keyring::open(&board_key(bundle)?, &beside.documents(), &bundle.device_age_key)?;
+    let dir = scratch_dir(data);
+    Ok(Store::open(Open {
+        journal: dir.join("journal"),
+        batches: dir.join("batches"),
+        view: dir.join("view"),
+        snapshots: dir.join("snapshots"),
+        keys: ReplicaKeys::load(data, bundle)?,
+        device_age_key: Zeroizing::new(bundle.device_age_key.clone()),
+        keyring,
+        clock: beside.clock().clone(),
+        disk: Arc::new(RealDisk),
+        options: Options::default(),
+    })?)
+}
+
 /// An open scratch store, and what its uplink needs.
 pub(super) struct Scratch {
     data: PathBuf,
@@ -72,21 +89,16 @@ impl Scratch {
         let bundle = enrolment::load(data)?;
         let board = board_key(&bundle)?;
         let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
-        let keyring = Keyring::open(&board, &beside.documents(), &bundle.device_age_key)?;
-        let (dir, clock) = (scratch_dir(data), beside.clock().clone());
-        let opened = Store::open(Open {
-            journal: dir.join("journal"),
-            batches: dir.join("batches"),
-            view: dir.join("view"),
-            snapshots: dir.join("snapshots"),
-            keys: ReplicaKeys::load(data, &bundle)?,
-            device_age_key: Zeroizing::new(bundle.device_age_key.clone()),
-            keyring,
-            clock: clock.clone(),
-            disk: Arc::new(RealDisk),
-            options: Options::default(),
-        })?;
+        let opened = open(data, &bundle, beside)?;
+        let clock = beside.clock().clone();
         Ok(Self { data: data.to_owned(), bundle, cloud, opened, clock, shared: Uplink::default() })
+    }
+
+    /// Closes it and opens it as the next start of a rebuilt box would. Blocking.
+    pub fn reopened(self, beside: &Store) -> Result<Self, ReplicaError> {
+        self.opened.close();
+        let opened = open(&self.data, &self.bundle, beside)?;
+        Ok(Self { opened, ..self })
     }
 
     /// Takes what an uplink needs that fetches all logs up to `until`. The loss counter is that of the store beside.
@@ -118,6 +130,7 @@ impl Scratch {
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
             snapshots: false,
+            quarantine: Quarantine::of(&self.data),
             couriers,
             purpose: Purpose::Prove(until),
             proofs: Proofs::default(),
@@ -150,11 +163,8 @@ impl Scratch {
         })
     }
 
-    /// Closes and deletes it. Blocking.
-    pub fn remove(self) {
+    /// Closes it. Blocking.
+    pub fn close(self) {
         self.opened.close();
-        if let Err(error) = discard(&self.data) {
-            log::error!(error = error.to_string(); "the scratch store of a restore proof cannot be deleted");
-        }
     }
 }
