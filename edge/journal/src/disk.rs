@@ -59,6 +59,23 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// Whatever the operating system says; what is durable is then unknown.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Returns how large the file system of a directory is and how much of it is free for this process.
+    ///
+    /// # Errors
+    /// Whatever the operating system says; [`io::ErrorKind::Unsupported`] where nobody can tell.
+    fn room(&self, _dir: &Path) -> io::Result<Room> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// How large a file system is, and how much of it is free.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes of the whole file system.
+    pub total_bytes: u64,
+    /// Bytes that this process may still take.
+    pub free_bytes: u64,
 }
 
 /// An exclusive lock, released on drop.
@@ -180,6 +197,16 @@ impl Disk for RealDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn room(&self, dir: &Path) -> io::Result<Room> {
+        let system = rustix::fs::statvfs(dir)?;
+        // A file system that does not count answers with zeros.
+        if system.f_blocks == 0 {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        let bytes = |blocks: u64| blocks.saturating_mul(system.f_frsize);
+        Ok(Room { total_bytes: bytes(system.f_blocks), free_bytes: bytes(system.f_bavail) })
     }
 }
 

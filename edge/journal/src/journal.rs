@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskLock};
+use crate::disk::{Disk, DiskLock, Room};
 use crate::layout::{
     CommitHeader, FORMAT_VERSION, SegmentHeader, commit_pages, encode_frame, encode_mark, page_offset,
     to_u32, to_u64, to_usize,
@@ -116,6 +116,9 @@ impl Journal {
             return Err(JournalError::TooLarge { what: "a commit", bytes, bytes_max });
         }
         let pages = commit_pages(body_bytes);
+        if !reserved {
+            self.complete_reserve()?;
+        }
         if self.roll || self.live.back().is_none_or(|active| !active.fits(pages)) {
             self.begin_segment(reserved)?;
         }
@@ -147,6 +150,13 @@ impl Journal {
             self.begin_segment(true)?;
         }
         self.write(&[], 0)
+    }
+
+    /// Ordinary commits go on only while the reserve is whole: a segment that was taken from it is for reserved ones.
+    fn complete_reserve(&mut self) -> Result<(), JournalError> {
+        let completed = self.pool.complete_reserve();
+        self.poisoned = completed.as_ref().is_err_and(|error| !error.is_full());
+        completed
     }
 
     /// Takes a free file as the active segment. Writes nothing to it yet: the header travels in its first commit.
@@ -360,6 +370,21 @@ impl Journal {
     #[must_use]
     pub fn reserve_ready(&self) -> usize {
         self.pool.free.len().min(self.pool.options.reserve_segments)
+    }
+
+    /// Returns the bytes that reserved commits may still take when the disk has no room left at all, in commits of
+    /// one page.
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        let active = self.live.back().filter(|_| !self.roll).map_or(0, Segment::pages_left);
+        let free = self.pool.free.iter().map(|file| u64::from(commit_bytes_max(file.bytes)));
+        u64::from(active) * u64::from(PAGE_BYTES) + free.sum::<u64>()
+    }
+
+    /// Returns how large the journal's file system is and how much of it is free, if anybody can tell.
+    #[must_use]
+    pub fn room(&self) -> Option<Room> {
+        self.pool.disk.room(&self.pool.dir).ok()
     }
 
     /// Returns true if a write or flush has failed and the journal must be opened again.

@@ -31,7 +31,7 @@ pub mod sim;
 #[cfg(test)]
 mod tests;
 
-pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
+pub use disk::{Disk, DiskFile, DiskLock, RealDisk, Room};
 pub use error::JournalError;
 pub use journal::Journal;
 #[cfg(any(test, feature = "sim"))]

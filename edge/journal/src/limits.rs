@@ -38,13 +38,21 @@ pub const SEGMENT_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Free segments that are kept for re-use unless the owner says otherwise; more are deleted.
 pub const FREE_SEGMENTS_MAX_DEFAULT: usize = 4;
 
-/// Segments that are kept pre-zeroed for [`crate::Journal::commit_reserved`] unless the owner says otherwise.
-pub const RESERVE_SEGMENTS_DEFAULT: usize = 1;
+/// Segments that are kept pre-zeroed for [`crate::Journal::commit_reserved`] unless the owner says otherwise:
+/// 4 times 4 MiB are the 16 MiB that a full disk leaves for what must still be written.
+pub const RESERVE_SEGMENTS_DEFAULT: usize = 4;
+
+/// Commits of one page, such as one small change each, that the reserve takes at least when the disk is full:
+/// 4 segments of 1,024 pages less the two held back, 4 * 1,022 = 4,088. Those in the segment that is being
+/// written come on top.
+pub const RESERVE_COMMITS_MIN: usize =
+    RESERVE_SEGMENTS_DEFAULT * (SEGMENT_BYTES_DEFAULT / PAGE_BYTES - SEGMENT_PAGES_HELD_BACK) as usize;
 
 /// Pages that hold no ordinary commit: the header page, and the last page, which is kept so that a mark (and
 /// with it the recycling of old segments) is possible when the disk is full.
 pub(crate) const SEGMENT_PAGES_HELD_BACK: u32 = 2;
 
+const _: () = assert!(RESERVE_COMMITS_MIN == 4_088);
 const _: () = assert!(COMMIT_HEADER_BYTES <= SECTOR_BYTES);
 const _: () = assert!(SEGMENT_HEADER_BYTES <= SECTOR_BYTES);
 const _: () =

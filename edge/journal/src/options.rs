@@ -40,6 +40,8 @@ pub enum Planted {
     TruncateAtRot,
     /// Recovery trusts the cache, which can hold what a failed flush never wrote.
     SkipSettle,
+    /// Ordinary commits use up the reserve.
+    SpendReserve,
 }
 
 /// Tells which defect is planted: one method for each, always false in production code.
@@ -65,6 +67,7 @@ planted! {
     skip_directory_flush => SkipDirectoryFlush,
     truncate_at_rot => TruncateAtRot,
     skip_settle => SkipSettle,
+    spend_reserve => SpendReserve,
 }
 
 impl Default for Options {

@@ -35,7 +35,8 @@ pub(crate) struct Pool {
 impl Pool {
     /// Returns a free file: recycled, spare or new. The reserve is used only if allowed to.
     pub(crate) fn take(&mut self, use_reserve: bool) -> Result<SegmentFile, JournalError> {
-        let held_back = if use_reserve { 0 } else { self.options.reserve_segments };
+        let spend = use_reserve || self.options.spend_reserve();
+        let held_back = if spend { 0 } else { self.options.reserve_segments };
         if self.free.len() > held_back
             && let Some(file) = self.free.pop_front()
         {
@@ -55,6 +56,15 @@ impl Pool {
         Ok(made)
     }
 
+    /// Makes files until the reserve is whole.
+    pub(crate) fn complete_reserve(&mut self) -> Result<(), JournalError> {
+        while self.free.len() < self.options.reserve_segments && !self.options.spend_reserve() {
+            let file = self.make()?;
+            self.free.push_back(file);
+        }
+        Ok(())
+    }
+
     /// Keeps a file for re-use, or deletes it if there are enough or if it has another size.
     pub(crate) fn give_back(&mut self, file: SegmentFile, damaged: bool) {
         let enough =
@@ -70,20 +80,25 @@ impl Pool {
 
     /// Creates one file of zeros. If there is no room, nothing is left behind.
     fn make(&mut self) -> Result<SegmentFile, JournalError> {
+        let segment_bytes = self.options.segment_bytes;
+        // Zeros that find no room in the end would fill the disk for everybody meanwhile.
+        if self.disk.room(&self.dir).is_ok_and(|room| room.free_bytes < segment_bytes.into()) {
+            return Err(JournalError::Full { segment_bytes, source: io::ErrorKind::StorageFull.into() });
+        }
         let slot = self.next_slot;
         let path = self.dir.join(file_name(slot));
         let unfinished = self.dir.join(format!("{}{UNFINISHED_SUFFIX}", file_name(slot)));
         match self.write_zeros(&unfinished, &path) {
             Ok(disk) => {
                 self.next_slot = slot.saturating_add(1);
-                Ok(SegmentFile { slot, path, bytes: self.options.segment_bytes, disk })
+                Ok(SegmentFile { slot, path, bytes: segment_bytes, disk })
             }
             Err(source) => {
                 // Best effort: what remains is removed when the journal is next opened.
                 let _ = self.disk.remove(&unfinished);
                 let _ = self.disk.remove(&path);
                 if is_no_room(&source) {
-                    return Err(JournalError::Full { segment_bytes: self.options.segment_bytes, source });
+                    return Err(JournalError::Full { segment_bytes, source });
                 }
                 Err(JournalError::Io { doing: "create the journal segment", path, source })
             }

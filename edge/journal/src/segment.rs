@@ -79,6 +79,11 @@ impl Segment {
         u64::from(self.next_page) + u64::from(pages) < u64::from(self.pages())
     }
 
+    /// Returns the pages that commits may still take.
+    pub(crate) fn pages_left(&self) -> u32 {
+        self.pages().saturating_sub(self.next_page).saturating_sub(1)
+    }
+
     /// Returns true if a mark page fits.
     pub(crate) fn fits_mark(&self) -> bool {
         self.next_page < self.pages()

@@ -98,6 +98,10 @@ struct State {
     fault: Option<(u64, Fault)>,
     /// Bytes that files may have together.
     room: Option<u64>,
+    /// Before this operation somebody else takes all that is free.
+    fill_at: Option<u64>,
+    /// Whether the disk says how full it is.
+    tells_room: bool,
     watcher: Watcher,
 }
 
@@ -137,6 +141,9 @@ impl State {
         self.tell_watcher(operation, path);
         let number = self.counters.operations;
         self.counters.operations += 1;
+        if self.fill_at == Some(number) {
+            self.room = Some(self.used());
+        }
         if self.cut_at == Some(number) {
             self.power_off = true;
             return Err(no_power());
@@ -296,6 +303,8 @@ impl SimDisk {
             cut_at: None,
             fault: None,
             room: None,
+            fill_at: None,
+            tells_room: true,
             watcher: Watcher::default(),
         })))
     }
@@ -334,6 +343,13 @@ impl SimDisk {
     /// Limits the bytes that all files may have together. `None` lifts the limit.
     pub fn set_room(&self, bytes: Option<u64>) {
         self.state().room = bytes;
+    }
+
+    /// Lets somebody else take all that is free before the operation with this number. `is_told` says whether the disk
+    /// says so when it is asked, or only by refusing.
+    pub fn fill_at(&self, operation: u64, is_told: bool) {
+        let mut state = self.state();
+        (state.fill_at, state.tells_room) = (Some(operation), is_told);
     }
 
     /// Returns what was asked for since the creation of the disk.

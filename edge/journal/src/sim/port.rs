@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
 
 use super::{Cut, Inode, NameChange, Operation, SimDisk, State, Write, apply_name, device_error, no_power};
-use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock, Room};
 use crate::layout::to_u64;
 use crate::limits::SECTOR_BYTES;
 
@@ -112,6 +112,12 @@ impl Disk for SimDisk {
             }
         }
         Ok(())
+    }
+
+    fn room(&self, _dir: &Path) -> io::Result<Room> {
+        let state = self.state();
+        let total_bytes = state.room.filter(|_| state.tells_room).ok_or(io::ErrorKind::Unsupported)?;
+        Ok(Room { total_bytes, free_bytes: total_bytes.saturating_sub(state.used()) })
     }
 }
 

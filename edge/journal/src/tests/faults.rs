@@ -2,7 +2,7 @@
 
 use super::harness::{Ledger, Step, Stop, open, options, workload};
 use crate::sim::{Cut, Fault, SimDisk};
-use crate::{FrameKind, JournalError, Options, Planted};
+use crate::{FrameKind, Journal, JournalError, Options, Planted};
 
 /// Lets the operation `at` fail, opens again on the same cache, goes on, loses the power, checks.
 fn fail_once(seed: u64, at: u64, fault: Fault, options: &Options) -> Result<(), String> {
@@ -88,6 +88,37 @@ fn the_reserve_outlasts_a_full_disk() {
     disk.power_cycle(Cut::Drop);
     let (journal, opened) = open(&disk, &options()).unwrap();
     ledger.check(&journal, &opened).unwrap();
+}
+
+/// Fills a disk, has a reserved commit begin a segment of the reserve, and counts the ordinary commits that get in
+/// there.
+fn ordinary_in_the_reserve(options: &Options) -> (SimDisk, Journal, usize) {
+    let disk = SimDisk::new(1);
+    let (mut journal, _) = open(&disk, options).unwrap();
+    let frame: (FrameKind, &[u8]) = (FrameKind(1), &[7; 3_000]);
+    journal.commit(&[frame]).unwrap();
+    disk.fill_at(disk.counters().operations, true);
+    while journal.reserve_ready() == options.reserve_segments {
+        journal.commit_reserved(&[frame]).unwrap();
+    }
+    let taken = (0..20).take_while(|_| journal.commit(&[frame]).is_ok()).count();
+    (disk, journal, taken)
+}
+
+/// Goal: a segment that was taken from the reserve is for reserved commits alone, until the reserve is whole again.
+/// Method: ordinary commits that would fit; room; a journal that lets them in as the control.
+#[test]
+fn the_reserve_is_for_reserved_commits() {
+    let options = Options { reserve_segments: 2, ..options() };
+    let (disk, mut journal, taken) = ordinary_in_the_reserve(&options);
+    assert_eq!(taken, 0);
+    let frame: (FrameKind, &[u8]) = (FrameKind(1), b"x");
+    journal.commit_reserved(&[frame]).unwrap();
+    disk.set_room(None);
+    journal.commit(&[frame]).unwrap();
+    assert_eq!(journal.reserve_ready(), 2, "it is made whole first");
+    let spent = Options { planted: Planted::SpendReserve, ..options };
+    assert!(ordinary_in_the_reserve(&spent).2 > 0, "the control was not caught");
 }
 
 /// Goal: a poisoned handle refuses everything, reading included. Method: fail one flush and try each call.
