@@ -32,7 +32,8 @@ impl Uplink {
         self.fetch_next();
     }
 
-    /// A peer's batch could not be stored: it and what follows it are asked for again on the next connection.
+    /// A peer's batch could not be stored: it and what follows it are asked for again on the next connection, or when
+    /// [`Self::handle_room`] says that there is room.
     pub fn handle_store_failed(&mut self, header: &BatchHeader) {
         self.peers.take_back(header);
     }

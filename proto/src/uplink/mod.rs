@@ -2,8 +2,9 @@
 //!
 //! Contract: after each `handle_*`, drain [`Uplink::poll_effect`] until `None`, then sleep until
 //! [`Uplink::poll_timeout`] or the next input. What still comes from a connection that is gone is dropped by
-//! the shell, not handed over. A log is *receipted* up to the last receipt that was verified here under the
-//! present loss counter; that and nothing else is called safe.
+//! the shell, not handed over. The time that it is told says how long something takes, so it should be a steady one;
+//! a wall clock that jumps ahead looks like a stall. A log is *receipted* up to the last receipt that was verified
+//! here under the present loss counter; that and nothing else is called safe.
 //!
 //! **Invariant**: batches of a log are sent in order, oldest first, tier 0 before the others.
 //! **Invariant**: a receipt counts only for a batch that this replica holds with that very hash.

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::VerifyingKey;
 
+use super::Uplink;
 use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
-use crate::ids::{Incarnation, LogName, SchoolCode};
+use crate::ids::{Incarnation, LogName, SchoolCode, Tier};
 use crate::limits::VECTOR_LOGS_MAX;
 use crate::manifest::Manifest;
 use crate::planted::{Defect, is_planted};
@@ -24,6 +25,15 @@ use super::Alarm;
 /// Incarnations that are learnt: each may have a log in every tier.
 const INCARNATIONS_MAX: usize = VECTOR_LOGS_MAX / 3;
 
+impl Uplink {
+    /// From this tier on the store has no room for peers' batches; `None` when it takes all. What was left out is
+    /// asked for then.
+    pub fn handle_room(&mut self, refused_from: Option<Tier>) {
+        self.peers.refused_from = refused_from;
+        self.want_peers(&self.cloud_heads.clone());
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Peers {
     heads: Heads,
@@ -32,6 +42,10 @@ pub(super) struct Peers {
     fetching: Option<LogName>,
     /// Head of `fetching` when its fetch began: a fetch that brought nothing is not repeated at once.
     fetched_from: u64,
+    /// From this tier on nothing is fetched, because the store has no room for it.
+    refused_from: Option<Tier>,
+    /// The log of which a batch was not stored: what follows it in the same fetch is passed over.
+    taken_back: Option<LogName>,
     /// Logs of which another history was seen; told once.
     disputed: BTreeSet<LogName>,
     /// The furthest heads that the cloud has said it has. Not kept over a restart: batches that a courier brought
@@ -62,6 +76,8 @@ impl Peers {
             to_fetch: BTreeSet::new(),
             fetching: None,
             fetched_from: 0,
+            refused_from: None,
+            taken_back: None,
             disputed: BTreeSet::new(),
             shown: Heads::new(),
             revocations,
@@ -222,7 +238,10 @@ impl Peers {
         if self.fetching.is_some() {
             return None;
         }
-        let log = self.to_fetch.pop_first()?;
+        let is_refused = |log: &LogName| self.refused_from.is_some_and(|from| log.tier >= from);
+        // Tier 0 comes first, so if this one is refused, all that follow are.
+        let log = self.to_fetch.first().copied().filter(|log| !is_refused(log))?;
+        self.to_fetch.remove(&log);
         self.fetching = Some(log);
         self.fetched_from = self.heads.get(&log).map_or(0, |head| head.sequence);
         Some(Fetch { log, after: self.fetched_from })
@@ -250,6 +269,9 @@ impl Peers {
         if !self.revocations.standing(identity.replica(), header).counts() {
             return Fetched::Quarantined;
         }
+        if self.taken_back == Some(header.log) && !header.continues(&held) {
+            return Fetched::Known;
+        }
         if !header.continues(&held) && !is_planted(Defect::PeerChainNotChecked) {
             return bad("it does not continue its log");
         }
@@ -262,12 +284,14 @@ impl Peers {
         let before = LogHead { sequence: header.first.saturating_sub(1), hash: header.previous };
         if self.heads.get(&header.log).is_some_and(|head| head.sequence > before.sequence) {
             self.heads.insert(header.log, before);
+            self.taken_back = Some(header.log);
         }
     }
 
     /// A fetch has ended. What the cloud has beyond it is asked for again if this one brought something.
     pub(super) fn end_fetch(&mut self, cloud: &Heads) {
         let Some(log) = self.fetching.take() else { return };
+        self.taken_back = None;
         let here = self.heads.get(&log).map_or(0, |head| head.sequence);
         let there = cloud.get(&log).map_or(0, |head| head.sequence);
         if here > self.fetched_from && there > here {
@@ -278,6 +302,7 @@ impl Peers {
     /// The connection is gone.
     pub(super) fn forget_fetches(&mut self) {
         self.fetching = None;
+        self.taken_back = None;
         self.to_fetch.clear();
     }
 

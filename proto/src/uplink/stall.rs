@@ -42,6 +42,11 @@ impl Stall {
         self.since_ms.filter(|_| !self.is_told).map(|since_ms| since_ms.saturating_add(STALL_MS))
     }
 
+    /// Returns since when nothing has moved, as long as people have been told so.
+    pub(super) fn told_since_ms(&self) -> Option<u64> {
+        self.since_ms.filter(|_| self.is_told)
+    }
+
     /// Returns since when nothing has moved, once, if that is too long ago.
     pub(super) fn check(&mut self, now_ms: u64) -> Option<u64> {
         self.due_ms().filter(|due_ms| *due_ms <= now_ms)?;

@@ -47,6 +47,12 @@ impl Uplink {
         self.last_contact_ms
     }
 
+    /// Returns since when no receipt has come although the line is up, once people have been told so.
+    #[must_use]
+    pub fn stalled_since_ms(&self) -> Option<u64> {
+        self.stall.told_since_ms().filter(|_| self.is_up())
+    }
+
     /// Returns the heads that the cloud has said it has.
     #[must_use]
     pub fn cloud_heads(&self) -> &Heads {

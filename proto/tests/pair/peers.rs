@@ -228,3 +228,44 @@ fn another_history_than_was_shown_is_told() {
         "{told:?}"
     );
 }
+
+/// Goal: what a full disk refuses is not asked for again and again, alarms nobody, hides nothing, and comes when there
+/// is room; tier 0 comes meanwhile. Method: the first of three batches of tier 1 is refused, the rest of its fetch
+/// arrives; news of tier 0; then room.
+#[test]
+fn what_a_full_disk_refused_comes_later() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let chain = board.chain(&peer, Tier::Daily, 3);
+    let log = peer.log(Tier::Daily);
+    let (mut replica, _) = up(&board, 0, welcome(Heads::new()));
+    effects(&mut replica);
+    let heads = Heads::from([(log, chain[2].header().head())]);
+    replica.engine.handle_news(&News { heads, identities: vec![peer.identity.clone()] }, 2);
+    assert!(effects(&mut replica).contains(&Effect::Fetch(Fetch { log, after: 0 })));
+    replica.engine.handle_fetched(chain[0].clone());
+    effects(&mut replica);
+    replica.engine.handle_store_failed(chain[0].header());
+    replica.engine.handle_room(Some(Tier::Daily));
+    replica.engine.handle_fetched(chain[1].clone());
+    replica.engine.handle_fetched(chain[2].clone());
+    replica.engine.handle_fetch_end();
+    assert_eq!(effects(&mut replica), []);
+    assert!(!replica.engine.has_all_of_peers());
+    let urgent = board.chain(&peer, Tier::Safety, 1);
+    let tier_0 = peer.log(Tier::Safety);
+    let heads = Heads::from([(tier_0, urgent[0].header().head())]);
+    replica.engine.handle_news(&News { heads, identities: vec![] }, 3);
+    assert_eq!(effects(&mut replica), [Effect::Fetch(Fetch { log: tier_0, after: 0 })]);
+    replica.engine.handle_fetched(urgent[0].clone());
+    replica.engine.handle_fetch_end();
+    assert!(matches!(effects(&mut replica)[..], [Effect::StoreBatch(_)]), "tier 1 is not asked for");
+    replica.engine.handle_room(None);
+    assert_eq!(effects(&mut replica), [Effect::Fetch(Fetch { log, after: 0 })]);
+    for batch in chain {
+        replica.engine.handle_fetched(batch);
+    }
+    replica.engine.handle_fetch_end();
+    assert_eq!(effects(&mut replica).len(), 3);
+    assert!(replica.engine.has_all_of_peers());
+}
