@@ -6,6 +6,7 @@ mod import;
 mod print;
 mod prove;
 mod rebuild;
+mod room;
 mod run;
 mod show;
 mod staff;

@@ -3,6 +3,7 @@
 //! A unix socket in the data directory, 0600, so whoever may speak to it may read the directory anyway. One
 //! JSON line asks, one JSON line answers.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -46,6 +47,11 @@ pub enum Ask {
         tier: Tier,
         /// The collection.
         collection: String,
+    },
+    /// Whether an import would fit.
+    Fits {
+        /// Bytes of its changes by tier.
+        changes: BTreeMap<Tier, u64>,
     },
     /// Keep an action.
     Write {
@@ -97,7 +103,9 @@ impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {
             WriteError::Refused { .. } => Self::Asked(error.to_string()),
-            WriteError::Full | WriteError::Moving | WriteError::Failed => Self::Store(error.to_string()),
+            WriteError::NoRoom { .. } | WriteError::Full | WriteError::Moving | WriteError::Failed => {
+                Self::Store(error.to_string())
+            }
         }
     }
 }
@@ -218,6 +226,7 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
         Ask::Records { tier, collection } => {
             value(source.store.records(tier, &collection, "").map_err(asked)?)
         }
+        Ask::Fits { changes } => value(source.store.fits(&changes).err()),
         Ask::Write { action } => value(source.store.write_blocking(action)?),
         Ask::StaffAdd { login, name, role, password, totp } => {
             let role = role.parse().map_err(|error: RoleError| asked(error))?;

@@ -210,22 +210,14 @@ async fn perform(
             | Effect::Disconnect) => others.push(other),
         }
     }
-    // The engine counts on them, as with a fetch: a full disk is waited for.
-    loop {
-        match store.store_batches(&batches).await {
-            Err(WriteError::Full) => tokio::time::sleep(FULL_RETRY).await,
-            Ok(()) => return Ok(not_kept),
-            Err(error) => {
-                // Some may be held all the same; offered again, the store passes over them.
-                batches.iter().rev().for_each(|batch| engine.handle_store_failed(batch.header()));
-                return Err(error);
-            }
-        }
+    let stored = store.store_batches(&batches).await;
+    if stored.is_err() {
+        // Some may be held all the same; offered again, the store passes over them. A full disk is not waited for:
+        // whoever holds the stick is told.
+        batches.iter().rev().for_each(|batch| engine.handle_store_failed(batch.header()));
     }
+    stored.map(|()| not_kept)
 }
-
-/// Between two tries of what a full disk did not take.
-const FULL_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// Serves a desk without a line: a command that has opened the store itself.
 pub async fn run_without_line(
@@ -237,7 +229,7 @@ pub async fn run_without_line(
 ) {
     let shelf = Shelf { store: &store, quarantine: &quarantine };
     while let Some(ask) = asks.recv().await {
-        for effect in answer(&mut engine, shelf, ask, clock.now_ms()).await {
+        for effect in answer(&mut engine, shelf, ask, clock.steady_ms()).await {
             // There is no line on which the others would mean anything.
             if let Effect::KeepKeys(keys) = effect {
                 store.keep_documents(*keys);

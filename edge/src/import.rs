@@ -5,16 +5,18 @@
 
 mod plan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use sonae_proto::collection;
 use sonae_proto::ids::{SchoolCode, Tier};
 use sonae_roster::{
     ATTENDANCE_CODES, Known, Limits, Package, Report, SourcedId, read_attendance, read_contacts, read_zip,
 };
+use sonae_store::room::Shortage;
 use sonae_store::{Action, Edit, Kept};
 
 use crate::control::{Ask, ControlError, Replica};
@@ -25,6 +27,9 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Edits of one action of attendance. A roster is one action, kept all or none; a year of attendance is larger
 /// than a commit, so it goes in several, and importing the file again completes one that was cut off.
 const EDITS_PER_ACTION: usize = 1_000;
+
+/// Bytes of a change beside its fields: stamp, bases, source.
+const CHANGE_BYTES: u64 = 150;
 
 /// Why nothing was imported.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +65,14 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
+    /// The disk has no room for all of it. Nothing was imported.
+    #[error(
+        "this import needs {} MB of room, with what must stay free for daily work, and {} MB are left; nothing was \
+         imported. Free some room or raise the quota, then import again\nこの取り込みには空き容量が足りません\
+         （必要{}MB、空き{}MB）。何も取り込んでいません。空き容量を増やしてから、もう一度取り込んでください",
+        megabytes(.0.needed_bytes), megabytes(.0.found_bytes), megabytes(.0.needed_bytes), megabytes(.0.found_bytes)
+    )]
+    NoRoom(Shortage),
     /// The store refused.
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -126,6 +139,9 @@ pub fn import(
     }
     let total: usize = actions.iter().map(|action| action.edits.len()).sum();
     outcome.records = u64::try_from(total).unwrap_or(u64::MAX);
+    if !dry_run && let Some(shortage) = replica.ask(Ask::Fits { changes: bytes(&actions) })? {
+        return Err(ImportError::NoRoom(shortage));
+    }
     let mut done = 0;
     for action in actions.into_iter().filter(|_| !dry_run) {
         let edits = action.edits.len();
@@ -136,6 +152,22 @@ pub fn import(
         progress(done, total);
     }
     Ok(outcome)
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
+}
+
+/// Returns how many bytes of changes actions are at most, by tier.
+fn bytes(actions: &[Action]) -> BTreeMap<Tier, u64> {
+    let mut bytes = BTreeMap::new();
+    for edit in actions.iter().flat_map(|action| &action.edits) {
+        let tier = collection::find(&edit.collection).map_or(Tier::Daily, |known| known.tier);
+        let line = serde_json::to_vec(edit).map_or(0, |line| line.len());
+        *bytes.entry(tier).or_default() +=
+            u64::try_from(line).unwrap_or(u64::MAX).saturating_add(CHANGE_BYTES);
+    }
+    bytes
 }
 
 fn is_zip(path: &Path) -> bool {

@@ -170,7 +170,7 @@ impl Prover {
 
     fn alarm(&self, code: &'static str, text: String) {
         log::error!(code, text = text.as_str(); "alarm");
-        self.source.uplink.note_error(self.now_ms(), code, text);
+        self.source.uplink.note_error(self.source.store.clock(), code, text);
     }
 
     fn tell_overdue(&self, told: &mut Option<Instant>) {

@@ -82,6 +82,16 @@ impl std::fmt::Debug for Replica {
     }
 }
 
+/// How a store is kept. `SONAE_TEST_CUT=edge-reserve` leaves out the reserve: the control of the test that fills the
+/// disk, which must fail then.
+fn options() -> sonae_store::Options {
+    let mut options = sonae_store::Options::default();
+    if std::env::var("SONAE_TEST_CUT").is_ok_and(|cut| cut == "edge-reserve") {
+        options.journal.reserve_segments = 0;
+    }
+    options
+}
+
 impl Replica {
     /// Opens the replica in a data directory.
     ///
@@ -127,7 +137,7 @@ impl Replica {
             keyring,
             clock: clock.clone(),
             disk: Arc::new(RealDisk),
-            options: sonae_store::Options::default(),
+            options: options(),
         })?;
         let status = StatusSource {
             store: opened.store.clone(),

@@ -12,6 +12,8 @@ mod silence;
 mod snapshot_streams;
 mod snapshots;
 mod tell;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ use sonae_store::{Clock, Evidence, Quarantine, Store};
 use tokio::sync::{mpsc, watch};
 
 use crate::{courier, tls};
+use connection::Event;
 use dial::Dialler;
 use driver::Driver;
 pub use purpose::Purpose;
@@ -97,6 +100,43 @@ pub enum UplinkError {
 /// # Errors
 /// [`UplinkError`] when it cannot start at all.
 pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), UplinkError> {
+    let (mut driver, mut inputs) = driver(config)?;
+    driver.resume_snapshots();
+    driver.offer_quarantined().await;
+    loop {
+        driver.drain().await;
+        let sleep = driver.sleep();
+        tokio::select! {
+            _ = stop.changed() => break,
+            Some(event) = inputs.events.recv() => driver.event(event).await,
+            Some(header) = inputs.sealed.recv() => driver.sealed(&header),
+            Some(outcome) = inputs.made.recv() => driver.snapshot_made(outcome),
+            Ok(()) = inputs.unpublished.changed() => driver.publish(),
+            Some(ask) = inputs.couriers.recv() => {
+                let now_ms = driver.engine_ms();
+                let desk = courier::Shelf { store: &driver.store, quarantine: &driver.quarantine };
+                for effect in courier::answer(&mut driver.engine, desk, ask, now_ms).await {
+                    driver.effect(effect).await;
+                }
+            }
+            () = sleep => driver.timeout(),
+        }
+    }
+    driver.close().await;
+    Ok(())
+}
+
+/// What a driver waits for.
+struct Inputs {
+    events: mpsc::Receiver<Event>,
+    sealed: mpsc::UnboundedReceiver<BatchHeader>,
+    couriers: mpsc::Receiver<courier::Ask>,
+    made: mpsc::UnboundedReceiver<snapshots::Outcome>,
+    /// Evidence of restore proofs that is to be published.
+    unpublished: watch::Receiver<Option<String>>,
+}
+
+fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
     let client = Arc::new(tls::client(&config.keys, &config.tls_certificate_pem, &config.cloud)?);
     let mut endpoint = Endpoint::client(SocketAddr::from(([0; 16], 0)))
         .or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
@@ -105,14 +145,15 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
     quic.transport_config(Arc::new(transport()));
     endpoint.set_default_client_config(quic);
-    let (events, mut waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-    let (mut sealed, mut couriers) = (config.sealed, config.couriers);
-    let mut unpublished = config.proofs.unpublished();
+    let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
+    let unpublished = config.proofs.unpublished();
     let mut start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
     start.snapshots = config.snapshots;
-    let (maker, mut made) = Maker::new();
+    let (maker, made) = Maker::new();
     let hosts = config.cloud_override.map_or_else(|| config.cloud.hosts.clone(), |host| vec![host]);
-    let mut driver = Driver {
+    let inputs =
+        Inputs { events: waiting, sealed: config.sealed, couriers: config.couriers, made, unpublished };
+    let driver = Driver {
         engine: Engine::new(start),
         dialler: Dialler::new(endpoint, client, hosts),
         keys: config.keys,
@@ -141,30 +182,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
         proofs: config.proofs,
         takes_proofs: false,
         publishing: false,
+        refused_from: None,
+        room_at: Instant::now(),
     };
-    driver.resume_snapshots();
-    driver.offer_quarantined().await;
-    loop {
-        driver.drain().await;
-        let sleep = driver.sleep();
-        tokio::select! {
-            _ = stop.changed() => break,
-            Some(event) = waiting.recv() => driver.event(event).await,
-            Some(header) = sealed.recv() => driver.sealed(&header),
-            Some(outcome) = made.recv() => driver.snapshot_made(outcome),
-            Ok(()) = unpublished.changed() => driver.publish(),
-            Some(ask) = couriers.recv() => {
-                let now_ms = driver.clock.now_ms();
-                let desk = courier::Shelf { store: &driver.store, quarantine: &driver.quarantine };
-                for effect in courier::answer(&mut driver.engine, desk, ask, now_ms).await {
-                    driver.effect(effect).await;
-                }
-            }
-            () = sleep => driver.timeout(),
-        }
-    }
-    driver.close().await;
-    Ok(())
+    Ok((driver, inputs))
 }
 
 /// Makes what a sync engine starts from.

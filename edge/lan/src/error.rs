@@ -9,6 +9,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use sonae_proto::ids::Tier;
 use sonae_store::{ViewError, WriteError};
 use sonae_trust::policy::DenyCode;
 use utoipa::ToSchema;
@@ -206,6 +207,29 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    /// The disk is nearly full: what is refused, and what goes on all the same.
+    fn no_room(tier: Tier) -> Self {
+        let (text, text_ja) = match tier {
+            Tier::Archive => (
+                "Nothing was saved: this box has little room left, so marks and school records are not taken now. \
+                 Attendance, the diary and safety checks go on. Tell the board, and enter it again later.",
+                "保存できていません。この装置の空き容量が少ないため、成績・指導要録などの入力を止めています。\
+                 出欠・日誌・安全確認は続けて入力できます。教育委員会に連絡し、あとでもう一度入力してください。",
+            ),
+            Tier::Daily | Tier::Safety => (
+                "Nothing was saved: this box has almost no room left, so attendance, diary, marks and imports are \
+                 not taken now. Safety checks, hand-over and contacts go on. Tell the board, and enter it again \
+                 later.",
+                "保存できていません。この装置の空き容量がほとんどないため、出欠・日誌・成績の入力と取り込みを\
+                 止めています。安全確認・引き渡し・連絡先は続けて入力できます。教育委員会に連絡し、\
+                 あとでもう一度入力してください。",
+            ),
+        };
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "no_room", text, text_ja)
+    }
+}
+
 impl From<ViewError> for ApiError {
     fn from(error: ViewError) -> Self {
         log::error!(error:err; "a read failed");
@@ -223,6 +247,7 @@ impl From<WriteError> for ApiError {
                 "Nothing was saved: the change is over a limit. Shorten it and send it again.",
                 "保存できていません。内容が長すぎるか多すぎます。短くして、もう一度入力してください。",
             ),
+            WriteError::NoRoom { tier } => Self::no_room(tier),
             WriteError::Full => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
                 "disk_full",
@@ -265,6 +290,8 @@ mod tests {
     fn nothing_was_kept() {
         let rows = [
             (WriteError::Refused { reason: "SECRET".into() }, 422, "refused"),
+            (WriteError::NoRoom { tier: Tier::Daily }, 507, "no_room"),
+            (WriteError::NoRoom { tier: Tier::Archive }, 507, "no_room"),
             (WriteError::Full, 507, "disk_full"),
             (WriteError::Moving, 503, "moving"),
             (WriteError::Failed, 503, "not_saved"),
@@ -274,6 +301,11 @@ mod tests {
             assert_eq!((error.status.as_u16(), error.detail.code.as_str()), (status, code));
             assert!(error.detail.text_ja.starts_with("保存できていません"), "{code}");
             assert!(!error.detail.text.contains("SECRET"), "{code}");
+        }
+        for tier in [Tier::Daily, Tier::Archive] {
+            let detail = ApiError::from(WriteError::NoRoom { tier }).detail;
+            assert!(detail.text_ja.contains("続けて入力できます") && detail.text.contains("go on"), "{tier}");
+            assert!(!detail.text_ja.contains("紙に"), "{tier}: something is still kept");
         }
         assert_eq!(
             ApiError::from(WriteError::Failed).detail.text_ja,

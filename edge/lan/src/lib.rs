@@ -31,6 +31,7 @@ mod search;
 mod serve;
 mod shape;
 mod sign_in;
+mod status_details;
 mod status_line;
 mod student_list;
 mod write;

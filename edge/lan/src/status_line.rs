@@ -7,6 +7,10 @@ use sonae_store::status::Status;
 use time::{OffsetDateTime, UtcOffset};
 
 use crate::proof_line::{ProofLine, proof_line};
+use crate::status_details::{Both, TierLine, age, alarms, notes, tier_lines};
+
+/// From this age on, waiting changes say how old the oldest is: shorter waits are the usual rhythm of batches.
+const OLD_MS: u64 = 5 * 60_000;
 
 /// The line in both languages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,16 +23,27 @@ pub struct StatusLine {
     pub is_failed: bool,
     /// Whether what lies outside has been proved to restore.
     pub proof: ProofLine,
+    /// What somebody must know now, besides.
+    pub alarms: Vec<Both>,
+    /// Each tier by itself.
+    pub tiers: Vec<TierLine>,
+    /// The line, the last error.
+    pub notes: Vec<Both>,
 }
 
 /// Composes the line.
 pub fn status_line(status: &Status) -> StatusLine {
-    if status.last_error.as_ref().is_some_and(|error| error.code == "store_failed") {
+    let (alarms, tiers, notes) = (alarms(status), tier_lines(status), notes(status));
+    let is_failed = status.last_error.as_ref().is_some_and(|error| error.code == "store_failed");
+    if is_failed || status.storage.is_full {
         return StatusLine {
             ja: "保存できていません。紙に書いてください".to_owned(),
             en: "Nothing is being saved. Write on paper.".to_owned(),
             is_failed: true,
             proof: proof_line(&status.proof),
+            alarms,
+            tiers,
+            notes,
         };
     }
     let school = short_name(&status.school_name);
@@ -44,6 +59,9 @@ pub fn status_line(status: &Status) -> StatusLine {
         en: format!("{here_en} ({school}) | Copy outside the school: {outside_en}"),
         is_failed: false,
         proof: proof_line(&status.proof),
+        alarms,
+        tiers,
+        notes,
     }
 }
 
@@ -51,27 +69,38 @@ fn outside(status: &Status) -> (String, String) {
     let waiting = status.unsafe_changes;
     if waiting > 0 {
         let changes = if waiting == 1 { "change" } else { "changes" };
+        let old = status.lag_ms.filter(|age_ms| *age_ms >= OLD_MS).map(age);
+        let (old_ja, old_en) = old.map_or_else(Default::default, |age| {
+            (format!("（最も古いものは{}前）", age.ja), format!(" (the oldest for {})", age.en))
+        });
         return (
-            format!("未送信{waiting}件。続けて入力できます"),
-            format!("{waiting} {changes} not there yet. You can go on working."),
+            format!("未送信{waiting}件{old_ja}。続けて入力できます"),
+            format!("{waiting} {changes} not there yet{old_en}. You can go on working."),
         );
     }
     match status.safe.values().map(|point| point.at_ms).max() {
+        // The clock has gone back since: no time that it could show is true.
+        Some(at_ms) if at_ms > status.now_ms => {
+            ("すべてあります".to_owned(), "everything is there".to_owned())
+        }
         Some(at_ms) => {
-            let (at, is_today) = (local(at_ms), local(at_ms).date() == local(status.now_ms).date());
-            let clock = format!("{:02}:{:02}", at.hour(), at.minute());
-            let (month, day) = (u8::from(at.month()), at.day());
-            if is_today {
-                (format!("{clock}分まで"), format!("up to {clock}"))
-            } else {
-                (
-                    format!("{month}月{day}日 {clock}分まで"),
-                    format!("up to {clock} on {}-{month:02}-{day:02}", at.year()),
-                )
-            }
+            let at = moment(at_ms, status.now_ms);
+            (format!("{}分まで", at.ja), format!("up to {}", at.en))
         }
         None => ("まだありません".to_owned(), "none yet".to_owned()),
     }
+}
+
+/// A clock time, with its date unless that is today's.
+pub fn moment(at_ms: u64, now_ms: u64) -> Both {
+    let at = local(at_ms);
+    let clock = format!("{:02}:{:02}", at.hour(), at.minute());
+    if at.date() == local(now_ms).date() {
+        return Both { ja: clock.clone(), en: clock };
+    }
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let ja = format!("{month}月{day}日 {clock}");
+    Both { ja, en: format!("{clock} on {year}-{month:02}-{day:02}") }
 }
 
 /// Japan has one time zone and no summer time.
@@ -93,7 +122,7 @@ fn short_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use sonae_proto::ids::{Incarnation, ReplicaId, Tier};
     use sonae_store::Point;
@@ -102,9 +131,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// 2026-04-08 14:03:20 in Japan.
-    const NOW_MS: u64 = 1_775_624_600_000;
+    pub const NOW_MS: u64 = 1_775_624_600_000;
 
-    fn status() -> Status {
+    pub fn status() -> Status {
         let point = |sequence, at_ms| BTreeMap::from([(Tier::Daily, Point { sequence, at_ms })]);
         Status {
             school: "B113200000011".parse().unwrap(),
@@ -117,6 +146,7 @@ mod tests {
             unsafe_changes: 0,
             unsafe_by_tier: BTreeMap::new(),
             lag_ms: None,
+            lag_ms_by_tier: BTreeMap::new(),
             disputed: 0,
             loss_counter: 0,
             forks: 0,
@@ -145,19 +175,37 @@ mod tests {
         assert_eq!(line.ja, "保存しました（見本小）｜校外の控え：4月7日 14:03分まで");
         let line = status_line(&Status { unsafe_changes: 12, ..status() });
         assert_eq!(line.ja, "保存しました（見本小）｜校外の控え：未送信12件。続けて入力できます");
+        let line = status_line(&Status { unsafe_changes: 12, lag_ms: Some(35 * 60_000), ..status() });
+        assert_eq!(
+            line.ja,
+            "保存しました（見本小）｜校外の控え：未送信12件（最も古いものは35分前）。続けて入力できます"
+        );
+        assert!(
+            line.en.ends_with("12 changes not there yet (the oldest for 35 min). You can go on working.")
+        );
+        let line = status_line(&Status { now_ms: NOW_MS - 86_400_000, ..status() });
+        assert_eq!(line.ja, "保存しました（見本小）｜校外の控え：すべてあります", "the clock went back");
         let line = status_line(&Status { safe: BTreeMap::new(), ..status() });
         assert_eq!(line.ja, "保存しました（見本小）｜校外の控え：まだありません");
         let line = status_line(&Status { kept: BTreeMap::new(), safe: BTreeMap::new(), ..status() });
         assert_eq!(line.ja, "まだ何も保存していません（見本小）｜校外の控え：まだありません");
     }
 
-    /// Goal: a failed store outweighs everything. Method: its error beside good figures.
+    /// Goal: that nothing is saved outweighs everything. Method: a failed store and a disk without even the reserve,
+    /// beside good figures.
     #[test]
     fn failure_is_said_first() {
-        let error = ErrorStatus { at_ms: 0, code: "store_failed".into(), text: "x".into() };
-        let line = status_line(&Status { last_error: Some(error), ..status() });
-        assert_eq!(line.ja, "保存できていません。紙に書いてください");
-        assert!(line.is_failed);
+        let error =
+            ErrorStatus { at_ms: 0, age_ms: 0, steady_ms: 0, code: "store_failed".into(), text: "x".into() };
+        let full = Storage { is_full: true, ..Storage::default() };
+        for failed in [
+            Status { last_error: Some(error), ..status() },
+            Status { storage: full, unsafe_changes: 3, ..status() },
+        ] {
+            let line = status_line(&failed);
+            assert_eq!(line.ja, "保存できていません。紙に書いてください");
+            assert!(line.is_failed);
+        }
     }
 
     /// Goal: the school is called what staff call it. Method: rows.

@@ -274,19 +274,6 @@ async fn a_day() {
     assert_eq!(none, (404, "not_found".into(), "class".into()));
 }
 
-/// Goal: the status is whole and keeps kept and safe apart. Method: its facts.
-#[tokio::test]
-async fn status() {
-    let school = School::start().await;
-    let token = school.weak("teacher").await;
-    let status = school.get("/api/v1/status", &token).await.json();
-    for fact in ["kept", "safe", "unsafe", "replica", "school", "replayed"] {
-        assert!(status.get(fact).is_some(), "{fact}");
-    }
-    assert_eq!(status["safe"], json!({}), "nothing has a receipt");
-    assert!(status["unsafe"].as_u64().unwrap() > 0);
-}
-
 /// Goal: the checked-in document is the generated one. Method: compare; `BLESS=1` writes it.
 #[tokio::test]
 async fn openapi_is_checked_in() {

@@ -112,6 +112,7 @@ impl From<ImportError> for Failure {
                 );
                 Self::new(Exit::Refused, format!("{error}\n{lines}"))
             }
+            ImportError::NoRoom(_) => Self::of(Exit::Store, &error),
             ImportError::Read { .. } | ImportError::WrongSchool { .. } | ImportError::Kind { .. } => {
                 Self::of(Exit::Refused, &error)
             }

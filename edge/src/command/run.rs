@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::Failure;
 use super::print::print_line;
+use super::room::RoomArguments;
 
 /// Wait before a renewal that failed is tried again.
 const RENEWAL_RETRY: Duration = Duration::from_secs(30);
@@ -39,6 +40,8 @@ pub(super) struct RunArguments {
     /// Writes the trust root for clients of the LAN service to this file
     #[arg(long)]
     ca_out: Option<PathBuf>,
+    #[command(flatten)]
+    room: RoomArguments,
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
@@ -78,7 +81,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
             }
             opened => (opened?, None),
         };
-        serve_lives(replica, note, &listener, arguments.cloud.as_deref()).await
+        serve_lives(replica, note, &listener, arguments).await
     });
     // Whatever still sleeps must not hold up a shutdown on battery.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -132,13 +135,15 @@ async fn serve_lives(
     mut replica: Replica,
     mut note: Note,
     listener: &TcpListener,
-    cloud: Option<&str>,
+    arguments: &RunArguments,
 ) -> Result<Exit, Failure> {
+    let cloud = arguments.cloud.as_deref();
     let (mut not_before, mut failures) = (Instant::now(), 0_u32);
     for life in 0_u64.. {
         let (clock, status) = (replica.clock.clone(), replica.status.uplink.clone());
+        replica.opened.store.set_quota(arguments.room.quota());
         if let Some((code, text)) = note.take() {
-            status.note_error(clock.now_ms(), code, text);
+            status.note_error(&clock, code, text);
         }
         let listener = listener.try_clone().map_err(internal)?;
         let Some((old, next)) = serve(replica, listener, cloud, life == 0, not_before).await? else { break };
@@ -248,7 +253,7 @@ async fn next_life(
             Err(error) => {
                 log::error!(error = error.to_string(); "a new incarnation cannot be prepared yet");
                 let text = format!("a new incarnation cannot be prepared yet: {error}; it is tried again");
-                replica.status.uplink.note_error(replica.clock.now_ms(), "not_renewed", text);
+                replica.status.uplink.note_error(&replica.clock, "not_renewed", text);
             }
         }
         tokio::time::sleep(RENEWAL_RETRY).await;

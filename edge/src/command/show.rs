@@ -51,6 +51,7 @@ fn describe(status: &Value, running: bool) -> String {
         format!("kept       {}", points("kept")),
         format!("safe       {}", points("safe")),
         format!("unsafe     {} change(s), oldest {lag}", text("/unsafe")),
+        format!("waiting    {}", waiting(status)),
         format!("disputed   {} record(s)", text("/disputed")),
         format!(
             "line       {} via {}{}",
@@ -78,12 +79,21 @@ fn describe(status: &Value, running: bool) -> String {
         format!("forks      {} kept aside", text("/forks")),
         restore(status),
         format!(
-            "storage    {} bytes used, {} bytes free",
+            "storage    {} bytes used, {} bytes free, {} bytes of reserve; refused tiers: {}",
             text("/storage/used_bytes"),
-            text("/storage/free_bytes")
+            text("/storage/free_bytes"),
+            text("/storage/reserved_bytes"),
+            refused(status)
         ),
         format!("replayed   {} change(s) at the last start", text("/replayed")),
-        format!("last error {}", text("/last_error/text")),
+        number("/uplink/stalled/for_ms").map_or("stalled    no".to_owned(), |ms| {
+            format!("stalled    for {} s: the line is up, changes wait, and no receipt comes", ms / 1_000)
+        }),
+        format!(
+            "last error {}{}",
+            number("/last_error/age_ms").map_or(String::new(), |ms| format!("{} s ago: ", ms / 1_000)),
+            text("/last_error/text")
+        ),
     ]
     .join("\n")
 }
@@ -113,6 +123,24 @@ fn restore(status: &Value) -> String {
     let overdue = if is("is_overdue") { ", OVERDUE" } else { "" };
     let last = word("text").unwrap_or("none was made yet");
     format!("restore    {state}{overdue}, last success {age}: {last}")
+}
+
+/// Names the tiers that are refused.
+fn refused(status: &Value) -> String {
+    let tiers = status.pointer("/storage/refused_tiers").and_then(Value::as_array).into_iter().flatten();
+    let tiers: Vec<&str> = tiers.filter_map(Value::as_str).collect();
+    if tiers.is_empty() { "none".to_owned() } else { tiers.join(", ") }
+}
+
+/// Says what waits in each tier, and for how long.
+fn waiting(status: &Value) -> String {
+    let tiers = status.get("unsafe_by_tier").and_then(Value::as_object).into_iter().flatten();
+    let lag = |tier: &str| status.pointer(&format!("/lag_ms_by_tier/{tier}")).and_then(Value::as_u64);
+    let shown: Vec<String> = tiers
+        .filter(|(_, count)| count.as_u64() != Some(0))
+        .map(|(tier, count)| format!("tier {tier} {count}, for {} s", lag(tier).unwrap_or(0) / 1_000))
+        .collect();
+    if shown.is_empty() { "nothing".to_owned() } else { shown.join("; ") }
 }
 
 pub(super) fn digest(data: &Path, json: bool) -> Result<Exit, Failure> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 use sonae_store::identity::ReplicaKeys;
@@ -25,6 +25,9 @@ use super::snapshots::Maker;
 
 /// Between two tries of what a full disk did not take.
 const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// Between two looks whether a disk that was full has room again.
+const ROOM_LOOK: Duration = Duration::from_secs(2);
 
 /// Everything that the uplink task owns.
 pub(super) struct Driver {
@@ -68,18 +71,28 @@ pub(super) struct Driver {
     pub takes_proofs: bool,
     /// Whether evidence is under way.
     pub publishing: bool,
+    /// From this tier on peers' batches are not taken, because the disk is nearly full.
+    pub refused_from: Option<Tier>,
+    /// Not before then is the disk looked at again.
+    pub room_at: Instant,
 }
 
 impl Driver {
-    /// Sleeps until the engine, the watch over a silent line or the next try of UDP is due; for ever when
-    /// nothing is.
+    /// The time that the engine is told: steady, because what it measures is how long something takes. A clock that is
+    /// put right must neither make a stall out of a minute nor hide one.
+    pub(super) fn engine_ms(&self) -> u64 {
+        self.clock.steady_ms()
+    }
+
+    /// Sleeps until the engine, the watch over a silent line, the next try of UDP or the next look at a full disk is
+    /// due; for ever when nothing is.
     pub(super) fn sleep(&self) -> impl Future<Output = ()> + use<> {
-        let now_ms = self.clock.now_ms();
-        // The clock may jump back by years while the line is down, and no wait for a dial is longer than this.
+        let now_ms = self.engine_ms();
         let wait_ms = |at: u64| at.saturating_sub(now_ms).min(DIAL_MS_MAX);
         let engine = self.engine.poll_timeout().map(|at| Duration::from_millis(wait_ms(at)));
         let watch = self.watch_due().map(|at| at.saturating_duration_since(Instant::now()));
-        let wait = engine.into_iter().chain(watch).min();
+        let room = self.refused_from.map(|_| ROOM_LOOK);
+        let wait = engine.into_iter().chain(watch).chain(room).min();
         async move {
             match wait {
                 Some(wait) => tokio::time::sleep(wait).await,
@@ -89,16 +102,16 @@ impl Driver {
     }
 
     pub(super) fn sealed(&mut self, header: &BatchHeader) {
-        self.engine.handle_sealed(header, self.clock.now_ms());
+        self.engine.handle_sealed(header, self.engine_ms());
     }
 
     pub(super) fn timeout(&mut self) {
-        self.engine.handle_timeout(self.clock.now_ms());
+        self.engine.handle_timeout(self.engine_ms());
         self.watch();
     }
 
     pub(super) async fn event(&mut self, event: Event) {
-        let now_ms = self.clock.now_ms();
+        let now_ms = self.engine_ms();
         if event.generation() != self.generation {
             return self.standby_event(event);
         }
@@ -107,7 +120,7 @@ impl Driver {
             Event::Connected { connection, host, .. } => self.connected(connection, host),
             Event::Lost { reason, .. } => {
                 log::info!(reason; "the line to the cloud is down");
-                self.shared.note_error(now_ms, "line_down", reason);
+                self.shared.note_error(&self.clock, "line_down", reason);
                 self.hang_up();
             }
             Event::Control { frame, .. } => self.control(*frame, now_ms),
@@ -186,7 +199,7 @@ impl Driver {
             Frame::Refusal(refusal) => {
                 log::error!(code = format!("{:?}", refusal.code), text = refusal.text.as_str();
                     "the cloud refuses this replica");
-                self.shared.note_error(now_ms, "refused", refusal.text);
+                self.shared.note_error(&self.clock, "refused", refusal.text);
                 self.hang_up();
             }
             Frame::Hello(_)
@@ -220,11 +233,14 @@ impl Driver {
         self.route.lost(Instant::now());
         self.shared.update(|status| status.transport = None);
         self.store.set_line(false);
-        self.engine.handle_disconnected(self.clock.now_ms());
+        self.engine.handle_disconnected(self.engine_ms());
     }
 
     /// Does everything that the engine asks for.
     pub(super) async fn drain(&mut self) {
+        if self.room_at <= Instant::now() {
+            self.refuse_from(self.store.pressure().refused_from());
+        }
         while let Some(effect) = self.later.pop_front().or_else(|| self.engine.poll_effect()) {
             self.effect(effect).await;
         }
@@ -232,7 +248,8 @@ impl Driver {
         let (sent, received) = self.connection.as_ref().map(Connection::bytes).unwrap_or_default();
         self.shared.update(|status| {
             status.up = self.engine.is_up();
-            status.last_contact_ms = self.engine.last_contact_ms();
+            status.last_contact_ms = self.engine.last_contact_ms().map(|at| self.clock.wall_of(at));
+            status.stalled_since = self.engine.stalled_since_ms();
             status.has_all = self.engine.has_all_of_peers();
             status.is_complete = self.engine.is_complete();
             status.is_fetching = self.engine.is_fetching();
@@ -240,6 +257,14 @@ impl Driver {
             status.udp_bytes_sent = self.closed_bytes.0 + sent;
             status.udp_bytes_received = self.closed_bytes.1 + received;
         });
+    }
+
+    /// Fetches nothing from a tier on, or everything again.
+    fn refuse_from(&mut self, tier: Option<Tier>) {
+        if self.refused_from != tier {
+            self.refused_from = tier;
+            self.engine.handle_room(tier);
+        }
     }
 
     pub(super) async fn effect(&mut self, effect: Effect) {
@@ -268,19 +293,19 @@ impl Driver {
             }
             Effect::StoreBatch(batch) => {
                 let (header, log) = (*batch.header(), batch.header().log);
-                let mut outcome = self.store.store_batch((*batch).clone()).await;
-                // The engine counts on it, so a full disk is waited for.
-                while matches!(outcome, Err(WriteError::Full)) {
-                    tokio::time::sleep(FULL_RETRY).await;
-                    outcome = self.store.store_batch((*batch).clone()).await;
-                }
-                if let Err(error) = outcome {
-                    self.engine.handle_store_failed(&header);
-                    self.shared.note_error(
-                        self.clock.now_ms(),
-                        "peer_batch_not_stored",
-                        format!("a batch of log {log} was not stored: {error}"),
-                    );
+                match self.store.store_batch((*batch).clone()).await {
+                    Ok(()) => {}
+                    // It is fetched again when there is room; nothing else waits for that.
+                    Err(WriteError::NoRoom { .. } | WriteError::Full) => {
+                        self.engine.handle_store_failed(&header);
+                        self.refuse_from(Some(log.tier));
+                        self.room_at = Instant::now() + ROOM_LOOK;
+                    }
+                    Err(error) => {
+                        self.engine.handle_store_failed(&header);
+                        let text = format!("a batch of log {log} was not stored: {error}");
+                        self.shared.note_error(&self.clock, "peer_batch_not_stored", text);
+                    }
                 }
             }
             Effect::KeepIdentity(identity) => self.store.keep_identity(*identity),
@@ -301,13 +326,13 @@ impl Driver {
             Effect::Quarantine(batch) => {
                 // Found there and offered again: it is kept already.
                 if let Err(error) = self.quarantine.keep(&batch) {
-                    self.shared.note_error(self.clock.now_ms(), "not_quarantined", error.to_string());
+                    self.shared.note_error(&self.clock, "not_quarantined", error.to_string());
                 }
             }
             Effect::KeepLoss { loss_counter, receipted } => {
                 // Nothing is sent before the counter is durable, so a full disk is waited for.
                 while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {
-                    self.shared.note_error(self.clock.now_ms(), "loss_not_kept", error.to_string());
+                    self.shared.note_error(&self.clock, "loss_not_kept", error.to_string());
                     tokio::time::sleep(FULL_RETRY).await;
                 }
                 self.engine.handle_loss_kept();

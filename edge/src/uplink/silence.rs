@@ -134,7 +134,7 @@ impl Driver {
             }
         } else {
             log::warn!(under_way = self.under_way; "the cloud does not answer; dialling anew");
-            self.shared.note_error(self.clock.now_ms(), "line_down", "the cloud does not answer".to_owned());
+            self.shared.note_error(&self.clock, "line_down", "the cloud does not answer".to_owned());
             self.leave();
         }
     }

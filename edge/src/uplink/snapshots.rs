@@ -108,7 +108,7 @@ impl Driver {
             Err(SnapshotFailure::Later { .. }) => log::info!(tier:% = tier; "a snapshot has to wait"),
             Err(error) => {
                 log::error!(tier:% = tier, error = error.to_string(); "a snapshot could not be made");
-                self.shared.note_error(self.clock.now_ms(), "snapshot_not_made", error.to_string());
+                self.shared.note_error(&self.clock, "snapshot_not_made", error.to_string());
             }
         }
     }
@@ -156,7 +156,7 @@ impl Driver {
     /// The part is missing when the snapshot is loaded, and its tier comes change by change then.
     fn shelf_failed(&self, error: &std::io::Error) {
         log::error!(error = error.to_string(); "a snapshot cannot be kept");
-        self.shared.note_error(self.clock.now_ms(), "snapshot_not_kept", error.to_string());
+        self.shared.note_error(&self.clock, "snapshot_not_kept", error.to_string());
     }
 
     pub(super) async fn load_snapshot(&mut self, snapshot: Snapshot) {

@@ -90,7 +90,7 @@ impl Driver {
                 format!(
                     "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
                      store. What is kept here stays; call whoever runs the cloud",
-                    self.clock.now_ms().saturating_sub(*since_ms) / 1_000
+                    self.engine_ms().saturating_sub(*since_ms) / 1_000
                 ),
             ),
             Alarm::RevocationTakenBack { version } => (
@@ -113,6 +113,6 @@ impl Driver {
             ),
         };
         log::error!(code, text = text.as_str(); "alarm");
-        self.shared.note_error(self.clock.now_ms(), code, text);
+        self.shared.note_error(&self.clock, code, text);
     }
 }

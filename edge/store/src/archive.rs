@@ -14,7 +14,7 @@ use std::sync::Arc;
 use sonae_journal::{Disk, DiskFile};
 use sonae_proto::batch::{BatchHeader, PREFIX_BYTES};
 use sonae_proto::bytes::Reader;
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::vector::{Heads, LogHead};
 
 use crate::options::Defects;
@@ -161,9 +161,13 @@ impl Archive {
         Ok(bytes)
     }
 
-    /// Returns how many bytes of batches the archive has.
-    pub fn bytes(&self) -> u64 {
-        self.files.values().map(|file| file.end).sum()
+    /// Returns how many bytes of batches the archive has, by tier.
+    pub fn bytes_by_tier(&self) -> BTreeMap<Tier, u64> {
+        let mut bytes = BTreeMap::new();
+        for (log, file) in &self.files {
+            *bytes.entry(log.tier).or_default() += file.end;
+        }
+        bytes
     }
 }
 

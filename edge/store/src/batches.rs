@@ -179,9 +179,9 @@ impl BatchIndex {
         Ok(moved)
     }
 
-    /// Returns how many bytes the archive has.
+    /// Returns how many bytes the archive has, by tier.
     #[must_use]
-    pub fn archive_bytes(&self) -> u64 {
-        self.archive.bytes()
+    pub fn bytes_by_tier(&self) -> BTreeMap<Tier, u64> {
+        self.archive.bytes_by_tier()
     }
 }

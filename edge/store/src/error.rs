@@ -99,7 +99,16 @@ pub enum WriteError {
         /// What is wrong.
         reason: String,
     },
-    /// The disk is full. Nothing was kept.
+    /// The disk is nearly full, and what is left of it is for tiers that matter more. Nothing was kept.
+    #[error(
+        "nothing was saved: the disk of this box is nearly full and takes nothing of tier {tier} and above; what \
+         lies below still goes on. Free some room, or call the board"
+    )]
+    NoRoom {
+        /// The tier that was refused.
+        tier: sonae_proto::ids::Tier,
+    },
+    /// The disk is full, the reserve included. Nothing was kept.
     #[error("nothing was saved: the disk of this box is full; write on paper and call the board")]
     Full,
     /// The box is just going on under a new incarnation. Nothing was kept.

@@ -7,6 +7,7 @@
 
 mod mark;
 mod reissue;
+mod room;
 mod round;
 mod snapshot;
 mod standing;
@@ -36,13 +37,15 @@ use crate::edit::{Action, Kept};
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
+use crate::room::Quota;
 use crate::sealer::Sealer;
 use crate::store::{Shared, StoreError, WriteError};
 
 pub use mark::Mark;
+pub(crate) use room::Room;
 pub(crate) use round::apply_batch;
 pub(crate) use snapshot::Pinned;
-pub(crate) use standing::note_without_receipt;
+pub(crate) use standing::{note_without_receipt, steady_of_kept};
 
 /// Milliseconds without a request after which the last commit gets its mark and waiting receipts are kept.
 const IDLE_MS: u64 = 2_000;
@@ -63,6 +66,7 @@ pub(crate) enum Request {
     Identity(Box<StoredIdentity>),
     Documents(Box<KeyDocuments>),
     Line { up: bool },
+    Quota(Quota),
     Freeze,
     Late(Late),
     SealNow { reply: oneshot::Sender<()> },
@@ -96,7 +100,7 @@ pub(crate) struct Keeper {
     pub(crate) identities: BTreeMap<Incarnation, StoredIdentity>,
     pub(crate) own: BTreeSet<Incarnation>,
     pub(crate) kept_ms: BTreeMap<Tier, u64>,
-    /// For each own log (last sequence, kept at) of what has no receipt, oldest first.
+    /// For each own log (last sequence, steady time when it was kept) of what has no receipt, oldest first.
     pub(crate) without_receipt: BTreeMap<LogName, VecDeque<(u64, u64)>>,
     pub(crate) disputed: u64,
     /// Bytes of own sealed batches.
@@ -117,8 +121,8 @@ pub(crate) struct Keeper {
     pub(crate) options: crate::options::Options,
     /// Whether the last look found too little room for a checkpoint.
     pub(crate) is_short_of_room: bool,
-    /// Not before then are sealed batches tried again that found no room.
-    pub(crate) retry_ms: Option<u64>,
+    /// Who may still write.
+    pub(crate) room: Room,
     pub(crate) commits: u64,
     pub(crate) failed: Option<String>,
     /// Those who wait for a mark.
@@ -170,8 +174,7 @@ impl Keeper {
 
     /// Whether sealed batches are to be made durable now. A store that has failed holds on to them.
     pub(crate) fn has_sealed(&self) -> bool {
-        let due = self.retry_ms.is_none_or(|at_ms| at_ms <= self.clock.now_ms());
-        !self.sealed.is_empty() && due && self.failed.is_none()
+        self.failed.is_none() && self.sealed.iter().any(|batch| self.is_due(batch))
     }
 
     /// Returns how long nothing is to be done; `None` for ever.
@@ -182,8 +185,9 @@ impl Keeper {
         let now_ms = self.clock.now_ms();
         let seal = self.sealer.due_ms().map(|due_ms| due_ms.saturating_sub(now_ms));
         let idle = idle_work.then_some(IDLE_MS);
-        let retry =
-            self.retry_ms.map(|at_ms| at_ms.saturating_sub(now_ms)).filter(|_| !self.sealed.is_empty());
+        let steady_ms = self.clock.steady_ms();
+        let tiers = self.sealed.iter().map(|batch| batch.header().log.tier);
+        let retry = tiers.map(|tier| self.room.wait_ms(tier, steady_ms));
         seal.into_iter().chain(idle).chain(retry).min().map(|ms| Duration::from_millis(ms.max(1)))
     }
 }

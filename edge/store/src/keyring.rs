@@ -53,7 +53,7 @@ pub enum KeyringError {
 const KEYS_AHEAD_MS: u64 = 60 * 86_400_000;
 
 /// School years and the keys for them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct KeyYears {
     /// The school year by the told clock.
     pub this: u32,

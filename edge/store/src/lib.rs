@@ -23,6 +23,7 @@ pub mod proof;
 pub mod quarantine;
 mod recover;
 pub mod renewal;
+pub mod room;
 pub mod salvage;
 mod sealer;
 mod shelf;

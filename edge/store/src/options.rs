@@ -1,5 +1,7 @@
 //! How a store is to be kept, and for its tests the deliberate defects that they must find.
 
+use crate::room::Quota;
+
 /// How a store is to be kept.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -9,6 +11,8 @@ pub struct Options {
     pub overlay_records_max: usize,
     /// Journal segments that make recycling due when there are more.
     pub segments_max: usize,
+    /// What each tier may take of the disk.
+    pub quota: Quota,
     /// A deliberate defect, with which tests prove that they can fail.
     pub defects: Defects,
 }
@@ -21,6 +25,7 @@ impl Default for Options {
             overlay_records_max: 4_000,
             // Two that are full and the one being written: recycling frees at least one.
             segments_max: 3,
+            quota: Quota::default(),
             defects: Defects::default(),
         }
     }

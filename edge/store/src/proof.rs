@@ -16,6 +16,7 @@ use sonae_proto::signed::Signed;
 use sonae_trust::entropy::SystemEntropy;
 use sonae_trust::secret_file;
 use tokio::sync::{Notify, watch};
+use utoipa::ToSchema;
 
 /// The file. What it holds is no secret; it is written as secrets are, whole and durably.
 const FILE: &str = "proof.json";
@@ -53,7 +54,7 @@ pub struct KeptProof {
 }
 
 /// One that is under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct RunningProof {
     /// Its number.
     pub number: u64,
@@ -68,7 +69,7 @@ pub struct RunningProof {
 }
 
 /// What is shown of restore proofs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ProofStatus {
     /// The last that ended, whichever way.
     pub last: Option<LastProof>,
@@ -89,17 +90,19 @@ pub struct ProofStatus {
 }
 
 /// One that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LastProof {
     /// Its number.
     pub number: u64,
     /// How it ended; anything but `proved` is a failure.
+    #[schema(value_type = String)]
     pub result: ProofResult,
     /// A stable word for why; empty for a success.
     pub cause: String,
     /// What happened and what to do next.
     pub text: String,
     /// Tiers that differ or are incomplete.
+    #[schema(value_type = Vec<String>)]
     pub tiers: Vec<Tier>,
     /// When it ended.
     pub at_ms: u64,

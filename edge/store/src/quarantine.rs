@@ -57,15 +57,17 @@ pub struct Waiting {
 }
 
 /// What waits of one log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct WaitingLog {
     /// The log.
+    #[schema(value_type = String)]
     pub log: LogName,
     /// Batches.
     pub batches: u64,
     /// Changes in them.
     pub changes: u64,
     /// The last of them, as the board names it to accept or drop them.
+    #[schema(value_type = Object)]
     pub head: LogHead,
 }
 

@@ -19,13 +19,15 @@ use sonae_proto::wire::KeyDocuments;
 
 use crate::archive::Archive;
 use crate::batches::BatchIndex;
+use crate::clock::own_stamp;
 use crate::evidence::Evidence;
 use crate::foundation::Foundations;
 use crate::frame::{
     self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
 };
-use crate::keeper::{Keeper, note_without_receipt};
+use crate::keeper::{Keeper, Room, note_without_receipt, steady_of_kept};
 use crate::keyring::Keyring;
+use crate::room::Place;
 use crate::sealer::Sealer;
 use crate::shelf::Shelf;
 use crate::state::StoreState;
@@ -81,10 +83,11 @@ pub(crate) fn recover(
         state: RwLock::new(state),
         documents: RwLock::new(keyring.documents().clone()),
         shelf,
+        place: Place { disk: Arc::clone(&open.disk), dir: open.journal.clone() },
     });
     let name = open.keys.name();
     let mut keeper = Keeper {
-        hlc: clock::Clock::after(own_clock(&fold, open.clock.now_ms())),
+        hlc: clock::Clock::after(own_stamp(fold.highest_stamp, open.clock.now_ms())),
         sealer: Sealer::new(),
         device_age_key: open.device_age_key,
         keys: open.keys,
@@ -104,9 +107,9 @@ pub(crate) fn recover(
         sealed: Vec::new(),
         sealed_out,
         view_dir: open.view,
+        room: Room::new(open.options.quota.clone()),
         options: open.options,
         is_short_of_room: false,
-        retry_ms: None,
         commits: 0,
         failed: None,
         marks: Vec::new(),
@@ -120,6 +123,7 @@ pub(crate) fn recover(
     refill(&mut keeper)?;
     let checkpointed = found.checkpoint.as_ref().map(|(_, checkpoint)| &checkpoint.sequences);
     check_held(&keeper, keeper.fold.sequences.iter().chain(checkpointed.into_iter().flatten()))?;
+    keeper.step_room();
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
 }
@@ -170,13 +174,6 @@ fn open_files(open: &Open, journal: &Journal) -> Result<(Shelf, Foundations, Bat
     let (archive, headers) = Archive::open(disk, &open.batches, defects, &foundations.heads)?;
     let index = BatchIndex::open(archive, headers, &foundations.heads)?;
     Ok((shelf, foundations, index))
-}
-
-/// A stamp of a far future in the fold must not drag the own clock along.
-fn own_clock(fold: &Fold, now_ms: u64) -> clock::Stamp {
-    let mut clock = clock::Clock::default();
-    clock.observe(fold.highest_stamp, now_ms);
-    clock.next(0)
 }
 
 fn read_journal(journal: &Journal, index: &mut BatchIndex, open: &Open) -> Result<Found, StoreError> {
@@ -290,13 +287,18 @@ fn open_view(
             fold.sequences.clone_from(&checkpoint.sequences);
             fold.digests.clone_from(&checkpoint.digests);
             fold.highest_stamp = checkpoint.highest_stamp;
-            return Ok((View::new(db), fold, lsn.plus(1), false));
+            return Ok((View::new(Some(db), &open.view), fold, lsn.plus(1), false));
         }
         log::warn!(counts; "the view is not the one that was journalled, or holds what does not count; it is rebuilt");
     }
     ViewDb::delete(&open.view)?;
     let rebuilt = found.checkpoint.is_some();
-    Ok((View::new(ViewDb::open(&open.view)?), fold, Lsn(0), rebuilt))
+    let db = ViewDb::open(&open.view);
+    if let Err(error) = &db {
+        // It is derived: a full disk must not keep the box from serving and from keeping tier 0.
+        log::error!(error = error.to_string(); "the view cannot be made; its records stay in memory until it can");
+    }
+    Ok((View::new(db.ok(), &open.view), fold, Lsn(0), rebuilt))
 }
 
 /// Gives the sealer what is kept and not sealed, and notes since when changes wait for a receipt.
@@ -313,7 +315,8 @@ fn refill(keeper: &mut Keeper) -> Result<(), StoreError> {
             keeper.sealer.push(change.log.tier, change.sequence, frame.lsn, change.line.to_vec());
         }
         if change.sequence > keeper.safe.get(&change.log).map_or(0, |safe| safe.head.sequence) {
-            note_without_receipt(waiting.entry(change.log).or_default(), change.sequence, change.kept_ms);
+            let at = steady_of_kept(&keeper.clock, change.kept_ms);
+            note_without_receipt(waiting.entry(change.log).or_default(), change.sequence, at);
         }
     }
     keeper.without_receipt = waiting;

@@ -7,6 +7,8 @@ use sonae_proto::digest::Digest;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::vector::{Heads, Sequences};
 
+use crate::room::RoomState;
+
 /// What the store says of itself. Kept and safe are never mixed (P2).
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct StoreState {
@@ -19,14 +21,18 @@ pub struct StoreState {
     pub safe_heads: Heads,
     /// Own changes without a receipt, by tier.
     pub unsafe_by_tier: BTreeMap<Tier, u64>,
-    /// When the oldest of them was kept, milliseconds since 1970 UTC.
-    pub oldest_unsafe_ms: Option<u64>,
     /// Bytes of own sealed batches, by tier: what a snapshot of it saves grows with them.
     #[serde(skip)]
     pub own_bytes: BTreeMap<Tier, u64>,
     /// Roots of the snapshots that tiers began with.
     #[serde(skip)]
     pub foundations: BTreeMap<Tier, Hash32>,
+    /// The steady time at which the oldest of them was kept, by tier.
+    #[serde(skip)]
+    pub oldest_unsafe: BTreeMap<Tier, u64>,
+    /// How the room on the disk stood after the last round.
+    #[serde(skip)]
+    pub room: RoomState,
     /// Sequences of all logs that the view adds up.
     pub vector: Sequences,
     /// State digests.
@@ -50,7 +56,7 @@ pub struct StoreState {
 }
 
 /// A point of an own log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Point {
     /// Sequence of the change.
     pub sequence: u64,

@@ -9,7 +9,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde::Serialize;
 use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
+use utoipa::ToSchema;
 
+use crate::clock::Clock;
 use crate::keyring::KeyYears;
 use crate::proof::{ProofStatus, Proofs};
 use crate::quarantine::{Quarantine, WaitingLog};
@@ -24,8 +26,15 @@ const ERRORS_MAX: usize = 8;
 #[derive(Debug, Clone, Default)]
 pub struct Uplink(Arc<RwLock<UplinkStatus>>);
 
+/// The progress of receipts while the line is up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+pub struct StallStatus {
+    /// Milliseconds since a receipt moved what is safe, with changes waiting and the line up.
+    pub for_ms: u64,
+}
+
 /// What the uplink says of itself.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct UplinkStatus {
     /// Whether the cloud answers now.
     pub up: bool,
@@ -63,14 +72,20 @@ pub struct UplinkStatus {
     pub udp_bytes_received: u64,
     /// Connections that were made since the start.
     pub connections: u64,
+    /// Present while replication stands still: the line is up, changes wait, and no receipt has come for five minutes.
+    pub stalled: Option<StallStatus>,
+    /// The steady time at which that began.
+    #[serde(skip)]
+    pub stalled_since: Option<u64>,
     /// Alarms and errors, the newest last.
     pub errors: Vec<ErrorStatus>,
 }
 
 /// The newest snapshot of a tier that was made here, if one was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SnapshotStatus {
     /// Of which tier.
+    #[schema(value_type = String)]
     pub tier: Tier,
     /// Bytes of its parts.
     pub bytes: u64,
@@ -92,13 +107,16 @@ pub struct SnapshotProgress {
 }
 
 /// A replica of this school.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ReplicaStatus {
     /// The device.
+    #[schema(value_type = String)]
     pub replica: ReplicaId,
     /// Its incarnation.
+    #[schema(value_type = String)]
     pub incarnation: Incarnation,
     /// Why it began.
+    #[schema(value_type = String)]
     pub beginning: sonae_proto::identity::Beginning,
     /// When, by its own clock.
     pub began_ms: u64,
@@ -109,10 +127,15 @@ pub struct ReplicaStatus {
 }
 
 /// An error that somebody should see.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ErrorStatus {
-    /// When, milliseconds since 1970 UTC.
+    /// When, milliseconds since 1970 UTC, by the clock as it was then.
     pub at_ms: u64,
+    /// How long ago, in milliseconds, whatever the clock has done since.
+    pub age_ms: u64,
+    /// The steady time.
+    #[serde(skip)]
+    pub steady_ms: u64,
     /// A stable name.
     pub code: String,
     /// What happened and what to do next.
@@ -132,40 +155,61 @@ impl Uplink {
     }
 
     /// Notes an error. Only the newest few are kept.
-    pub fn note_error(&self, at_ms: u64, code: &str, text: String) {
+    pub fn note_error(&self, clock: &Clock, code: &str, text: String) {
+        let (at_ms, steady_ms) = (clock.now_ms(), clock.steady_ms());
         self.update(|status| {
             if status.errors.len() >= ERRORS_MAX {
                 status.errors.remove(0);
             }
-            status.errors.push(ErrorStatus { at_ms, code: code.to_owned(), text });
+            status.errors.push(ErrorStatus { at_ms, age_ms: 0, steady_ms, code: code.to_owned(), text });
         });
+    }
+
+    /// Returns a copy of the present state with the ages of this moment.
+    fn aged(&self, steady_ms: u64) -> UplinkStatus {
+        let mut status = self.get();
+        for error in &mut status.errors {
+            error.age_ms = steady_ms.saturating_sub(error.steady_ms);
+        }
+        let for_ms = |since: u64| steady_ms.saturating_sub(since);
+        status.stalled = status.stalled_since.map(|since| StallStatus { for_ms: for_ms(since) });
+        status
     }
 }
 
 /// The whole status.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Status {
     /// Whose data.
+    #[schema(value_type = String)]
     pub school: SchoolCode,
     /// The school's name.
     pub school_name: String,
     /// The device.
+    #[schema(value_type = String)]
     pub replica: ReplicaId,
     /// Its present incarnation.
+    #[schema(value_type = String)]
     pub incarnation: Incarnation,
     /// The told time, milliseconds since 1970 UTC.
     pub now_ms: u64,
     /// For each tier the last change that is on stable storage here.
+    #[schema(value_type = BTreeMap<String, Point>)]
     pub kept: BTreeMap<Tier, Point>,
     /// For each tier the last change with a receipt.
+    #[schema(value_type = BTreeMap<String, Point>)]
     pub safe: BTreeMap<Tier, Point>,
     /// Kept changes without a receipt.
     #[serde(rename = "unsafe")]
     pub unsafe_changes: u64,
     /// The same by tier.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub unsafe_by_tier: BTreeMap<Tier, u64>,
     /// Age of the oldest of them in milliseconds; absent when there is none.
     pub lag_ms: Option<u64>,
+    /// The same by tier.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    pub lag_ms_by_tier: BTreeMap<Tier, u64>,
     /// Records in which writers did not see each other.
     pub disputed: u64,
     /// How often the cloud was found to have lost something.
@@ -198,12 +242,35 @@ pub struct Status {
 }
 
 /// The disk.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub struct Storage {
     /// Bytes of journal and sealed batches.
     pub used_bytes: u64,
-    /// Bytes that the file system has left, if it says so.
+    /// Bytes of the file system, if it says so.
+    pub total_bytes: Option<u64>,
+    /// Bytes that it has left, if it says so.
     pub free_bytes: Option<u64>,
+    /// Bytes that tier 0 may still take when nothing else is left.
+    pub reserved_bytes: u64,
+    /// Whether even tier 0 finds no room now: nothing is saved.
+    pub is_full: bool,
+    /// Tiers that are refused because the disk is nearly full, or the tier over its quota.
+    #[schema(value_type = Vec<String>)]
+    pub refused_tiers: Vec<Tier>,
+    /// What each tier has and may have.
+    #[schema(value_type = BTreeMap<String, TierStorage>)]
+    pub tiers: BTreeMap<Tier, TierStorage>,
+}
+
+/// What a tier has of the disk, and may have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct TierStorage {
+    /// Bytes of its sealed batches that have left the journal, own and peers'.
+    pub used_bytes: u64,
+    /// Bytes that it may have of them; absent for tier 0, and where nobody knows how large the disk is.
+    pub bytes_max: Option<u64>,
+    /// Bytes that it leaves free.
+    pub free_min_bytes: u64,
 }
 
 /// Composes the status of a replica.
@@ -229,10 +296,18 @@ impl StatusSource {
     /// Composes the status of this moment.
     #[must_use]
     pub fn status(&self) -> Status {
-        let (state, uplink) = (self.store.state(), self.uplink.get());
-        let now_ms = self.store.clock().now_ms();
-        let failed =
-            state.failed.map(|text| ErrorStatus { at_ms: now_ms, code: "store_failed".into(), text });
+        let clock = self.store.clock();
+        let (now_ms, steady_ms) = (clock.now_ms(), clock.steady_ms());
+        let (state, uplink) = (self.store.state(), self.uplink.aged(steady_ms));
+        let failed = state.failed.as_ref().map(|text| ErrorStatus {
+            at_ms: now_ms,
+            age_ms: 0,
+            steady_ms,
+            code: "store_failed".into(),
+            text: text.clone(),
+        });
+        let age = |(tier, at): (&Tier, &u64)| (*tier, steady_ms.saturating_sub(*at));
+        let lag_ms_by_tier: BTreeMap<Tier, u64> = state.oldest_unsafe.iter().map(age).collect();
         Status {
             school: self.store.school(),
             school_name: self.school_name.clone(),
@@ -243,7 +318,8 @@ impl StatusSource {
             safe: state.safe,
             unsafe_changes: state.unsafe_by_tier.values().sum(),
             unsafe_by_tier: state.unsafe_by_tier,
-            lag_ms: state.oldest_unsafe_ms.map(|oldest| now_ms.saturating_sub(oldest)),
+            lag_ms: lag_ms_by_tier.values().copied().max(),
+            lag_ms_by_tier,
             disputed: state.disputed,
             loss_counter: state.loss_counter,
             forks: crate::renewal::forks(&self.data),
@@ -253,11 +329,31 @@ impl StatusSource {
             flushes: state.flushes,
             keys: KeyYears::of(&self.store.documents(), now_ms),
             quarantine: Quarantine::of(&self.data).by_log(&state.vector),
-            storage: Storage { used_bytes: state.storage_bytes, free_bytes: free_bytes(&self.data) },
+            storage: self.storage(state.storage_bytes),
             proof: self.proofs.status(now_ms),
             last_error: failed.or_else(|| uplink.errors.last().cloned()),
             snapshots: snapshots(&self.store),
             uplink,
+        }
+    }
+
+    fn storage(&self, used_bytes: u64) -> Storage {
+        let (reading, room) = self.store.room();
+        let (pressure, quota) = (room.policy.clone().step(&reading), room.policy.quota());
+        let tier = |tier| {
+            let used_bytes = room.used_by_tier.get(&tier).copied().unwrap_or(0);
+            let bytes_max = quota.bytes_max(tier, reading.total_bytes);
+            let free_min_bytes = quota.free_min(tier, reading.total_bytes);
+            (tier, TierStorage { used_bytes, bytes_max, free_min_bytes })
+        };
+        Storage {
+            used_bytes,
+            total_bytes: reading.total_bytes,
+            free_bytes: reading.free_bytes,
+            reserved_bytes: room.reserved_bytes,
+            is_full: room.is_full(&reading),
+            refused_tiers: Tier::ALL.into_iter().filter(|tier| pressure.refuses(*tier)).collect(),
+            tiers: Tier::ALL.into_iter().map(tier).collect(),
         }
     }
 }
@@ -272,10 +368,4 @@ fn snapshots(store: &Store) -> Vec<SnapshotStatus> {
         is_any.then_some(SnapshotStatus { tier, bytes, safe, due: is_due })
     };
     Tier::ALL.into_iter().filter_map(one).collect()
-}
-
-/// Returns the bytes that a path's file system has left for this process, if it says so.
-pub(crate) fn free_bytes(path: &std::path::Path) -> Option<u64> {
-    let system = rustix::fs::statvfs(path).ok()?;
-    Some(system.f_bavail.saturating_mul(system.f_frsize))
 }

@@ -22,6 +22,7 @@ use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::{Mark, Request};
+use crate::room::{Place, Pressure, Quota, Reading, RoomState, Shortage};
 use crate::shelf::Shelf;
 use crate::state::StoreState;
 use crate::view::View;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) state: RwLock<StoreState>,
     pub(crate) documents: RwLock<KeyDocuments>,
     pub(crate) shelf: Shelf,
+    pub(crate) place: Place,
 }
 
 /// A handle to the store; cheap to clone.
@@ -187,6 +189,34 @@ impl Store {
     /// Refuses all writes of people and imports from now on, with [`WriteError::Moving`], until it is opened again.
     pub fn freeze(&self) {
         let _ = self.send(Request::Freeze);
+    }
+
+    /// Has tiers take other quotas from the next round on.
+    pub fn set_quota(&self, quota: Quota) {
+        let _ = self.send(Request::Quota(quota));
+    }
+
+    /// Says from which tier on nothing more is taken at this moment, as the next write would find it.
+    #[must_use]
+    pub fn pressure(&self) -> Pressure {
+        let (reading, mut room) = self.room();
+        room.policy.step(&reading)
+    }
+
+    /// Returns what is known of the disk at this moment, with how the keeper last saw it.
+    #[must_use]
+    pub fn room(&self) -> (Reading, RoomState) {
+        let room = self.shared.state.read().unwrap_or_else(PoisonError::into_inner).room.clone();
+        (self.shared.place.read(room.used_by_tier.clone(), false), room)
+    }
+
+    /// Says whether an import of so many bytes of changes, by tier, would fit as a whole.
+    ///
+    /// # Errors
+    /// [`Shortage`].
+    pub fn fits(&self, changes: &BTreeMap<Tier, u64>) -> Result<(), Shortage> {
+        let (reading, room) = self.room();
+        room.policy.quota().fits(&reading, changes)
     }
 
     /// Waits until everything kept so far is sealed, whatever the window says.

@@ -4,6 +4,8 @@
 //! publishes them after their commit.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use sonae_proto::ids::Tier;
 use sonae_proto::record::RecordState;
@@ -44,15 +46,18 @@ impl RecordKey {
 /// The view of one replica.
 #[derive(Debug)]
 pub struct View {
-    db: ViewDb,
+    /// Not there where the disk has no room for it: then the overlay holds everything, until a checkpoint can be made.
+    db: OnceLock<ViewDb>,
+    path: PathBuf,
     overlay: BTreeMap<RecordKey, RecordState>,
 }
 
 impl View {
-    /// Starts with an empty overlay over what sled holds.
+    /// Starts with an empty overlay over what sled holds in a directory. Without it everything stays in memory.
     #[must_use]
-    pub fn new(db: ViewDb) -> Self {
-        Self { db, overlay: BTreeMap::new() }
+    pub fn new(db: Option<ViewDb>, path: &Path) -> Self {
+        let db = db.map_or_else(OnceLock::new, OnceLock::from);
+        Self { db, path: path.to_owned(), overlay: BTreeMap::new() }
     }
 
     /// Reads one record.
@@ -64,7 +69,8 @@ impl View {
         if let Some(state) = self.overlay.get(&key) {
             return Ok(Some(state.clone()));
         }
-        self.db.get(&key.0)?.map(|bytes| decode(&bytes)).transpose()
+        let Some(db) = self.db.get() else { return Ok(None) };
+        db.get(&key.0)?.map(|bytes| decode(&bytes)).transpose()
     }
 
     /// Reads all records of a collection whose id begins with `prefix`, in order of their ids.
@@ -79,7 +85,7 @@ impl View {
     ) -> Result<Vec<(String, RecordState)>, ViewError> {
         let prefix = RecordKey::new(tier, collection, prefix);
         let mut found = BTreeMap::new();
-        for (key, bytes) in self.db.scan(&prefix.0)? {
+        for (key, bytes) in self.db.get().map_or(Ok(Vec::new()), |db| db.scan(&prefix.0))? {
             let id = RecordKey::record(&key).ok_or(ViewError::Record)?;
             found.insert(id, decode(&bytes)?);
         }
@@ -108,7 +114,15 @@ impl View {
         for (key, state) in &self.overlay {
             encoded.push((key.0.as_slice(), serde_json::to_vec(state).map_err(|_| ViewError::Record)?));
         }
-        self.db.write(checkpoint, encoded.into_iter())
+        if let Some(db) = self.db.get() {
+            return db.write(checkpoint, encoded.into_iter());
+        }
+        // What an attempt without room has left is not to be trusted, and nobody reads a new one before it is whole.
+        ViewDb::delete(&self.path)?;
+        let db = ViewDb::open(&self.path)?;
+        db.write(checkpoint, encoded.into_iter())?;
+        self.db.get_or_init(|| db);
+        Ok(())
     }
 
     /// Writes records to sled past the overlay, which must be empty. `id` is that of no journalled checkpoint.
@@ -121,7 +135,7 @@ impl View {
         for (key, state) in records {
             encoded.push((key.0, serde_json::to_vec(&state).map_err(|_| ViewError::Record)?));
         }
-        self.db.write(id, encoded.iter().map(|(key, bytes)| (key.as_slice(), bytes.clone())))
+        self.on_disk("written")?.write(id, encoded.iter().map(|(key, bytes)| (key.as_slice(), bytes.clone())))
     }
 
     /// Reads records of a tier as sled holds them, at most `limit` behind a key, in key order.
@@ -133,8 +147,13 @@ impl View {
     ) -> Result<Vec<(RecordKey, Record)>, ViewError> {
         let first = [tier.number()];
         let after = after.map_or(first.as_slice(), |key| key.0.as_slice());
-        let entries = self.db.scan_after(&first, after, limit)?;
+        let entries = self.on_disk("read")?.scan_after(&first, after, limit)?;
         entries.into_iter().map(|(key, bytes)| RecordKey::named(key, &bytes)).collect()
+    }
+
+    /// Returns what lies on disk, which is there after every checkpoint.
+    fn on_disk(&self, doing: &'static str) -> Result<&ViewDb, ViewError> {
+        self.db.get().ok_or_else(|| ViewError::Broken { path: self.path.clone(), doing })
     }
 
     /// Forgets the overlay, after a checkpoint.

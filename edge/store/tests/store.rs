@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sonae_journal::sim::SimDisk;
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::Tier;
 use sonae_store::testing::{Board, open_store, open_store_on, opening};
-use sonae_store::{Action, Clock, Edit, Opened, Options, Store, StoreState, enrolment};
+use sonae_store::{Action, Clock, Edit, Opened, Options, Store, StoreState, WriteError, enrolment};
 
 fn edit(collection: &str, record: &str, field: &str, value: &str) -> Action {
     Action {
@@ -182,7 +184,7 @@ fn a_rotten_archive_is_damage() {
     let mut bytes = std::fs::read(&archived[0]).unwrap();
     bytes[0] ^= 0xFF;
     std::fs::write(&archived[0], bytes).unwrap();
-    let disk = || std::sync::Arc::new(sonae_journal::RealDisk);
+    let disk = || Arc::new(sonae_journal::RealDisk);
     for has_view in [true, false] {
         if !has_view {
             std::fs::remove_dir_all(data.join("view")).unwrap();
@@ -240,17 +242,21 @@ fn concurrent_edits_keep_both_values() {
 }
 
 /// Goal: a full disk refuses clearly, keeps tier 0 writable, and nothing is lost or forked when room comes back.
-/// Method: a simulated disk whose room ends; write until it is full; give it room; restart.
+/// Method: a simulated disk that is full; write until nothing more fits; give it room; restart.
 #[test]
 fn a_full_disk_refuses_and_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let (_board, bundle) = replica(&data);
     let disk = SimDisk::new(7);
-    let reopen = || open_store_on(&data, &bundle, Clock::system(), std::sync::Arc::new(disk.clone()));
+    let steady = Arc::new(AtomicU64::new(1_000_000));
+    let told = Arc::clone(&steady);
+    let clock = Clock::told_apart(|| 1_780_000_000_000, move || told.load(Ordering::Relaxed));
+    let reopen = || open_store_on(&data, &bundle, clock.clone(), Arc::new(disk.clone()));
     let opened = reopen();
     opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap();
-    disk.set_room(Some(6 * 1024 * 1024));
+    // It does not say so, but refuses; what is told before is refused before.
+    disk.fill_at(disk.counters().operations, false);
     let filler = "x".repeat(45_000);
     let mut kept = 0_u64;
     let refused = (0..2_000).find_map(|n| {
@@ -263,12 +269,14 @@ fn a_full_disk_refuses_and_recovers() {
             Err(error) => Some(error),
         }
     });
-    assert!(matches!(refused, Some(sonae_store::WriteError::Full)), "{refused:?}");
+    assert!(matches!(refused, Some(WriteError::Full)) && kept > 0, "{refused:?}");
     for n in 0..20 {
         let action = edit("student", &format!("full{n}"), "grade", "P2");
         assert_eq!(opened.store.write_blocking(action).unwrap().changes, 1, "tier 0 stays writable");
     }
     disk.set_room(None);
+    // A full disk is not tried again at once.
+    steady.fetch_add(2_000, Ordering::Relaxed);
     opened.store.write_blocking(edit("school_diary", "after", "events", "room again")).unwrap();
     assert_eq!(opened.store.state().failed, None);
     let before = essence(&opened.store.state());

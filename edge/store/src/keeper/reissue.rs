@@ -22,6 +22,7 @@ impl Keeper {
         if self.failed.is_some() {
             return Err(WriteError::Failed);
         }
+        self.room.check(tier)?;
         let (now_ms, log) = (self.clock.now_ms(), LogName { tier, incarnation: self.keys.name() });
         for change in changes {
             if let Some(name) = change.origin {

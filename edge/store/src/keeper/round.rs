@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
 
-use sonae_journal::{FrameKind, JournalError, Lsn};
+use sonae_journal::FrameKind;
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::clock;
@@ -24,9 +24,6 @@ use crate::view::{RecordKey, Staged};
 /// Bytes of frames after which a round takes no more requests: a quarter of the largest commit.
 const ROUND_BYTES: usize = 1024 * 1024;
 
-/// Milliseconds before batches that found no room are tried again.
-const FULL_RETRY_MS: u64 = 1_000;
-
 /// Answers somebody once the round's outcome is known.
 type Answer = Box<dyn FnOnce(&Result<(), WriteError>) + Send>;
 
@@ -34,12 +31,14 @@ type Answer = Box<dyn FnOnce(&Result<(), WriteError>) + Send>;
 #[derive(Default)]
 pub(super) struct Round {
     frames: Vec<(FrameKind, Vec<u8>)>,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// Own changes by their place in `frames`.
     changes: Vec<(usize, LogName, u64, Vec<u8>)>,
     /// Batches by their place in `frames`.
     pub(super) batches: Vec<(usize, BatchHeader, bool)>,
     answers: Vec<Answer>,
+    /// Writes of tier 0 by people, which are answered or taken again.
+    safety: Vec<(Action, Reply<Kept>, Kept)>,
     /// Whether something of tier 0, and of another tier, is in it: the reserve of a full disk is for tier 0 alone.
     tier_0: bool,
     other_tiers: bool,
@@ -51,7 +50,7 @@ impl Round {
         self.other_tiers |= tier != Tier::Safety;
     }
 
-    fn push_sealed(&mut self, batch: &Batch) {
+    pub(super) fn push_sealed(&mut self, batch: &Batch) {
         self.concern(batch.header().log.tier);
         let position = self.push(frame::SEALED, batch.bytes().to_vec());
         self.batches.push((position, *batch.header(), true));
@@ -61,6 +60,16 @@ impl Round {
         self.bytes += payload.len();
         self.frames.push((kind, payload));
         self.frames.len() - 1
+    }
+
+    /// Answers everybody who waits.
+    fn tell(&mut self, outcome: &Result<(), WriteError>) {
+        for answer in std::mem::take(&mut self.answers) {
+            answer(outcome);
+        }
+        for (_, reply, kept) in std::mem::take(&mut self.safety) {
+            let _ = reply.send(outcome.clone().map(|()| kept));
+        }
     }
 
     fn answer<T: Send + 'static>(&mut self, reply: Reply<T>, value: T) {
@@ -77,6 +86,7 @@ impl Keeper {
         let before = self.fold.clone();
         let mut closing = false;
         let mut round = Round::default();
+        self.step_room();
         let lazy_frames = self.lazy.len();
         let (staged, disputed) = {
             let view = shared.view.read().unwrap_or_else(PoisonError::into_inner);
@@ -84,12 +94,7 @@ impl Keeper {
             for (kind, payload) in std::mem::take(&mut self.lazy) {
                 round.push(kind, payload);
             }
-            // Batches that found no room wait for their time, so that tier 0 may use the reserve meanwhile.
-            if self.has_sealed() {
-                for batch in std::mem::take(&mut self.sealed) {
-                    round.push_sealed(&batch);
-                }
-            }
+            self.take_sealed(&mut round, ROUND_BYTES);
             while round.bytes < ROUND_BYTES {
                 match queue.pop_front() {
                     None => break,
@@ -103,7 +108,7 @@ impl Keeper {
             (staged.records, staged.disputed)
         };
         if self.options.defects.answer_before_commit() {
-            std::mem::take(&mut round.answers).into_iter().for_each(|answer| answer(&Ok(())));
+            round.tell(&Ok(()));
         }
         let outcome = self.commit(&mut round, staged, disputed);
         if outcome.is_err() {
@@ -112,9 +117,12 @@ impl Keeper {
         }
         // Before the answers, so that whoever got one finds it in the status.
         self.publish_state();
-        for answer in std::mem::take(&mut round.answers) {
-            answer(&outcome);
+        // Something else in the round has found no room: tier 0 is taken again, by itself.
+        if matches!(outcome, Err(WriteError::Full)) && round.other_tiers {
+            let again = std::mem::take(&mut round.safety).into_iter().rev();
+            again.for_each(|(action, reply, _)| queue.push_front(Request::Write { action, reply }));
         }
+        round.tell(&outcome);
         if outcome.is_ok() {
             self.do_late();
             self.maintain();
@@ -134,13 +142,16 @@ impl Keeper {
             bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok()).collect();
         sealed.append(&mut self.sealed);
         self.sealed = sealed;
-        self.retry_ms = Some(self.clock.now_ms().saturating_add(FULL_RETRY_MS));
     }
 
     fn take(&mut self, request: Request, round: &mut Round, staged: &mut Staged<'_>) {
         match request {
             Request::Write { action, reply } => match self.stage_action(&action, round, staged) {
-                Ok(kept) => round.answer(reply, kept),
+                Ok(kept) if Self::is_safety(&action) => round.safety.push((action, reply, kept)),
+                Ok(kept) => {
+                    round.other_tiers = true;
+                    round.answer(reply, kept);
+                }
                 Err(error) => drop(reply.send(Err(error))),
             },
             Request::Reissue { tier, changes, reply } => {
@@ -153,14 +164,7 @@ impl Keeper {
                 let headers = |log| (log, self.index.headers(log).collect());
                 let _ = reply.send(self.index.logs().map(headers).collect());
             }
-            Request::StoreBatch { batch, reply } => match self.stage_batch(&batch, round, staged) {
-                Ok(()) => round.answer(reply, ()),
-                Err(error) => {
-                    log::error!(log = batch.header().log.to_string(), error = error.to_string();
-                        "a peer's batch cannot be applied");
-                    drop(reply.send(Err(WriteError::Refused { reason: error.to_string() })));
-                }
-            },
+            Request::StoreBatch { batch, reply } => self.take_batch(&batch, reply, round, staged),
             Request::ReadBatch { log, first, reply } => {
                 let found = self.index.read(&self.journal, log, first);
                 if let Err(error) = &found {
@@ -176,6 +180,8 @@ impl Keeper {
             Request::Loss { loss_counter, receipted, reply } => {
                 self.loss_counter = loss_counter;
                 self.lower_safe(&receipted);
+                // Nothing of any tier is sent before it is kept.
+                round.concern(Tier::Safety);
                 if let Ok(bytes) = to_json("loss", &LossFrame { loss_counter, receipted }) {
                     round.push(frame::LOSS, bytes);
                 }
@@ -184,19 +190,33 @@ impl Keeper {
             Request::Identity(identity) => self.identity(*identity),
             Request::Documents(documents) => self.documents(&documents),
             Request::Line { up } => self.sealer.set_line(up),
+            Request::Quota(quota) => self.set_quota(quota),
             Request::Freeze => self.is_frozen = true,
             Request::Late(late) => self.late.push(late),
             Request::SealNow { reply } => {
                 self.seal_due(true);
-                for batch in std::mem::take(&mut self.sealed) {
-                    round.push_sealed(&batch);
-                }
+                self.take_sealed(round, usize::MAX);
                 round.answers.push(Box::new(move |_| {
                     let _ = reply.send(());
                 }));
             }
             Request::Mark { reply } => self.marks.push(reply),
             Request::Close => {}
+        }
+    }
+
+    fn take_batch(&mut self, batch: &Batch, reply: Reply<()>, round: &mut Round, staged: &mut Staged<'_>) {
+        let (log, last) = (batch.header().log, batch.header().last);
+        let room = self.room.check(log.tier);
+        if room.is_err() && last > self.index.head(log).sequence {
+            return drop(reply.send(room));
+        }
+        match self.stage_batch(batch, round, staged) {
+            Ok(()) => round.answer(reply, ()),
+            Err(error) => {
+                log::error!(log = log.to_string(), error = error.to_string(); "a peer's batch cannot be applied");
+                drop(reply.send(Err(WriteError::Refused { reason: error.to_string() })));
+            }
         }
     }
 
@@ -232,6 +252,8 @@ impl Keeper {
                     return Err(WriteError::Refused { reason });
                 }
                 bytes += line + 96;
+                // An import is bulk work, also where it brings tier 0.
+                self.room.check(if action.source.is_some() { tier.max(Tier::Daily) } else { tier })?;
             }
         }
         if bytes + round.bytes > usize::try_from(self.journal.commit_bytes_max()).unwrap_or(0) {
@@ -282,11 +304,11 @@ impl Keeper {
         }
         let first = self.commit_frames(&round.frames, round.tier_0 && !round.other_tiers)?;
         let lsn = |position: usize| first.plus(u64::try_from(position).unwrap_or(u64::MAX));
-        let now_ms = self.clock.now_ms();
+        let (now_ms, steady_ms) = (self.clock.now_ms(), self.clock.steady_ms());
         for (position, log, sequence, line) in std::mem::take(&mut round.changes) {
             self.sealer.push(log.tier, sequence, lsn(position), line);
             self.kept_ms.insert(log.tier, now_ms);
-            note_without_receipt(self.without_receipt.entry(log).or_default(), sequence, now_ms);
+            note_without_receipt(self.without_receipt.entry(log).or_default(), sequence, steady_ms);
         }
         for (position, header, is_own) in &round.batches {
             if let Err(error) = self.index.insert_journalled(header, lsn(*position)) {
@@ -300,36 +322,6 @@ impl Keeper {
         self.disputed = self.disputed.saturating_add_signed(disputed);
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner).publish(staged);
         Ok(())
-    }
-
-    fn commit_frames(
-        &mut self,
-        frames: &[(FrameKind, Vec<u8>)],
-        only_tier_0: bool,
-    ) -> Result<Lsn, WriteError> {
-        let borrowed: Vec<(FrameKind, &[u8])> =
-            frames.iter().map(|(kind, payload)| (*kind, payload.as_slice())).collect();
-        let outcome = match self.journal.commit(&borrowed) {
-            Err(JournalError::Full { .. }) if only_tier_0 => self.journal.commit_reserved(&borrowed),
-            outcome => outcome,
-        };
-        match outcome {
-            Ok(range) => {
-                self.commits += 1;
-                Ok(*range.start())
-            }
-            Err(error @ JournalError::Full { .. }) => {
-                log::error!(error = error.to_string(); "the disk is full");
-                Err(WriteError::Full)
-            }
-            Err(error @ JournalError::TooLarge { .. }) => {
-                Err(WriteError::Refused { reason: error.to_string() })
-            }
-            Err(error) => {
-                self.note_failure(&error);
-                Err(WriteError::Failed)
-            }
-        }
     }
 }
 

@@ -11,11 +11,15 @@ use sonae_proto::wire::KeyDocuments;
 
 use super::Keeper;
 use super::round::{Round, apply_batch};
+use crate::clock::Clock;
 use crate::frame::{self, ReceiptFrame, SafeHead, StoredIdentity, to_json};
 use crate::keyring::Keyring;
 use crate::state::Point;
 use crate::store::{StoreError, WriteError};
 use crate::view::{RecordKey, Staged};
+
+/// The longest age of a kept change that is believed: three years without a line.
+const AGE_BELIEVED_MS_MAX: u64 = 3 * 365 * 86_400_000;
 
 impl Keeper {
     pub(super) fn receipt(&mut self, log: LogName, safe: SafeHead, receipt: Vec<u8>) {
@@ -40,7 +44,7 @@ impl Keeper {
     }
 
     pub(super) fn lower_safe(&mut self, receipted: &Heads) {
-        let now_ms = self.clock.now_ms();
+        let (now_ms, steady_ms) = (self.clock.now_ms(), self.clock.steady_ms());
         let lowered: BTreeMap<LogName, SafeHead> = receipted
             .iter()
             .map(|(log, head)| {
@@ -54,7 +58,7 @@ impl Keeper {
             if last > self.safe.get(&log).map_or(0, |safe| safe.head.sequence) {
                 let waiting = self.without_receipt.entry(log).or_default();
                 if waiting.is_empty() {
-                    waiting.push_back((last, now_ms));
+                    waiting.push_back((last, steady_ms));
                 }
             }
         }
@@ -167,8 +171,11 @@ impl Keeper {
                 None => drop(state.safe.remove(&log.tier)),
             }
         }
-        state.oldest_unsafe_ms =
-            self.without_receipt.values().filter_map(|waiting| waiting.front()).map(|(_, at)| *at).min();
+        state.oldest_unsafe.clear();
+        for (log, (_, at)) in self.without_receipt.iter().filter_map(|(log, w)| Some((log, w.front()?))) {
+            let oldest = state.oldest_unsafe.entry(log.tier).or_insert(*at);
+            *oldest = (*oldest).min(*at);
+        }
         state.safe_heads = self.safe.iter().map(|(log, safe)| (*log, safe.head)).collect();
         let peers = self.index.logs().filter(|log| !self.own.contains(&log.incarnation));
         let applied = |log: LogName| self.index.head_at(log, self.fold.applied(log));
@@ -180,16 +187,25 @@ impl Keeper {
         state.disputed = self.disputed;
         state.commits = self.commits;
         state.flushes = self.journal.flushes();
-        state.storage_bytes = self.journal.bytes_on_disk() + self.index.archive_bytes();
+        state.storage_bytes = self.journal.bytes_on_disk() + self.index.bytes_by_tier().values().sum::<u64>();
         state.loss_counter = self.loss_counter;
+        state.room = self.room_state();
         state.failed.clone_from(&self.failed);
     }
 }
 
-/// Notes when a change was kept; changes of one minute share an entry, so that a long outage stays small.
-pub(crate) fn note_without_receipt(waiting: &mut VecDeque<(u64, u64)>, sequence: u64, now_ms: u64) {
+/// Notes the steady time at which a change was kept; changes of one minute share an entry, so that a long outage
+/// stays small.
+pub(crate) fn note_without_receipt(waiting: &mut VecDeque<(u64, u64)>, sequence: u64, steady_ms: u64) {
     match waiting.back_mut() {
-        Some((last, at)) if now_ms.saturating_sub(*at) < 60_000 => *last = sequence,
-        _ => waiting.push_back((sequence, now_ms)),
+        Some((last, at)) if steady_ms.saturating_sub(*at) < 60_000 => *last = sequence,
+        _ => waiting.push_back((sequence, steady_ms)),
     }
+}
+
+/// Returns the steady time of a change that was kept before this start. The wall clock is all that tells it: an age
+/// that nobody can believe, because it jumped meanwhile, counts from this start on.
+pub(crate) fn steady_of_kept(clock: &Clock, kept_ms: u64) -> u64 {
+    let age_ms = clock.now_ms().checked_sub(kept_ms).filter(|age_ms| *age_ms <= AGE_BELIEVED_MS_MAX);
+    clock.steady_ms().saturating_sub(age_ms.unwrap_or(0))
 }

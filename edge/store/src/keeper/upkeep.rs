@@ -3,17 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::PoisonError;
 
-use sonae_journal::{JournalError, Lsn};
+use sonae_journal::{Disk as _, JournalError, Lsn, RealDisk};
 use sonae_proto::ids::LogName;
 
 use super::Keeper;
 use crate::frame::{self, Checkpoint, to_json};
+use crate::room::CHECKPOINT_ROOM_BYTES;
 use crate::sealer::Own;
-use crate::status::free_bytes;
 use crate::store::StoreError;
-
-/// Bytes that must be free before the view is written: several times what 4,000 records take.
-const CHECKPOINT_ROOM_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Keeper {
     /// Makes what is waiting durable while nobody waits for an answer. Returns whether work is left.
@@ -97,7 +94,8 @@ impl Keeper {
     /// sled does not recover from a full disk, so it is written only while there is room; until then the overlay
     /// grows.
     pub(super) fn has_room_for_checkpoint(&mut self) -> bool {
-        let has_room = free_bytes(&self.view_dir).is_none_or(|free| free >= CHECKPOINT_ROOM_BYTES);
+        let room = RealDisk.room(&self.view_dir);
+        let has_room = !room.is_ok_and(|room| room.free_bytes < CHECKPOINT_ROOM_BYTES);
         if !has_room && !self.is_short_of_room {
             log::error!("the disk is almost full; the view is not written any more");
         }

@@ -10,6 +10,7 @@
     reason = "tests fail by panicking"
 )]
 
+mod full;
 mod judge;
 mod recording;
 mod rig;

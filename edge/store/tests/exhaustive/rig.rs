@@ -38,9 +38,10 @@ pub fn action(edits: &[(&'static str, String, &'static str, String)], import: bo
 }
 
 /// A request whose answer may be there.
-type Asked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub type Asked<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-fn poll<T>(future: &mut Asked<T>) -> Option<T> {
+/// Lets a request make progress; returns its answer if it is there.
+pub fn poll<T>(future: &mut Asked<T>) -> Option<T> {
     match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
@@ -263,8 +264,12 @@ impl<'a> Run<'a> {
                     other => Err(Stop::Wrong(format!("a failed store answered with {other:?}"))),
                 }
             }
-            Some(Err(WriteError::Full)) if essence(stepped) == before => Ok(false),
-            Some(Err(WriteError::Full)) => Err(Stop::Wrong("refused, and yet seen".into())),
+            Some(Err(WriteError::Full | WriteError::NoRoom { .. })) if essence(stepped) == before => {
+                Ok(false)
+            }
+            Some(Err(WriteError::Full | WriteError::NoRoom { .. })) => {
+                Err(Stop::Wrong("refused, and yet seen".into()))
+            }
             other => Err(Stop::Wrong(format!("answered with {other:?}"))),
         }
     }

@@ -10,7 +10,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::{Beginning, IdentityText};
 use sonae_proto::ids::Tier;
-use sonae_store::options::{Defects, Options};
+use sonae_store::options::Options;
 use sonae_store::testing::{Board, Stepped, opening};
 use sonae_store::{Clock, StoreError, enrolment};
 
@@ -71,11 +71,12 @@ pub fn options() -> Options {
         journal: sonae_journal::Options {
             segment_bytes: 32 * 1024,
             free_segments_max: 1,
+            reserve_segments: 1,
             ..sonae_journal::Options::default()
         },
         overlay_records_max: 12,
         segments_max: 2,
-        defects: Defects::None,
+        ..Options::default()
     }
 }
 
