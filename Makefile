@@ -87,10 +87,11 @@ release: ## Builds the programs as they are shipped and prints their sizes
 	ls -l target/release/sonae-{edge,cloud,provision,chaos} | awk '{print $$5, $$9}'
 
 .PHONY: drill
-drill: build ## kill -9 of edge and cloud, power cuts of the edge's disk, under load with an outside ledger. ROUNDS=50
+drill: build ## kill -9 of edge and cloud, power cuts of the edge's disk, a disk that fills, under load with an outside ledger. ROUNDS=50
 	target/debug/sonae-chaos drill kill-edge --rounds $(ROUNDS) --json
 	target/debug/sonae-chaos drill kill-cloud --rounds $(ROUNDS) --json
 	target/debug/sonae-chaos drill power-cut --rounds $(ROUNDS) --json
+	target/debug/sonae-chaos drill full-disk --json
 
 .PHONY: fuzz
 fuzz: build ## Mutates inputs of every decoder. SECONDS=60 for all together; TARGET= for one, SEED=1

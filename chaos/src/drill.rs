@@ -1,6 +1,7 @@
 //! Drills: the same questions a board would ask, with an outside ledger of what was answered.
 
 pub mod canary;
+pub mod full_disk;
 pub mod kill_cloud;
 pub mod kill_edge;
 pub mod power_cut;

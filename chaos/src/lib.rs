@@ -16,4 +16,5 @@ pub mod line;
 pub mod program;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod small_disk;
 pub mod town;

@@ -161,6 +161,9 @@ enum Drill {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
+    /// Fills the appliance's disk: tier 2 is refused, then tier 1, tier 0 goes on; needs root. CUT=edge-reserve, an
+    /// appliance without a reserve, must be found out
+    FullDisk,
     /// Looks for names and numbers of a school in the cloud's folders and in captured packets
     Canary,
 }
@@ -303,6 +306,13 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
             print(&report)?;
             if !report.holds() {
                 bail!("P1 is broken: acknowledged writes were lost, or the appliance did not start");
+            }
+        }
+        Drill::FullDisk => {
+            let report = drill::full_disk::run_drill(&dir, cut == Some("edge-reserve")).await?;
+            print(&report)?;
+            if !report.objections().is_empty() {
+                bail!("P9 is broken: {}", report.objections().join("; "));
             }
         }
         Drill::Canary => {

@@ -38,7 +38,20 @@ pub fn find(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// When it fails; what it said is in the text.
 pub fn run(name: &str, arguments: &[&str], input: &str) -> Result<String> {
-    let (code, out, error) = run_to_end(name, arguments, input)?;
+    run_in(name, arguments, input, &[])
+}
+
+/// Does the same as [`run`] with more in the environment.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in(
+    name: &str,
+    arguments: &[&str],
+    input: &str,
+    environment: &[(String, String)],
+) -> Result<String> {
+    let (code, out, error) = to_end(name, arguments, input, environment)?;
     if code == 0 { Ok(out) } else { bail!("{name} {} ended with {code}: {error}", arguments.join(" ")) }
 }
 
@@ -47,9 +60,19 @@ pub fn run(name: &str, arguments: &[&str], input: &str) -> Result<String> {
 /// # Errors
 /// When it cannot be run.
 pub fn run_to_end(name: &str, arguments: &[&str], input: &str) -> Result<(i32, String, String)> {
+    to_end(name, arguments, input, &[])
+}
+
+fn to_end(
+    name: &str,
+    arguments: &[&str],
+    input: &str,
+    environment: &[(String, String)],
+) -> Result<(i32, String, String)> {
     let mut child = Command::new(find(name)?)
         .args(arguments)
         .env("RUST_LOG", "warn")
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::generate;
 use crate::lan_client::LanClient;
 use crate::line::Line;
-use crate::program::{Daemon, run};
+use crate::program::{Daemon, run, run_in};
 
 /// Sign-in name of the teacher that a town has.
 pub const LOGIN: &str = "tanaka";
@@ -30,6 +30,8 @@ pub struct Town {
     cloud_listen: String,
     /// Environment of the cloud, for test switches.
     pub cloud_environment: Vec<(String, String)>,
+    /// Environment of the appliances, for test switches.
+    pub edge_environment: Vec<(String, String)>,
 }
 
 /// A town whose cloud runs and whose appliance has taken in the files of its school.
@@ -111,6 +113,7 @@ impl Town {
             cloud_passphrase: last_line(&said)?,
             cloud_listen: "127.0.0.1:0".into(),
             cloud_environment: Vec::new(),
+            edge_environment: Vec::new(),
         })
     }
 
@@ -196,13 +199,9 @@ impl Town {
         let (bundle, passphrase) = self.enrol_bundle("appliance", &format!("{name}.bundle"))?;
         let appliance = self.appliance_at(name);
         let data = text(&appliance.data);
-        run(
-            "sonae-edge",
-            &["enrol", "--data", &data, "--bundle", &text(&bundle), "--passphrase-stdin"],
-            &passphrase,
-        )?;
-        let said = run(
-            "sonae-edge",
+        let bundle = text(&bundle);
+        self.edge(&["enrol", "--data", &data, "--bundle", &bundle, "--passphrase-stdin"], &passphrase)?;
+        let said = self.edge(
             &[
                 "staff",
                 "add",
@@ -222,6 +221,14 @@ impl Town {
         Ok((appliance, last_line(&said)?))
     }
 
+    /// Runs `sonae-edge` with what the appliances have in their environment. Returns what it said.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn edge(&self, arguments: &[&str], input: &str) -> Result<String> {
+        run_in("sonae-edge", arguments, input, &self.edge_environment)
+    }
+
     /// Names an appliance's folders.
     #[must_use]
     pub fn appliance_at(&self, name: &str) -> Appliance {
@@ -234,12 +241,14 @@ impl Town {
     /// When it does not become ready.
     pub fn start_edge(&self, appliance: &Appliance, line: &Line) -> Result<Daemon> {
         let (data, ca, cloud) = (text(&appliance.data), text(&appliance.ca), line.address().to_string());
+        let environment = self.edge_environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let environment: Vec<(&str, &str)> = environment.chain([("RUST_LOG", "info")]).collect();
         Daemon::start(
             "sonae-edge",
             &["run", "--data", &data, "--listen", "127.0.0.1:0", "--cloud", &cloud, "--ca-out", &ca],
             "",
             &self.dir.join("edge.log"),
-            &[("RUST_LOG", "info")],
+            &environment,
         )
     }
 }

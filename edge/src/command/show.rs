@@ -64,16 +64,7 @@ fn describe(status: &Value, running: bool) -> String {
             }
         ),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
-        format!(
-            "keys       school year {}, keys up to {}{}",
-            text("/keys/this"),
-            text("/keys/last"),
-            if text("/keys/are_due") == "true" {
-                ": ask the board for the next ones (`sonae-provision school add-year`)"
-            } else {
-                ""
-            }
-        ),
+        keys(status),
         format!("quarantine {}", quarantine(status)),
         format!("losses     {} found at the cloud", text("/loss_counter")),
         format!("forks      {} kept aside", text("/forks")),
@@ -96,6 +87,14 @@ fn describe(status: &Value, running: bool) -> String {
         ),
     ]
     .join("\n")
+}
+
+fn keys(status: &Value) -> String {
+    let year = |name: &str| status.pointer(&format!("/keys/{name}")).and_then(Value::as_u64).unwrap_or(0);
+    let are_due = status.pointer("/keys/are_due") == Some(&Value::Bool(true));
+    let note =
+        if are_due { ": ask the board for the next ones (`sonae-provision school add-year`)" } else { "" };
+    format!("keys       school year {}, keys up to {}{note}", year("this"), year("last"))
 }
 
 fn quarantine(status: &Value) -> String {
