@@ -11,6 +11,7 @@ mod route;
 mod silence;
 mod snapshot_streams;
 mod snapshots;
+mod speak;
 mod tell;
 #[cfg(test)]
 mod tests;

@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
-use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::ids::Tier;
 use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
-use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
+use sonae_proto::wire::{Frame, KeyDocuments};
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Quarantine, Store, WriteError};
-use sonae_trust::entropy::{Entropy, SystemEntropy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -364,42 +363,6 @@ impl Driver {
 
     pub(super) fn dial_with(&self, plan: Plan, generation: u64) -> AbortHandle {
         connection::dial(self.dialler.clone(), self.next_host, plan, generation, self.events.clone())
-    }
-
-    pub(super) fn send_hello(&mut self) {
-        let mut nonce = [0; 16];
-        let random = SystemEntropy.fill(&mut nonce);
-        if random.is_err() {
-            return self.hang_up();
-        }
-        let state = self.store.state();
-        let hello = Hello {
-            protocol: PROTOCOL,
-            school: self.keys.school,
-            identity: self.keys.identity.text(),
-            loss_counter: self.engine.loss_counter(),
-            receipted: self.engine.receipted(),
-            have: state.vector,
-            manifest_version: self.engine.manifest_version(),
-            nonce: data_encoding::HEXLOWER.encode(&nonce),
-            software: self.purpose.software().to_owned(),
-        };
-        self.tell(Frame::Hello(Box::new(hello)));
-    }
-
-    pub(super) fn tell(&mut self, frame: Frame) {
-        let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frame));
-        if !sent {
-            self.hang_up();
-        }
-    }
-
-    pub(super) fn send_batch(&mut self, log: LogName, first: u64) {
-        if let Some(connection) = &self.connection {
-            connection.send_batch(log, first, self.store.clone(), self.events.clone());
-            self.under_way += 1;
-            self.expect_answer();
-        }
     }
 
     pub(super) async fn close(mut self) {

@@ -59,6 +59,10 @@ impl Maker {
         let own_bytes = |tier: Tier| state.own_bytes.get(&tier).copied().unwrap_or(0);
         let due = |tier: &Tier| self.is_due(*tier, store.shelf(), own_bytes(*tier));
         let Some(tier) = Tier::ALL.into_iter().find(due) else { return };
+        // A snapshot helps whoever rebuilds; room that people need for writing is not spent on it.
+        if store.pressure().refused_from().is_some() {
+            return;
+        }
         self.is_busy = true;
         self.last.insert(tier, Instant::now());
         let (outcomes, store) = (self.outcomes.clone(), store.clone());

@@ -1,0 +1,45 @@
+//! What the driver says: hellos and other control frames, and batches on streams of their own.
+
+use sonae_proto::ids::LogName;
+use sonae_proto::wire::{Frame, Hello, PROTOCOL};
+use sonae_trust::entropy::{Entropy, SystemEntropy};
+
+use super::driver::Driver;
+
+impl Driver {
+    pub(super) fn send_hello(&mut self) {
+        let mut nonce = [0; 16];
+        let random = SystemEntropy.fill(&mut nonce);
+        if random.is_err() {
+            return self.hang_up();
+        }
+        let state = self.store.state();
+        let hello = Hello {
+            protocol: PROTOCOL,
+            school: self.keys.school,
+            identity: self.keys.identity.text(),
+            loss_counter: self.engine.loss_counter(),
+            receipted: self.engine.receipted(),
+            have: state.vector,
+            manifest_version: self.engine.manifest_version(),
+            nonce: data_encoding::HEXLOWER.encode(&nonce),
+            software: self.purpose.software().to_owned(),
+        };
+        self.tell(Frame::Hello(Box::new(hello)));
+    }
+
+    pub(super) fn tell(&mut self, frame: Frame) {
+        let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frame));
+        if !sent {
+            self.hang_up();
+        }
+    }
+
+    pub(super) fn send_batch(&mut self, log: LogName, first: u64) {
+        if let Some(connection) = &self.connection {
+            connection.send_batch(log, first, self.store.clone(), self.events.clone());
+            self.under_way += 1;
+            self.expect_answer();
+        }
+    }
+}
