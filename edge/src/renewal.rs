@@ -149,7 +149,12 @@ async fn carry_over(old: &Replica, next: &Replica) -> Result<u64, RenewalError> 
     old.opened.store.seal_now().await;
     next.opened.store.keep_documents(old.opened.store.documents());
     let (here, there) = (old.opened.store.held().await?, next.opened.store.held().await?);
+    let own = &old.opened.evidence.own;
     for (log, sequence) in old.opened.store.state().vector {
+        // What is held of others came in batches, or with a snapshot.
+        if !own.contains(&log.incarnation) {
+            continue;
+        }
         let sealed = here.get(&log).and_then(|headers| headers.last()).map_or(0, |header| header.last);
         // A full disk may have kept some of it from being sealed; it must not stay behind.
         if sealed < sequence {

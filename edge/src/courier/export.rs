@@ -110,6 +110,12 @@ async fn write_log(
     if next > 1 && desk.store.batch(log, next).await.is_none() {
         next = 1;
     }
+    // What a snapshot brought is not held in batches: the log begins behind it, and whoever lacks that says so.
+    if next == 1 && desk.store.batch(log, next).await.is_none() {
+        let held = desk.store.held().await.map_err(std::io::Error::other)?;
+        let first = held.get(&log).and_then(|headers| headers.first());
+        next = first.map_or(last + 1, |header| header.first);
+    }
     let mut changes = 0;
     while next <= last {
         let Some(bytes) = desk.store.batch(log, next).await else { break };

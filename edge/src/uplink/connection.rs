@@ -33,7 +33,7 @@ pub(super) enum Event {
     FetchEnd { generation: u64 },
     SnapshotRoot { generation: u64, text: String },
     SnapshotPart { generation: u64, part: Box<SnapshotPart> },
-    SnapshotEnd { generation: u64 },
+    SnapshotEnd { generation: u64, root: Hash32 },
     SnapshotAnswer { generation: u64, root: Hash32, reply: SnapshotReply },
     Published { generation: u64, outcome: Result<ProofText, String> },
 }
@@ -48,7 +48,7 @@ impl Event {
             | Self::Fetched { generation, .. }
             | Self::SnapshotRoot { generation, .. }
             | Self::SnapshotPart { generation, .. }
-            | Self::SnapshotEnd { generation }
+            | Self::SnapshotEnd { generation, .. }
             | Self::SnapshotAnswer { generation, .. }
             | Self::Published { generation, .. }
             | Self::FetchEnd { generation } => *generation,

@@ -143,9 +143,9 @@ impl Driver {
             }
             Event::SnapshotRoot { text, .. } => self.engine.handle_snapshot_root(&text),
             Event::SnapshotPart { part, .. } => self.engine.handle_snapshot_part(*part),
-            Event::SnapshotEnd { .. } => {
+            Event::SnapshotEnd { root, .. } => {
                 self.fetching = false;
-                self.engine.handle_snapshot_end();
+                self.engine.handle_snapshot_end(root);
             }
             Event::SnapshotAnswer { root, reply, .. } => {
                 self.under_way = self.under_way.saturating_sub(1);

@@ -11,10 +11,10 @@ use crate::frames;
 impl Connection {
     /// Asks for a snapshot and reports what comes of it.
     pub fn fetch_snapshot(&self, fetch: FetchSnapshot, events: mpsc::Sender<Event>) {
-        let (generation, line) = (self.generation(), self.line());
+        let (generation, line, root) = (self.generation(), self.line(), fetch.root);
         tokio::spawn(async move {
             let event = match receive(&line, fetch, generation, &events).await {
-                Ok(()) => Event::SnapshotEnd { generation },
+                Ok(()) => Event::SnapshotEnd { generation, root },
                 Err(reason) => Event::Lost { generation, reason },
             };
             drop(events.send(event).await);

@@ -1,6 +1,6 @@
 //! Snapshots on the line: fetched for an empty store, made when own batches have grown, and offered to the cloud.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use sonae_proto::ids::{Hash32, Tier};
@@ -28,6 +28,8 @@ pub(super) struct Maker {
     outcomes: mpsc::UnboundedSender<Outcome>,
     is_busy: bool,
     last: BTreeMap<Tier, Instant>,
+    /// Tiers whose last try failed.
+    failed: BTreeSet<Tier>,
     /// Something became safe since it was last looked at.
     is_told: bool,
 }
@@ -36,7 +38,10 @@ impl Maker {
     /// Starts; what is made comes out of the receiver.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Outcome>) {
         let (outcomes, made) = mpsc::unbounded_channel();
-        (Self { outcomes, is_busy: false, last: BTreeMap::new(), is_told: false }, made)
+        (
+            Self { outcomes, is_busy: false, last: BTreeMap::new(), failed: BTreeSet::new(), is_told: false },
+            made,
+        )
     }
 
     /// Something became safe: a snapshot may be due as soon as everything is.
@@ -46,9 +51,11 @@ impl Maker {
 
     fn is_due(&self, tier: Tier, shelf: &Shelf, own_bytes: u64) -> bool {
         let made = Made::read(shelf, tier);
-        let severalfold = made.as_ref().is_none_or(|made| own_bytes >= made.bytes.saturating_mul(GROWN));
+        let severalfold =
+            made.as_ref().is_none_or(|made| made.grown(own_bytes) >= made.bytes.saturating_mul(GROWN));
         let rested = self.last.get(&tier).is_none_or(|at| at.elapsed() >= PAUSE);
-        (rested || severalfold) && Made::is_due(made.as_ref(), own_bytes)
+        // What has failed would fail again, and costs the same each time.
+        (rested || severalfold && !self.failed.contains(&tier)) && Made::is_due(made.as_ref(), own_bytes)
     }
 
     fn consider(&mut self, store: &Store) {
@@ -103,6 +110,10 @@ impl Driver {
     pub(super) fn snapshot_made(&mut self, (tier, outcome): Outcome) {
         self.maker.is_busy = false;
         self.maker.tell();
+        match &outcome {
+            Ok(_) => self.maker.failed.remove(&tier),
+            Err(_) => self.maker.failed.insert(tier),
+        };
         match outcome {
             Ok(snapshot) => {
                 let bytes = snapshot.root().bytes();

@@ -82,7 +82,8 @@ pub(crate) enum Late {
     Unpin,
     DigestKey { reply: oneshot::Sender<DigestKey> },
     Sign { root: Box<SnapshotRoot>, reply: oneshot::Sender<Option<Snapshot>> },
-    Tidy(BTreeSet<Hash32>),
+    Tidy,
+    Distrust,
 }
 
 /// Everything that the keeper owns.
@@ -109,6 +110,8 @@ pub(crate) struct Keeper {
     pub(crate) foundations: BTreeMap<Tier, Hash32>,
     /// A snapshot is being made of the view on disk, so nothing is written to it.
     pub(crate) pinned: bool,
+    /// The view on disk is not the fold of the journal: it is made again at the next start.
+    pub(crate) distrusted: bool,
     pub(crate) late: Vec<Late>,
     /// Frames that wait for the next commit.
     pub(crate) lazy: Vec<(FrameKind, Vec<u8>)>,

@@ -102,6 +102,7 @@ pub(crate) fn recover(
         own_bytes: index.payload_bytes(name),
         foundations: foundations.roots,
         pinned: false,
+        distrusted: false,
         late: Vec::new(),
         lazy: Vec::new(),
         sealed: Vec::new(),

@@ -64,6 +64,11 @@ impl Shelf {
         self.put(&self.path(PartName::of(sealed).hash, "part"), sealed)
     }
 
+    /// Takes a part off the shelf, if it is there. One that cannot be removed now is when the shelf is tidied.
+    pub fn remove_part(&self, name: &PartName) {
+        let _ = self.disk.remove(&self.path(name.hash, "part"));
+    }
+
     /// Keeps a root.
     ///
     /// # Errors

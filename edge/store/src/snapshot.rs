@@ -5,7 +5,7 @@
 //! state: a view that is not the fold of its journal is found here, and never spread.
 //! **Invariant**: a part whose lines were sealed before, to the same key, is used again: its bytes travel once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use sonae_proto::digest::MERGE_VERSION;
@@ -95,12 +95,16 @@ impl Made {
         shelf.put_note(&Self::name(tier), &serde_json::to_vec(self)?)
     }
 
+    /// Returns by how much own batches have grown since. Fewer than it remembers: a new incarnation writes here now.
+    #[must_use]
+    pub fn grown(&self, own_bytes: u64) -> u64 {
+        own_bytes.checked_sub(self.own_bytes).unwrap_or(own_bytes)
+    }
+
     /// Whether another is due when own batches have `own_bytes`.
     #[must_use]
     pub fn is_due(made: Option<&Self>, own_bytes: u64) -> bool {
-        let (since, bytes) = made.map_or((0, 0), |made| (made.own_bytes, made.bytes));
-        // Fewer than it remembers: a new incarnation writes here now.
-        let grown = own_bytes.checked_sub(since).unwrap_or(own_bytes);
+        let (grown, bytes) = made.map_or((own_bytes, 0), |made| (made.grown(own_bytes), made.bytes));
         grown >= GROWTH_BYTES_MIN.max(bytes / GROWTH_PARTS)
     }
 }
@@ -137,9 +141,7 @@ impl Store {
                 log::warn!(error = error.to_string(); "a snapshot's receipt is not noted; it is offered again");
             }
         }
-        let newest = Tier::ALL.into_iter().filter_map(|tier| Made::read(self.shelf(), tier));
-        let newest: BTreeSet<Hash32> = newest.map(|made| made.root).collect();
-        let _ = self.send(Request::Late(Late::Tidy(newest)));
+        let _ = self.send(Request::Late(Late::Tidy));
     }
 
     /// Makes a snapshot of a tier. For a thread that may be busy for a while: seconds for a year of a school.
@@ -151,9 +153,26 @@ impl Store {
     /// It is on the shelf, on stable storage, when this returns.
     pub fn make_snapshot_blocking(&self, tier: Tier) -> Result<Snapshot, SnapshotFailure> {
         let pinned = self.pin(tier)?;
-        let made = self.collect(tier, &pinned);
+        let mut parts = Parts::new(self.shelf(), tier, &pinned.recipient);
+        let made = self.make_pinned(tier, &pinned, &mut parts);
+        if made.is_err() {
+            parts.forget();
+        }
+        if matches!(made, Err(SnapshotFailure::Differs { .. })) {
+            let _ = self.send(Request::Late(Late::Distrust));
+        }
+        // Until here nothing is tidied away.
         let _ = self.send(Request::Late(Late::Unpin));
-        let (parts, lines, sum_records) = made?;
+        made
+    }
+
+    fn make_pinned(
+        &self,
+        tier: Tier,
+        pinned: &Pinned,
+        parts: &mut Parts<'_>,
+    ) -> Result<Snapshot, SnapshotFailure> {
+        let records = self.collect(tier, pinned, parts)?;
         let root = SnapshotRoot {
             school: self.school(),
             tier,
@@ -162,10 +181,10 @@ impl Store {
             epoch: pinned.epoch,
             manifest: pinned.manifest,
             merge_version: MERGE_VERSION,
-            heads: pinned.heads,
+            heads: pinned.heads.clone(),
             digest: pinned.digest,
-            records: sum_records,
-            parts,
+            records,
+            parts: parts.names.clone(),
         };
         let (bytes, too_large) = (root.bytes(), SnapshotFailure::TooLarge { tier });
         let (reply, answer) = oneshot::channel();
@@ -179,8 +198,8 @@ impl Store {
             bytes,
             safe: false,
             own_bytes: pinned.own_bytes,
-            recipient: pinned.recipient,
-            lines,
+            recipient: pinned.recipient.clone(),
+            lines: parts.lines.clone(),
         };
         made.write(self.shelf(), tier)?;
         Ok(snapshot)
@@ -200,14 +219,8 @@ impl Store {
         Err(SnapshotFailure::Later { tier })
     }
 
-    /// Reads the pinned view into sealed parts on the shelf. Returns their names, the hashes of their lines and the
-    /// number of records.
-    fn collect(
-        &self,
-        tier: Tier,
-        pinned: &Pinned,
-    ) -> Result<(Vec<PartName>, Vec<Hash32>, u64), SnapshotFailure> {
-        let mut parts = Parts::new(self.shelf(), tier, &pinned.recipient);
+    /// Reads the pinned view into sealed parts on the shelf. Returns the number of records.
+    fn collect(&self, tier: Tier, pinned: &Pinned, parts: &mut Parts<'_>) -> Result<u64, SnapshotFailure> {
         let mut sum = Sum::new(self.digest_key()?);
         let (mut cutter, mut records, mut after) = (PartCutter::default(), 0, None);
         loop {
@@ -225,10 +238,7 @@ impl Store {
         if let Some(lines) = cutter.finish() {
             parts.put(&lines)?;
         }
-        if sum.digest() != pinned.digest {
-            return Err(SnapshotFailure::Differs { tier });
-        }
-        Ok((parts.names, parts.lines, records))
+        if sum.digest() == pinned.digest { Ok(records) } else { Err(SnapshotFailure::Differs { tier }) }
     }
 
     fn digest_key(&self) -> Result<sonae_proto::digest::DigestKey, WriteError> {
@@ -245,6 +255,8 @@ struct Parts<'a> {
     before: BTreeMap<Hash32, PartName>,
     names: Vec<PartName>,
     lines: Vec<Hash32>,
+    /// Those that were not there before.
+    fresh: Vec<PartName>,
 }
 
 impl<'a> Parts<'a> {
@@ -253,7 +265,14 @@ impl<'a> Parts<'a> {
         let root = made.as_ref().and_then(|made| shelf.root(made.root));
         let names = root.map(|root| root.parts).unwrap_or_default();
         let before = made.map(|made| made.lines).unwrap_or_default().into_iter().zip(names).collect();
-        Self { shelf, recipient, before, names: Vec::new(), lines: Vec::new() }
+        Self { shelf, recipient, before, names: Vec::new(), lines: Vec::new(), fresh: Vec::new() }
+    }
+
+    /// Takes what a try that failed has put there off the shelf: sealed again it has other names.
+    fn forget(&self) {
+        for name in &self.fresh {
+            self.shelf.remove_part(name);
+        }
     }
 
     fn put(&mut self, lines: &[u8]) -> Result<(), SnapshotFailure> {
@@ -263,6 +282,7 @@ impl<'a> Parts<'a> {
             Some(name) => *name,
             None => {
                 let sealed = seal_part(lines, self.recipient).map_err(RecordError::Seal)?;
+                self.fresh.push(PartName::of(&sealed));
                 self.shelf.put_part(&sealed)?;
                 PartName::of(&sealed)
             }

@@ -132,6 +132,11 @@ fn what_does_not_count_is_taken_back() {
         assert_eq!(opened.evidence.peers[&scene.log], scene.head(1));
         let held = scene.runtime.block_on(opened.store.held()).unwrap();
         assert_eq!(held[&scene.log].len(), 3, "nothing is lost");
+        // Proofs and snapshots go on with what counts.
+        let mark = scene.runtime.block_on(opened.store.mark()).unwrap();
+        assert_eq!(mark.heads[&scene.log], scene.head(1));
+        let made = opened.store.make_snapshot_blocking(scene.log.tier).unwrap();
+        assert_eq!(made.root().heads[&scene.log], scene.head(1));
         opened.close();
     }
 

@@ -221,6 +221,12 @@ fn a_view_that_differs_is_not_spread() {
         Store::open(opening(&scene.data[0], &scene.bundles[0], Clock::system(), disk, options)).unwrap();
     let failure = old.store.make_snapshot_blocking(Tier::Daily).unwrap_err();
     assert!(matches!(failure, SnapshotFailure::Differs { tier: Tier::Daily }), "{failure}");
+    let left = fs::read_dir(scene.data[0].join("snapshots")).unwrap().count();
+    assert_eq!(left, 0, "a try that fails leaves nothing behind");
+    old.close();
+    let old = scene.open(0);
+    assert!(old.store.state().view_rebuilt, "the next start makes the view again");
+    old.store.make_snapshot_blocking(Tier::Daily).unwrap();
     old.close();
 }
 

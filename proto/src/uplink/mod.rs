@@ -337,7 +337,7 @@ impl Uplink {
             return;
         }
         let log = self.peers.next_wanted(&self.cloud_heads);
-        match self.snapshots.next_tier() {
+        match self.snapshots.next_tier().filter(|tier| !self.peers.is_refused(*tier)) {
             Some(tier) if log.is_none_or(|log| tier <= log.tier) => self.fetch_snapshot(tier),
             _ => self.effects.extend(self.peers.fetch_next().map(Effect::Fetch)),
         }

@@ -200,6 +200,11 @@ impl Peers {
         (is_other && self.disputed.insert(header.log)).then(|| Alarm::other_history(header.log))
     }
 
+    /// Whether the store has no room for a tier.
+    pub(super) fn is_refused(&self, tier: Tier) -> bool {
+        self.refused_from.is_some_and(|from| tier >= from)
+    }
+
     /// Returns the key of a known incarnation, unless its device is revoked: what it says of others counts for nothing.
     pub(super) fn key(&self, incarnation: Incarnation) -> Option<VerifyingKey> {
         let identity = self.identities.get(&incarnation)?;

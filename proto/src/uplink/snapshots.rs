@@ -21,7 +21,7 @@ struct Made {
     snapshot: Snapshot,
     /// Parts that the cloud has said it lacks.
     wants: VecDeque<u32>,
-    /// Parts that were sent on this connection: a cloud that never has enough is not served for ever.
+    /// Roots and parts that were sent on this connection: a cloud that never has enough is not served for ever.
     sent: usize,
     /// Not offered before the next connection.
     rests: bool,
@@ -127,7 +127,11 @@ impl Uplink {
         let named = fetching.snapshot.as_ref().and_then(|snapshot| snapshot.root().parts.get(number));
         let is_named =
             named.is_some_and(|name| name.is_of(&part.sealed) || is_planted(Defect::SnapshotPartUnchecked));
-        if is_named && part.root == offer.root {
+        if part.root != offer.root {
+            // It belongs to a fetch that was given up, whose stream has not ended.
+            return;
+        }
+        if is_named {
             self.effects.push_back(Effect::KeepSnapshotPart(Box::new(part)));
         } else {
             self.snapshot_failed(offer, format!("its part {number} is not the one that the root names"));
@@ -135,11 +139,25 @@ impl Uplink {
     }
 
     /// The answer to the fetch has ended.
-    pub fn handle_snapshot_end(&mut self) {
-        match self.snapshots.fetching.as_ref().map(|fetching| (fetching.offer, fetching.snapshot.clone())) {
-            Some((_, Some(snapshot))) => self.effects.push_back(Effect::LoadSnapshot(Box::new(snapshot))),
-            Some((offer, None)) => self.snapshot_failed(offer, "the cloud does not have it".to_owned()),
-            None => self.fetch_next(),
+    pub fn handle_snapshot_end(&mut self, root: Hash32) {
+        let Some(fetching) = self.snapshots.fetching.as_ref().filter(|fetching| fetching.offer.root == root)
+        else {
+            return self.fetch_next();
+        };
+        let (offer, snapshot) = (fetching.offer, fetching.snapshot.clone());
+        // Its parts may have taken minutes, in which the board's word can have come.
+        let counts = |snapshot: &Snapshot| {
+            let root = snapshot.root();
+            self.peers.key(root.author).is_some() && self.peers.are_within(&root.heads)
+        };
+        match snapshot {
+            Some(snapshot) if counts(&snapshot) => {
+                self.effects.push_back(Effect::LoadSnapshot(Box::new(snapshot)));
+            }
+            Some(_) => {
+                self.snapshot_failed(offer, "it holds more of a revoked device than counts".to_owned())
+            }
+            None => self.snapshot_failed(offer, "the cloud does not have it".to_owned()),
         }
     }
 
@@ -193,11 +211,9 @@ impl Uplink {
         let ready = |made: &&mut Made| !made.rests && made.snapshot.root().heads.iter().all(has);
         let Some(made) = self.snapshots.made.values_mut().find(ready) else { return };
         let root = made.snapshot.hash();
+        made.sent += 1;
         let effect = match made.wants.pop_front() {
-            Some(number) => {
-                made.sent += 1;
-                Effect::SendSnapshotPart { root, number }
-            }
+            Some(number) => Effect::SendSnapshotPart { root, number },
             None => Effect::SendSnapshot(Box::new(made.snapshot.clone())),
         };
         self.snapshots.under_way = Some(root);
@@ -243,14 +259,21 @@ impl Uplink {
             .into_iter()
             .filter(|number| usize::try_from(*number).is_ok_and(|n| n < parts))
             .collect();
-        if made.sent > 2 * parts {
+        if made.sent > 2 * parts + 4 {
             made.wants.clear();
             made.rests = true;
         }
     }
 
+    /// Offers nothing of a tier before the next connection.
+    fn rest(&mut self, tier: Tier) {
+        if let Some(made) = self.snapshots.made.get_mut(&tier) {
+            made.rests = true;
+        }
+    }
+
     fn snapshot_receipt(&mut self, tier: Tier, root: Hash32, bytes: &[u8]) {
-        let Ok(receipt) = Receipt::verify(bytes, &self.cloud) else { return };
+        let Ok(receipt) = Receipt::verify(bytes, &self.cloud) else { return self.rest(tier) };
         let Some(made) = self.snapshots.made.get(&tier) else { return };
         let named = receipt.school == self.school
             && receipt.log == (LogName { tier, incarnation: made.snapshot.root().author })
@@ -259,6 +282,8 @@ impl Uplink {
         if named {
             self.snapshots.made.remove(&tier);
             self.effects.push_back(Effect::SnapshotSafe { tier, root });
+        } else {
+            self.rest(tier);
         }
     }
 }

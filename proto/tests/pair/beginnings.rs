@@ -94,7 +94,7 @@ fn a_fresh_replica_begins_with_the_snapshot() {
         fresh.replica.engine.handle_snapshot_part(part.clone());
         assert_eq!(fresh.effects(), [Effect::KeepSnapshotPart(Box::new(part))]);
     }
-    fresh.replica.engine.handle_snapshot_end();
+    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
     assert_eq!(fresh.effects(), [Effect::LoadSnapshot(Box::new(fresh.made.clone()))]);
     assert!(!fresh.replica.engine.has_all_of_peers());
     fresh.replica.engine.handle_snapshot_loaded(&fresh.made.clone(), Ok(()));
@@ -122,10 +122,10 @@ fn a_wrong_snapshot_is_said_and_done_without() {
                 SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
             fresh.replica.engine.handle_snapshot_part(part);
         }),
-        ("does not have it", |fresh| fresh.replica.engine.handle_snapshot_end()),
+        ("does not have it", |fresh| fresh.replica.engine.handle_snapshot_end(fresh.made.hash())),
         ("it does not add up", |fresh| {
             fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-            fresh.replica.engine.handle_snapshot_end();
+            fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
             let made = fresh.made.clone();
             fresh.replica.engine.handle_snapshot_loaded(&made, Err("it does not add up".into()));
         }),
@@ -158,7 +158,7 @@ fn a_snapshot_bears_witness_against_its_cloud() {
     let log = fresh.peer.log(Tier::Safety);
     fresh.greet(Heads::from([(log, LogHead { sequence: 2, hash: Hash32([4; 32]) })]));
     fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-    fresh.replica.engine.handle_snapshot_end();
+    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
     fresh.effects();
     let made = fresh.made.clone();
     fresh.replica.engine.handle_snapshot_loaded(&made, Ok(()));
@@ -166,4 +166,19 @@ fn a_snapshot_bears_witness_against_its_cloud() {
     assert!(
         matches!(done.as_slice(), [Effect::Alarm(Alarm::BadPeerBatch { log: named, .. })] if *named == log)
     );
+}
+
+/// Goal: what still comes of a fetch that was given up does no harm to the next. Method: a wrong part, then the rest of
+/// its stream, while another fetch is under way.
+#[test]
+fn the_rest_of_a_fetch_that_was_given_up_is_passed_over() {
+    let mut fresh = Fresh::new();
+    fresh.effects();
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    let wrong = SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
+    fresh.replica.engine.handle_snapshot_part(wrong);
+    assert_eq!(fresh.effects().last(), Some(&fresh.asked_for(0)));
+    fresh.replica.engine.handle_snapshot_part(part(&fresh.made, &fresh.sealed, 1));
+    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
+    assert_eq!(fresh.effects(), [], "the log is under way already");
 }

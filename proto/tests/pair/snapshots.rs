@@ -227,12 +227,35 @@ fn a_snapshot_is_offered_until_it_is_safe() {
         replica.engine.handle_snapshot_reply(root, reply, 10);
         assert_eq!(effects(&mut replica), [expected]);
     }
-    let wrong = receipt(&board, &replica, LogHead { sequence: 0, hash: Hash32([1; 32]) });
-    replica.engine.handle_snapshot_reply(root, SnapshotReply::Receipt(wrong), 11);
-    assert_eq!(effects(&mut replica), [offer], "a receipt for something else ends nothing");
     let right = receipt(&board, &replica, LogHead { sequence: 0, hash: root });
     replica.engine.handle_snapshot_reply(root, SnapshotReply::Receipt(right), 12);
     assert_eq!(effects(&mut replica), [Effect::SnapshotSafe { tier: Tier::Safety, root }]);
+}
+
+/// Goal: a cloud that answers without end or without sense is not sent the same for ever. Method: a receipt for
+/// something else; in another run an empty list of wants, again and again.
+#[test]
+fn an_offer_without_an_end_rests() {
+    for with_receipt in [true, false] {
+        let (board, mut replica, made) = maker(Some(Vec::new()));
+        let (log, head) = made.root().heads.first_key_value().map(|(log, head)| (*log, *head)).unwrap();
+        let reply = sonae_proto::uplink::BatchReply::Receipt(receipt(&board, &replica, head));
+        replica.engine.handle_batch_reply(log, reply, 9);
+        assert_eq!(effects(&mut replica).len(), 2);
+        let root = made.hash();
+        let wrong = receipt(&board, &replica, LogHead { sequence: 0, hash: Hash32([1; 32]) });
+        let mut offers = 0;
+        loop {
+            let wants = SnapshotReply::Wants(SnapshotWants { root, parts: Vec::new() });
+            let reply = if with_receipt { SnapshotReply::Receipt(wrong.clone()) } else { wants };
+            replica.engine.handle_snapshot_reply(root, reply, 10);
+            if effects(&mut replica).is_empty() {
+                break;
+            }
+            offers += 1;
+        }
+        assert!(offers <= if with_receipt { 0 } else { 9 }, "{offers} offers");
+    }
 }
 
 /// Goal: a cloud of an earlier version is offered nothing. Method: a welcome without the list.

@@ -44,7 +44,7 @@ impl Keeper {
         }
         let mut heads = Heads::new();
         for (log, sequence) in self.fold.sequences.iter().filter(|(_, sequence)| **sequence > 0) {
-            let head = self.sealed_head(*log);
+            let head = self.sealed_head(*log, *sequence);
             if head.sequence != *sequence {
                 let reason =
                     format!("log {log} is sealed up to change {}, not up to {sequence}", head.sequence);
@@ -60,9 +60,9 @@ impl Keeper {
         })
     }
 
-    /// The head of what is sealed, durable or not yet.
-    fn sealed_head(&self, log: LogName) -> LogHead {
+    /// The head of what is sealed, durable or not yet, up to what counts.
+    fn sealed_head(&self, log: LogName, applied: u64) -> LogHead {
         let newest = self.sealed.iter().rev().find(|batch| batch.header().log == log);
-        newest.map_or_else(|| self.index.head(log), |batch| batch.header().head())
+        newest.map_or_else(|| self.index.head_at(log, applied), |batch| batch.header().head())
     }
 }

@@ -126,6 +126,8 @@ impl Keeper {
         if outcome.is_ok() {
             self.do_late();
             self.maintain();
+        } else {
+            self.drop_late();
         }
         closing
     }

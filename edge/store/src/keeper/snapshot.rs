@@ -14,11 +14,12 @@ use sonae_proto::vector::Heads;
 use super::{Keeper, Late};
 use crate::foundation;
 use crate::frame::{self, FoundationFrame, to_json};
+use crate::snapshot::Made;
 use crate::store::StoreError;
 use crate::view::RecordKey;
 
 /// What stands in the view in place of a checkpoint's id while a snapshot is written to it.
-const LOADING: &str = "loading";
+pub(super) const LOADING: &str = "loading";
 
 /// A tier of the view that stands still on disk, and what a snapshot of it is to say.
 #[derive(Debug)]
@@ -41,7 +42,8 @@ impl Keeper {
             return Ok(None);
         }
         let of_tier = self.fold.sequences.iter().filter(|(log, sequence)| log.tier == tier && **sequence > 0);
-        let heads: Heads = of_tier.map(|(log, _)| (*log, self.index.head(*log))).collect();
+        let heads: Heads =
+            of_tier.map(|(log, _)| (*log, self.index.head_at(*log, self.fold.applied(*log)))).collect();
         let whole = heads.iter().all(|(log, head)| head.sequence == self.fold.applied(*log));
         if !whole || heads.is_empty() {
             return Ok(None);
@@ -80,16 +82,42 @@ impl Keeper {
         if held || self.pinned || self.failed.is_some() {
             return Err(StoreError::Snapshot { root: hash, what: "cannot be taken while its tier is held" });
         }
+        if self.room.check(root.tier).is_err() || !self.has_room_for_checkpoint() {
+            return Err(StoreError::Snapshot { root: hash, what: "does not fit on this disk now" });
+        }
         let shelf = self.shared.shelf.clone();
         shelf.settle().map_err(|_| StoreError::Snapshot { root: hash, what: "cannot be kept" })?;
         // Added up before a word of it is written.
         let found = foundation::read(&shelf, hash, root, &self.keyring, |_| Ok(()))?;
         self.checkpoint()?;
+        if let Err(error) = self.lay_foundation(root, hash) {
+            // The view holds what no journal knows. Opened again, it is made anew.
+            log::error!(error = error.to_string(); "a snapshot could not be laid under its tier; nothing more is kept");
+            self.failed = Some(error.to_string());
+            return Err(error);
+        }
+        self.foundations.insert(root.tier, hash);
+        for (log, head) in &root.heads {
+            self.index.set_foundation(*log, *head);
+        }
+        found.enter(root, &mut self.fold);
+        self.disputed = self.disputed.saturating_add(found.disputed);
+        self.hlc.observe(found.highest_stamp, self.clock.now_ms());
+        if let Err(error) = self.checkpoint() {
+            // It is durable all the same; the next start rebuilds the view.
+            log::error!(error = error.to_string(); "the view's checkpoint failed");
+        }
+        self.publish_state();
+        Ok(())
+    }
+
+    /// Writes the records to the view and journals that they are its tier's foundation.
+    fn lay_foundation(&mut self, root: &SnapshotRoot, hash: Hash32) -> Result<(), StoreError> {
         {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             // No checkpoint has this id: cut off from here on, the view is rebuilt.
             view.write_records(LOADING, Vec::new())?;
-            foundation::read(&shelf, hash, root, &self.keyring, |records| {
+            foundation::read(&self.shared.shelf, hash, root, &self.keyring, |records| {
                 let keyed = |record: sonae_proto::snapshot::Record| {
                     (RecordKey::new(root.tier, &record.collection, &record.record), record.state)
                 };
@@ -101,23 +129,18 @@ impl Keeper {
         frames.push((frame::FOUNDATION, frame));
         let borrowed: Vec<_> = frames.iter().map(|(kind, bytes)| (*kind, bytes.as_slice())).collect();
         self.journal.commit(&borrowed)?;
-        self.foundations.insert(root.tier, hash);
-        for (log, head) in &root.heads {
-            self.index.set_foundation(*log, *head);
-        }
-        found.enter(root, &mut self.fold);
-        self.disputed = self.disputed.saturating_add(found.disputed);
-        self.hlc.observe(found.highest_stamp, self.clock.now_ms());
-        self.checkpoint()?;
-        self.publish_state();
         Ok(())
     }
 
-    /// Removes what is not needed any more from the shelf. `made` are the newest that were made here.
-    pub(super) fn tidy_shelf(&self, made: &BTreeSet<Hash32>) {
-        let mut roots: BTreeSet<Hash32> = self.foundations.values().copied().collect();
-        roots.extend(made);
-        if let Err(error) = self.shared.shelf.keep_only(&roots) {
+    /// Removes what is not needed any more from the shelf, unless a snapshot is just being made there.
+    fn tidy_shelf(&self) {
+        if self.pinned {
+            return;
+        }
+        let shelf = &self.shared.shelf;
+        let made = Tier::ALL.into_iter().filter_map(|tier| Made::read(shelf, tier)).map(|made| made.root);
+        let roots: BTreeSet<Hash32> = self.foundations.values().copied().chain(made).collect();
+        if let Err(error) = shelf.keep_only(&roots) {
             log::warn!(error = error.to_string(); "old snapshots cannot be removed");
         }
     }
@@ -126,6 +149,14 @@ impl Keeper {
     pub(super) fn do_late(&mut self) {
         for late in std::mem::take(&mut self.late) {
             self.late(late);
+        }
+    }
+
+    /// The round has failed, and with it what had to wait for it: whoever asked is told by the answer that is missing.
+    pub(super) fn drop_late(&mut self) {
+        let unpins = |late: &Late| matches!(late, Late::Unpin);
+        if std::mem::take(&mut self.late).iter().any(unpins) {
+            self.unpin();
         }
     }
 
@@ -149,7 +180,8 @@ impl Keeper {
             }
             Late::Unpin => self.unpin(),
             Late::DigestKey { reply } => drop(self.keyring.digest_key().map(|key| reply.send(key))),
-            Late::Tidy(made) => self.tidy_shelf(&made),
+            Late::Tidy => self.tidy_shelf(),
+            Late::Distrust => self.distrusted = true,
         }
     }
 }

@@ -7,6 +7,7 @@ use sonae_journal::{Disk as _, JournalError, Lsn, RealDisk};
 use sonae_proto::ids::LogName;
 
 use super::Keeper;
+use super::snapshot::LOADING;
 use crate::frame::{self, Checkpoint, to_json};
 use crate::room::CHECKPOINT_ROOM_BYTES;
 use crate::sealer::Own;
@@ -109,7 +110,7 @@ impl Keeper {
         let bytes = to_json("checkpoint", &checkpoint)?;
         {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
-            view.write_overlay(&checkpoint.id)?;
+            view.write_overlay(if self.distrusted { LOADING } else { &checkpoint.id })?;
         }
         let range = self.journal.commit(&[(frame::CHECKPOINT, bytes.as_slice())])?;
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner).clear_overlay();
