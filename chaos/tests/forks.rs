@@ -16,11 +16,11 @@ const LONG: Duration = Duration::from_secs(300);
 /// What was acknowledged: path and code.
 type Ledger = BTreeMap<String, &'static str>;
 
-async fn settle() -> (tempfile::TempDir, Settled) {
+async fn settle(pupils: u32) -> (tempfile::TempDir, Settled) {
     // A second install changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
-    let settled = Settled::found(dir.path(), 30, 3).await.unwrap();
+    let settled = Settled::found(dir.path(), pupils, 3).await.unwrap();
     (dir, settled)
 }
 
@@ -90,7 +90,7 @@ fn rebuilt(settled: &Settled) -> Value {
 /// the line, mend it; `kill -9` in the renewal, at several moments; compare with a rebuild.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_copy_goes_on_under_a_new_name() {
-    let (dir, settled) = settle().await;
+    let (dir, settled) = settle(30).await;
     let appliance = &settled.appliance;
     let mut ledger = Ledger::new();
     let (mut edge, client) = settled.start(appliance).await.unwrap();
@@ -141,7 +141,7 @@ async fn an_old_copy_goes_on_under_a_new_name() {
 /// both, write on both, wait until each has all of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clone_that_runs_beside_it_parts_and_merges() {
-    let (dir, settled) = settle().await;
+    let (dir, settled) = settle(30).await;
     let (first, second) = (&settled.appliance, &settled.town.appliance_at("clone"));
     copy_dir(&first.data, &second.data);
     let mut ledger = Ledger::new();
@@ -173,4 +173,43 @@ async fn a_clone_that_runs_beside_it_parts_and_merges() {
     one.stop().unwrap();
     two.stop().unwrap();
     drop(dir);
+}
+
+/// Goal: a box that began with snapshots holds no batches of what they brought, and takes a new name and exports bundles
+/// all the same. Method: rebuild from snapshots, copy, go on until safe, put the copy back, write; then a bundle.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_began_with_snapshots_renews_too() {
+    let (dir, settled) = settle(120).await;
+    let (mut edge, client) = settled.start(&settled.appliance).await.unwrap();
+    settled.appliance.wait_until_safe(&client, LONG).await.unwrap();
+    let pupils = client.pupils("").await.unwrap();
+    let snapshots = settled.appliance.wait_for_snapshots(LONG).await.unwrap();
+    assert!(snapshots.contains_key(&1), "{snapshots:?}");
+    edge.kill_hard().unwrap();
+    rebuilt(&settled);
+    let spare = settled.town.appliance_at("spare");
+    copy_dir(&spare.data, &dir.path().join("copy"));
+    let mut ledger = Ledger::new();
+    let (mut edge, client) = settled.start(&spare).await.unwrap();
+    mark(&client, &mut ledger, &pupils[1], 2, "absent_sick").await;
+    spare.wait_until_safe(&client, LONG).await.unwrap();
+    edge.kill_hard().unwrap();
+    std::fs::remove_dir_all(&spare.data).unwrap();
+    copy_dir(&dir.path().join("copy"), &spare.data);
+    let (mut edge, client) = settled.start(&spare).await.unwrap();
+    mark(&client, &mut ledger, &pupils[2], 2, "late").await;
+    wait_for(&spare, "it does not take a new name", is_renewed).await;
+    assert_all_there(&edge, &spare, &ledger).await;
+    edge.kill_hard().unwrap();
+    // The copy itself still has its foundation.
+    let copy = dir.path().join("copy").display().to_string();
+    let stick = dir.path().join("stick");
+    std::fs::create_dir(&stick).unwrap();
+    let said = run(
+        "sonae-edge",
+        &["bundle", "export", "--data", &copy, "--to", &stick.display().to_string(), "--json"],
+        "",
+    );
+    let said: Value = serde_json::from_str(&said.unwrap()).unwrap();
+    assert!(said["batches"].as_u64().is_some_and(|batches| batches > 0), "{said}");
 }
