@@ -31,7 +31,11 @@ impl Intake {
         if !school.standing(batch.header()).counts() {
             return self.quarantine(to, code, &batch);
         }
-        let school_waits_for_documents = !school.undurable.is_empty();
+        // Also for one that is on its way: a batch that an earlier node stored may be known before its identity is.
+        let on_their_way =
+            |pending: &Pending| matches!(pending, Pending::Document { school, .. } if *school == code);
+        let school_waits_for_documents =
+            !school.undurable.is_empty() || self.pending.values().any(on_their_way);
         let log = school.logs.entry(name).or_default();
         match log.offer(&batch, to, loss_counter, self.config.quorum) {
             Offer::Durable(_) if school_waits_for_documents => {

@@ -144,3 +144,24 @@ fn duplicates_are_answered_and_not_stored() {
         assert_eq!(desk.receipt(to).unwrap().head, batch.header().head());
     }
 }
+
+/// Goal: no receipt while the identity of its writer is on its way to the sites, although the batch is there: a rebuild
+/// could not verify it. Method: a node that was told of the batch alone; a hello, whose identity reaches the sites only
+/// later; found by simulation seed 1795827716.
+#[test]
+fn no_receipt_before_its_writer_is_known_durably() {
+    let mut desk = Desk::new();
+    let life = desk.board.enrol(school(), 10);
+    assert!(desk.intake.load_keys(&desk.board.documents()));
+    let batch = &desk.board.chain(&life, Tier::Safety, 1)[0];
+    let location = Location { object: "o".into(), offset: 9, bytes: batch.bytes().len() as u64 };
+    let stored = StoredBatch { header: *batch.header(), location };
+    assert!(desk.intake.load_batch(stored, vec![site(0), site(1)]));
+    desk.greet(1, &life, 0);
+    assert_eq!(desk.stores.len(), 1, "its identity");
+    let to = desk.offer(1, batch);
+    assert_eq!(desk.refusal(to), Some(RefusalCode::Storage));
+    desk.store_all(2);
+    let to = desk.offer(1, batch);
+    assert_eq!(desk.receipt(to).unwrap().head, batch.header().head());
+}
