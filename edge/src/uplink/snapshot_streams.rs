@@ -5,7 +5,7 @@ use sonae_proto::uplink::SnapshotReply;
 use sonae_proto::wire::{FetchSnapshot, Frame};
 use tokio::sync::mpsc;
 
-use super::connection::{Connection, Event};
+use super::connection::{Connection, Event, ask};
 use crate::frames;
 
 impl Connection {
@@ -25,7 +25,7 @@ impl Connection {
     pub fn send_snapshot(&self, root: Hash32, frame: Frame, events: mpsc::Sender<Event>) {
         let (generation, line) = (self.generation(), self.line());
         tokio::spawn(async move {
-            let event = match ask(&line, &frame).await {
+            let event = match offer(&line, &frame).await {
                 Ok(reply) => Event::SnapshotAnswer { generation, root, reply },
                 Err(reason) => Event::Lost { generation, reason },
             };
@@ -40,10 +40,7 @@ async fn receive(
     generation: u64,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
-    let (mut send, mut receive) = line.open().await.map_err(|error| error.to_string())?;
-    let frame = Frame::FetchSnapshot(fetch);
-    frames::write(&mut send, &frame).await.map_err(|error| error.to_string())?;
-    send.finish().await.map_err(|error| error.to_string())?;
+    let (_send, mut receive) = ask(line, &Frame::FetchSnapshot(fetch)).await?;
     loop {
         let event = match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
             Frame::Snapshot(text) => Event::SnapshotRoot { generation, text },
@@ -67,10 +64,8 @@ async fn receive(
     }
 }
 
-async fn ask(line: &sonae_line::Connection, frame: &Frame) -> Result<SnapshotReply, String> {
-    let (mut send, mut receive) = line.open().await.map_err(|error| error.to_string())?;
-    frames::write(&mut send, frame).await.map_err(|error| error.to_string())?;
-    send.finish().await.map_err(|error| error.to_string())?;
+async fn offer(line: &sonae_line::Connection, frame: &Frame) -> Result<SnapshotReply, String> {
+    let (_send, mut receive) = ask(line, frame).await?;
     match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
         Frame::Receipt(bytes) => Ok(SnapshotReply::Receipt(bytes)),
         Frame::SnapshotWants(wants) => Ok(SnapshotReply::Wants(wants)),
