@@ -206,8 +206,8 @@ fn feed_snapshot(
 }
 
 impl FoundBatch {
-    fn is_signed(&self, key: Option<&VerifyingKey>) -> bool {
-        key.is_none_or(|key| self.stored.header.is_signed(&self.signature, key))
+    fn is_signed(&self, key: &VerifyingKey) -> bool {
+        self.stored.header.is_signed(&self.signature, key)
     }
 }
 
@@ -218,10 +218,10 @@ impl FoundBatch {
 /// was damaged is found by whoever reads that batch.
 fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mut Fed) {
     let Some(header) = found.first().map(|batch| batch.stored.header) else { return };
-    let key = intake.key_of(header.school, header.log.incarnation);
-    if key.is_none() {
+    let Some(key) = intake.key_of(header.school, header.log.incarnation) else {
         fed.nameless += found.len();
-    }
+        return;
+    };
     let mut by_place: BTreeMap<(u64, Hash32), Vec<FoundBatch>> = BTreeMap::new();
     for batch in found {
         let header = &batch.stored.header;
@@ -232,7 +232,7 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
     while let Some(mut rivals) = by_place.remove(&(head.sequence.saturating_add(1), head.hash)) {
         if rivals.len() > 1 {
             let all = rivals.len();
-            rivals.retain(|rival| rival.is_signed(key.as_ref()));
+            rivals.retain(|rival| rival.is_signed(&key));
             fed.forged += all - rivals.len();
         }
         // What a revoked device made up for a place that is taken stands behind what counts, however new it is.
@@ -242,7 +242,7 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
         head = chosen.stored.header.head();
         chain.push(chosen);
     }
-    while chain.last().is_some_and(|last| !last.is_signed(key.as_ref())) {
+    while chain.last().is_some_and(|last| !last.is_signed(&key)) {
         chain.pop();
         fed.forged += 1;
     }

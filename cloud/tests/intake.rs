@@ -227,8 +227,7 @@ async fn a_second_incarnation_is_marked_and_news_spread() {
     let (mut other, welcome) = Client::greet(&scene.board, &scene.device, &second, address).await;
     assert_eq!(welcome.identities.len(), 2);
     assert!(welcome.heads.contains_key(&scene.log.log));
-    let Some(Frame::Keys(keys)) = other.told().await else { panic!("the keys are not sent") };
-    assert_eq!(keys.manifest, scene.keys.manifest.text());
+    assert_eq!(other.keys.as_ref().unwrap().manifest, scene.keys.manifest.text());
     let batch = scene.log.write("two");
     scene.client.receipt(&scene.board, batch.bytes()).await;
     let Some(Frame::News(news)) = other.told().await else { panic!("no news") };

@@ -282,7 +282,11 @@ fn offer(
                 let hello = encode_whole(&opening, replica);
                 let key = identity.device.body().key.to_bytes();
                 let frames = cloud.hello(CONNECTION, &key, &hello);
-                let Some(Frame::Welcome(welcome)) = frames.first() else { return false };
+                let welcome = frames.iter().find_map(|frame| match frame {
+                    Frame::Welcome(welcome) => Some(welcome),
+                    _ => None,
+                });
+                let Some(welcome) = welcome else { return false };
                 offered = Some(welcome.heads.iter().map(|(log, head)| (*log, head.sequence)).collect());
             }
             Record::Identity(identity) => {

@@ -201,7 +201,8 @@ impl World {
                 replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), told);
             }
             (Frame::Refusal(refusal), Some(Waiting::Reply(log))) => {
-                let is_history = matches!(refusal.code, RefusalCode::Fork | RefusalCode::Chain);
+                // What a chain refusal means, the next welcome says: a branch that was on its way may have failed.
+                let is_history = refusal.code == RefusalCode::Fork;
                 let text = Refusal::clone(&refusal).text;
                 replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), told);
                 if is_history {

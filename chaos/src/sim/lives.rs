@@ -108,7 +108,13 @@ impl World {
 
     /// Issues again what only an ended incarnation has. Returns whether all of it is here now.
     fn carry_over(&mut self, slot: usize, ended: &Buried) -> bool {
-        let Ok(store) = Store::open(&ended.disk, self.keeping()) else { return false };
+        let Ok(store) = Store::open(&ended.disk, self.keeping()) else {
+            if ended.disk.is_off() {
+                self.crashed_at("power cut, reading an ended store".into());
+                ended.disk.power_cycle(self.slots[slot].cut);
+            }
+            return false;
+        };
         let recovered = ended.book.clone().recovered(&store.held);
         self.hold(recovered);
         for tier in Tier::ALL {

@@ -3,7 +3,7 @@
 use sonae_proto::courier::{CloudOpening, Encoder, FORMAT, Opening, Origin, Record, TooLarge};
 use sonae_proto::ids::LogName;
 use sonae_proto::intake::{ConnectionId, ReplyTo, StoredBatch};
-use sonae_proto::wire::{Fetch, Frame};
+use sonae_proto::wire::Fetch;
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::oneshot;
 
@@ -29,7 +29,7 @@ pub(super) async fn write(
 ) -> std::io::Result<()> {
     // Greeted anew: now it knows what the bundle has brought.
     let hello = hello(told.opening.school, &told.replica, &told.opening.software);
-    let mut greeted = desk.greet(next, hello).await.map_err(stopping)?;
+    let greeted = desk.greet(next, hello).await.map_err(stopping)?;
     let heads = greeted.welcome.heads.clone();
     let opening = Opening {
         format: FORMAT.to_owned(),
@@ -44,18 +44,12 @@ pub(super) async fn write(
     };
     let (mut encoder, start) = Encoder::start(&opening).map_err(large)?;
     out.write_all(&start).await?;
-    let mut records: Vec<Record> = Vec::new();
-    // Whatever is asked of the engine next is answered behind the keys that it told.
     let mut served = Vec::new();
     for log in heads.keys().filter(|log| log.incarnation != told.incarnation) {
         let after = told.replica.have.get(log).copied().unwrap_or(0);
         served.extend(fetch(desk, greeted.connection, *log, after).await?);
     }
-    while let Ok(frame) = greeted.control.try_recv() {
-        if let Frame::Keys(keys) = frame {
-            records.push(Record::Keys(keys));
-        }
-    }
+    let mut records: Vec<Record> = greeted.keys.into_iter().map(Record::Keys).collect();
     let identities = greeted.welcome.identities.iter().cloned();
     records.extend(identities.map(|identity| Record::Identity(Box::new(identity))));
     records.extend(told.receipts.values().cloned().map(Record::Receipt));

@@ -28,6 +28,8 @@ const REFUSALS_MAX: usize = 20;
 /// A greeted connection without a line.
 pub(super) struct Greeted {
     pub connection: ConnectionId,
+    /// Newer key documents than those that the hello named.
+    pub keys: Option<Box<KeyDocuments>>,
     pub control: mpsc::Receiver<Frame>,
     pub welcome: Box<Welcome>,
     /// Held so that the engine does not find the connection gone.
@@ -57,12 +59,16 @@ impl Desk {
         self.engine.send(Input::Connected { connection, control, closing }).await.map_err(stopping)?;
         let hello = Box::new(hello);
         self.engine.send(Input::Hello { connection, tls_key: None, hello }).await.map_err(stopping)?;
-        match timeout(ANSWER_TIMEOUT, told.recv()).await {
-            Ok(Some(Frame::Welcome(welcome))) => {
-                Ok(Greeted { connection, control: told, welcome, _closed: closed })
+        let mut keys = None;
+        loop {
+            match timeout(ANSWER_TIMEOUT, told.recv()).await {
+                Ok(Some(Frame::Keys(newer))) => keys = Some(newer),
+                Ok(Some(Frame::Welcome(welcome))) => {
+                    return Ok(Greeted { connection, keys, control: told, welcome, _closed: closed });
+                }
+                Ok(Some(Frame::Refusal(refusal))) => return Err(Stop::Refused(refusal.text)),
+                Ok(_) | Err(_) => return Err(stopping(())),
             }
-            Ok(Some(Frame::Refusal(refusal))) => Err(Stop::Refused(refusal.text)),
-            Ok(_) | Err(_) => Err(stopping(())),
         }
     }
 

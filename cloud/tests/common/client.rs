@@ -10,7 +10,8 @@ use rustls::client::WantsClientCert;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::vector::{Heads, Sequences};
 use sonae_proto::wire::{
-    ALPN, FRAME_HEADER_BYTES, Fetch, Frame, Hello, PROTOCOL, Refusal, RefusalCode, Welcome, frame_header,
+    ALPN, FRAME_HEADER_BYTES, Fetch, Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, Welcome,
+    frame_header,
 };
 use tokio::time::timeout;
 
@@ -23,6 +24,8 @@ pub struct Client {
     pub connection: Connection,
     pub control_send: SendStream,
     pub control_recv: RecvStream,
+    /// The newer key documents that came with the welcome.
+    pub keys: Option<Box<KeyDocuments>>,
 }
 
 /// The hello of a life.
@@ -92,16 +95,19 @@ impl Client {
         let (endpoint, connection) = dial(board, device, address).await;
         let (mut control_send, control_recv) = connection.open_bi().await.unwrap();
         send(&mut control_send, first).await;
-        Self { _endpoint: endpoint, connection, control_send, control_recv }
+        Self { _endpoint: endpoint, connection, control_send, control_recv, keys: None }
     }
 
     /// Dials and greets.
     pub async fn greet(board: &Board, device: &Device, life: &Life, address: SocketAddr) -> (Self, Welcome) {
         let first = Frame::Hello(Box::new(hello(device, life)));
         let mut client = Self::open(board, device, address, &first).await;
-        match client.told().await {
-            Some(Frame::Welcome(welcome)) => (client, *welcome),
-            other => panic!("no welcome but {other:?}"),
+        loop {
+            match receive(&mut client.control_recv).await {
+                Some(Frame::Keys(keys)) => client.keys = Some(keys),
+                Some(Frame::Welcome(welcome)) => return (client, *welcome),
+                other => panic!("no welcome but {other:?}"),
+            }
         }
     }
 

@@ -111,12 +111,13 @@ pub struct Opened {
     pub torn_tail: Option<TornTail>,
     /// True if the last thing in the journal is a mark, so that a lost last commit would have been noticed.
     pub marked: bool,
-    /// What does not verify. Without salvage only marks that are lost where no frame is.
+    /// What does not verify. Without salvage only marks that are lost where no frame is, and one flipped bit of the
+    /// last commit.
     pub rot: Vec<Rot>,
     /// Runs of frames that cannot be read. Empty unless opened with salvage.
     pub lost: Vec<RangeInclusive<Lsn>>,
-    /// Frames that one flipped bit had damaged and that were corrected in memory. Zero unless opened with
-    /// salvage.
+    /// Frames that one flipped bit had damaged and that were corrected: on the disk where they end the journal, in
+    /// memory, and only with salvage, elsewhere.
     pub healed_frames: u64,
 }
 

@@ -111,6 +111,7 @@ impl Candidate {
                 first_lsn: self.first_lsn(),
                 chain: None,
                 reach: None,
+                mend: !options.salvage,
                 truncate_at_rot: options.truncate_at_rot(),
             },
         ))

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use crate::disk::Disk;
 use crate::journal::Journal;
-use crate::layout::{FORMAT_VERSION, SegmentHeader, to_u64};
+use crate::layout::{FORMAT_VERSION, SegmentHeader, page_offset, to_u64};
 use crate::pool::{Pool, UNFINISHED_SUFFIX};
 use crate::probe::{Candidate, probe};
-use crate::scan::{Expect, Link, Scan, scan, torn_bytes};
+use crate::scan::{Expect, Link, Mended, Scan, scan, torn_bytes};
 use crate::segment::{Segment, slot_of};
 use crate::{JournalError, Lsn, Opened, Options, Rot, TornTail};
 
@@ -42,6 +42,7 @@ pub(crate) fn open(
     let mut found = Found::default();
     found.scan_all(live, &pool.options)?;
     let opened = found.report(&pool.options)?;
+    found.mend()?;
     // Only now: a file is neither re-used nor deleted before the journal is known to be whole.
     for candidate in free {
         pool.give_back(candidate.file, false);
@@ -192,6 +193,7 @@ fn choose_live(
 struct Found {
     live: VecDeque<Segment>,
     healed: BTreeMap<Lsn, crate::Frame>,
+    mended: Option<Mended>,
     next_lsn: Option<Lsn>,
     keep_from: Lsn,
     chain: Option<Link>,
@@ -223,6 +225,7 @@ impl Found {
                 first_lsn,
                 chain,
                 reach,
+                mend: reach.is_none() && !options.salvage,
                 truncate_at_rot: options.truncate_at_rot(),
             };
             let found = scan(&bytes, expect);
@@ -284,6 +287,7 @@ impl Found {
             });
         }
         self.healed.extend(found.healed.drain(..).map(|frame| (frame.lsn, frame)));
+        self.mended = found.mended.take();
         let first_lsn = candidate.first_lsn();
         // A header that is missing is written again with the link that scanning has followed.
         let before = self.live.back().map_or(0, |segment| segment.epoch);
@@ -344,7 +348,8 @@ impl Found {
                 return Err(corrupt);
             }
             for rot in &self.rot {
-                log::warn!(segment = rot.segment, offset = rot.offset; "rot in the journal has hit no frame");
+                log::warn!(segment = rot.segment, offset = rot.offset, what = rot.what;
+                    "rot in the journal, and no frame is lost");
             }
         }
         Ok(Opened {
@@ -354,7 +359,17 @@ impl Found {
             marked: self.marked,
             rot: std::mem::take(&mut self.rot),
             lost: std::mem::take(&mut self.lost),
-            healed_frames: to_u64(self.healed.len()),
+            healed_frames: to_u64(self.healed.len())
+                + self.mended.as_ref().map_or(0, |mended| mended.frames.into()),
         })
+    }
+
+    /// Writes the last commit again if a bit of it was flipped. The page then differs from what it should be in that
+    /// bit or in none, so this can be interrupted anywhere.
+    fn mend(&mut self) -> Result<(), JournalError> {
+        let (Some(mended), Some(active)) = (self.mended.take(), self.live.back()) else { return Ok(()) };
+        let written = active.file.disk.write_at(page_offset(mended.page), &mended.commit);
+        let written = written.and_then(|()| active.file.disk.sync_data());
+        written.map_err(|error| active.file.failed("correct a flipped bit in the journal segment", error))
     }
 }

@@ -3,7 +3,8 @@
 //!
 //! The rule: a commit is written only after the one before it is durable. So whatever was written later, in this
 //! segment or the next, testifies that everything before it was durable once; what does not verify there is
-//! rot. What does not verify at the very end is a torn tail, unless one flipped bit explains it.
+//! rot. What does not verify at the very end is a torn tail, unless one flipped bit explains it: then the commit is
+//! what was being written, whether its write was torn or a bit has rotted since, and it is mended.
 //!
 //! Source: `docs/spec/journal.md`, "Recovery".
 
@@ -26,6 +27,8 @@ pub(crate) struct Expect {
     pub(crate) chain: Option<Link>,
     /// The first frame of the next segment, which testifies that this one was durable up to there.
     pub(crate) reach: Option<Lsn>,
+    /// One flipped bit in the last commit is to be corrected on the disk.
+    pub(crate) mend: bool,
     /// A planted defect, always false in production.
     pub(crate) truncate_at_rot: bool,
 }
@@ -64,6 +67,15 @@ pub(crate) struct Scan {
     pub(crate) torn: Option<CommitHeader>,
     pub(crate) rot: Vec<RotSpot>,
     pub(crate) healed: Vec<Frame>,
+    pub(crate) mended: Option<Mended>,
+}
+
+/// The last commit with its one flipped bit corrected, to be written again.
+#[derive(Debug)]
+pub(crate) struct Mended {
+    pub(crate) page: u32,
+    pub(crate) commit: Vec<u8>,
+    pub(crate) frames: u32,
 }
 
 /// A commit whose bytes all verify.
@@ -132,8 +144,7 @@ impl Scanner<'_> {
             .filter(|sound| sound.header.first_lsn == self.found.next_lsn);
         if let Some(sound) = sound {
             self.check_chain(&sound.header);
-            let base = to_u32(usize::try_from(page_offset(page)).unwrap_or(usize::MAX));
-            self.accept(&sound, |at| base.saturating_add(at));
+            self.accept_at(&sound, page);
             return true;
         }
         if self.expect.truncate_at_rot {
@@ -144,8 +155,14 @@ impl Scanner<'_> {
                 self.rot(page, later, header.first_lsn);
                 true
             }
+            None if self.expect.mend && self.found.mended.is_none() => self.mend(page),
             None => self.heal(page, None),
         }
+    }
+
+    fn accept_at(&mut self, sound: &Sound, page: u32) {
+        let base = to_u32(usize::try_from(page_offset(page)).unwrap_or(usize::MAX));
+        self.accept(sound, |at| base.saturating_add(at));
     }
 
     fn accept(&mut self, sound: &Sound, place: impl Fn(u32) -> u32) {
@@ -186,13 +203,34 @@ impl Scanner<'_> {
         })
     }
 
-    /// Corrects one flipped bit in the commit at the page. Its frames must not pass `limit`.
+    /// Corrects one flipped bit in the commit at the page, if it is the one that is expected there.
+    fn corrected(&self, page: u32) -> Option<(Vec<u8>, Sound)> {
+        let (_, commit) = heal_commit(self.bytes_from(page))?;
+        let sound = sound_commit(&commit, page, &self.expect)?;
+        (sound.header.first_lsn == self.found.next_lsn).then_some((commit, sound))
+    }
+
+    /// Takes the last commit with one flipped bit corrected.
+    fn mend(&mut self, page: u32) -> bool {
+        let Some((commit, sound)) = self.corrected(page) else { return false };
+        self.check_chain(&sound.header);
+        let next = sound.header.first_lsn;
+        self.found.rot.push(RotSpot {
+            offset: page_offset(page),
+            what: "one flipped bit, which is corrected",
+            first: next,
+            last: next.before(),
+        });
+        self.found.mended = Some(Mended { page, commit, frames: sound.header.frame_count });
+        self.accept_at(&sound, page);
+        true
+    }
+
+    /// Corrects one flipped bit in the commit at the page in memory. Its frames must not pass `limit`.
     fn heal(&mut self, page: u32, limit: Option<Lsn>) -> bool {
-        let Some((header, commit)) = heal_commit(self.bytes_from(page)) else { return false };
-        let Some(sound) = sound_commit(&commit, page, &self.expect) else { return false };
-        let fits =
-            header.first_lsn == self.found.next_lsn && limit.is_none_or(|limit| header.next_lsn() <= limit);
-        if !fits {
+        let Some((commit, sound)) = self.corrected(page) else { return false };
+        let header = sound.header;
+        if limit.is_some_and(|limit| header.next_lsn() > limit) {
             return false;
         }
         self.check_chain(&header);

@@ -132,10 +132,16 @@ impl Intake {
         self.effects.pop_front()
     }
 
-    /// Learns a batch that sites hold. Batches of a log are loaded in order of their first sequence; a batch
-    /// that is known gains sites. Returns whether it is part of its log now.
+    /// Learns a batch that sites hold. Batches of a log are loaded in order of their first sequence, after the identity
+    /// of who wrote them; a batch that is known gains sites. Returns whether it is part of its log now.
+    ///
+    /// One whose writer is not known counts for nothing: nobody could verify it, so it would be asked for in vain for
+    /// ever. No receipt was signed for it, or the sites have lost the identity since; its writer sends it again.
     pub fn load_batch(&mut self, batch: StoredBatch, sites: Vec<SiteId>) -> bool {
         let school = self.schools.entry(batch.header.school).or_default();
+        if !school.identities.contains_key(&batch.header.log.incarnation) {
+            return false;
+        }
         if school.standing(&batch.header).counts() {
             return school.logs.entry(batch.header.log).or_default().load(batch, sites);
         }
@@ -194,15 +200,16 @@ impl Intake {
         };
         self.connections.insert(to.connection, connection);
         self.store_undurable(hello.school);
-        let welcome = self.welcome(hello, now_ms);
+        // Before the welcome: what its heads leave out of a revoked device is no loss then.
         let newer_keys = self.schools.get(&hello.school).and_then(|school| {
             school.newest.as_ref().filter(|(version, _)| *version > hello.manifest_version)
         });
-        let keys = newer_keys.map(|(_, keys)| Frame::Keys(Box::new(keys.clone())));
-        self.reply(to, Frame::Welcome(Box::new(welcome)));
-        if let Some(frame) = keys {
-            self.effects.push_back(Effect::Tell { connection: to.connection, frame: Box::new(frame) });
+        if let Some((_, keys)) = newer_keys {
+            let frame = Box::new(Frame::Keys(Box::new(keys.clone())));
+            self.effects.push_back(Effect::Tell { connection: to.connection, frame });
         }
+        let welcome = self.welcome(hello, now_ms);
+        self.reply(to, Frame::Welcome(Box::new(welcome)));
     }
 
     fn welcome(&self, hello: &Hello, now_ms: u64) -> Welcome {

@@ -89,6 +89,8 @@ pub struct Uplink {
     cloud_heads: Heads,
     in_flight: usize,
     manifest_version: u64,
+    /// What the hello named.
+    greeted_manifest: u64,
     /// Of the newest manifest that the cloud has named or was sent.
     cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
@@ -125,6 +127,7 @@ impl Uplink {
             cloud_heads: Heads::new(),
             in_flight: 0,
             manifest_version: start.manifest_version,
+            greeted_manifest: start.manifest_version,
             cloud_manifest: 0,
             keys_wanted: true,
             keys_refused: false,
@@ -199,6 +202,7 @@ impl Uplink {
     /// The connection stands.
     pub fn handle_connected(&mut self) {
         self.line = Line::Greeting { failures: self.failures() };
+        self.greeted_manifest = self.manifest_version;
         self.effects.push_back(Effect::SendHello);
     }
 
@@ -247,7 +251,8 @@ impl Uplink {
         self.cloud_said.clone_from(&welcome.heads);
         self.cloud_heads = self.within_accepted(&welcome.heads);
         self.cloud_manifest = welcome.manifest_version;
-        let differs = welcome.manifest_version != self.manifest_version;
+        // Newer ones come before the welcome, but the cloud may lack the one that batches here name.
+        let differs = welcome.manifest_version != self.greeted_manifest;
         let is_older = welcome.manifest_version < self.manifest_version;
         if is_older || (differs && self.keys_wanted) || self.keys_refused {
             self.keys_refused = false;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sonae_proto::batch::Batch;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{SchoolCode, Tier};
-use sonae_proto::intake::StoredBatch;
+use sonae_proto::intake::{self, ConnectionId, ReplyTo, StoredBatch};
 use sonae_proto::limits::{QUARANTINE_BATCHES_MAX, REVOKED_INCARNATIONS_MAX};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader};
 use sonae_proto::object::RecordKind;
@@ -133,7 +133,7 @@ fn restarted_node_agrees(
         assert!(intake.load_keys(&keys));
     }
     for batch in [fork].into_iter().chain(chain) {
-        let location = sonae_proto::intake::Location { object: "o".into(), offset: 9, bytes: 1 };
+        let location = intake::Location { object: "o".into(), offset: 9, bytes: 1 };
         let is_of_log =
             intake.load_batch(StoredBatch { header: *batch.header(), location }, vec![site(0), site(1)]);
         assert_eq!(is_of_log, batch.header().last <= head(&chain[2]).sequence);
@@ -335,4 +335,40 @@ fn what_was_applied_before_is_told() {
         let told = effects(&mut replica).into_iter().filter(|effect| *effect == told).count();
         assert_eq!(told, count);
     }
+}
+
+/// Goal: a log that ends earlier since its device was revoked is not told as lost: the board's word comes before the
+/// heads that follow from it. Method: the very order in which a node answers a hello that names an older manifest; found
+/// by simulation seed 1795825265.
+#[test]
+fn a_revoked_log_is_not_a_lost_one() {
+    let (mut desk, thief, other, chain) = scene();
+    let words = desk.board.revoking(0, &[thief.revoked(&[head(&chain[0])])]);
+    let (mut replica, _) = up(&desk.board, 0, welcome(Heads::new()));
+    replica.engine.handle_welcome(&desk.greet(3, &other, 0), 2);
+    desk.bring(&words).unwrap();
+    desk.drain();
+    let to = ReplyTo { connection: ConnectionId(4), stream: 1 };
+    desk.intake.handle_hello(to, &other.tls_key, &Desk::hello(&other, 0), 5);
+    replica.engine.handle_disconnected(3);
+    effects(&mut replica);
+    let mut welcomed = None;
+    while let Some(effect) = desk.intake.poll_effect() {
+        match effect {
+            intake::Effect::Tell { frame, .. } => {
+                let Frame::Keys(keys) = *frame else { panic!("{frame:?}") };
+                assert_eq!(replica.engine.handle_keys(&keys), KeysOutcome::Newer);
+            }
+            intake::Effect::Reply { frame, .. } => {
+                let Frame::Welcome(answer) = *frame else { panic!("{frame:?}") };
+                replica.engine.handle_welcome(&answer, 4);
+                welcomed = answer.heads.get(&thief.log(Tier::Safety)).copied();
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(welcomed, Some(head(&chain[0])), "less than before");
+    let alarms: Vec<_> =
+        effects(&mut replica).into_iter().filter(|effect| matches!(effect, Effect::Alarm(_))).collect();
+    assert!(alarms.is_empty(), "{alarms:?}");
 }

@@ -91,7 +91,7 @@ fn stale_commits_are_not_revived() {
         bytes.extend_from_slice(&commit(epoch, 1, 40, &[b"one", b"two"]));
         bytes.resize(SEGMENT_BYTES_MIN as usize, 0);
         let expect =
-            Expect { epoch: 7, first_lsn: Lsn(40), chain: None, reach: None, truncate_at_rot: false };
+            Expect { epoch: 7, first_lsn: Lsn(40), chain: None, reach: None, mend: false, truncate_at_rot: false };
         let found = scan(&bytes, expect);
         assert_eq!(found.offsets.len(), frames, "epoch {epoch}");
         assert!(found.rot.is_empty() && found.torn.is_none(), "epoch {epoch}");
@@ -166,7 +166,7 @@ proptest! {
             bytes[at] = value;
         }
         let reach = reach.map(Lsn);
-        let expect = Expect { epoch: 7, first_lsn: Lsn(40), chain: None, reach, truncate_at_rot: false };
+        let expect = Expect { epoch: 7, first_lsn: Lsn(40), chain: None, reach, mend: false, truncate_at_rot: false };
         let found = scan(&bytes, expect);
         for (lsn, offset) in (40_u64..).zip(&found.offsets) {
             if *offset > 0 {
