@@ -17,6 +17,22 @@ fn no_seed_breaks_a_promise() {
     assert!(report.renewals > 0, "the runs contain forks");
 }
 
+/// Seeds that found something wrong, in the product or in this simulation of it. What a seed means changes with the
+/// options that are drawn from it, so each of these has a test of its own where the cause was.
+const FOUND: [u64; 13] = [
+    137, 1795824706, 1795825232, 1795825248, 1795825265, 1795825644, 1795826268, 1795826359, 1795826561,
+    1795826795, 1795826988, 1795827394, 1795827716,
+];
+
+/// Goal: what was found once is not found again. Method: those seeds.
+#[test]
+fn no_seed_that_found_something_finds_it_again() {
+    for seed in FOUND {
+        let outcome = run_seed(seed, None).unwrap();
+        assert_eq!(outcome.violation, None, "seed {seed}");
+    }
+}
+
 /// Goal: a run is a function of its seed. Method: a few seeds twice; equal digests of everything that happened.
 #[test]
 fn the_same_seed_gives_the_same_trace() {

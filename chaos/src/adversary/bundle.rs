@@ -20,6 +20,7 @@ use super::cloud::Cloud;
 use super::history::History;
 use super::judge::Facts;
 use super::options::{Mutation, Options};
+use super::proxy::welcome;
 use super::signal::Signal;
 use super::{encode_whole, is_expected};
 use crate::sim::random::Random;
@@ -281,12 +282,8 @@ fn offer(
                 let Ok(identity) = replica.identity.verify(&board, opening.school) else { return false };
                 let hello = encode_whole(&opening, replica);
                 let key = identity.device.body().key.to_bytes();
-                let frames = cloud.hello(CONNECTION, &key, &hello);
-                let welcome = frames.iter().find_map(|frame| match frame {
-                    Frame::Welcome(welcome) => Some(welcome),
-                    _ => None,
-                });
-                let Some(welcome) = welcome else { return false };
+                let mut frames = cloud.hello(CONNECTION, &key, &hello);
+                let Some(welcome) = welcome(&mut frames) else { return false };
                 offered = Some(welcome.heads.iter().map(|(log, head)| (*log, head.sequence)).collect());
             }
             Record::Identity(identity) => {
