@@ -12,6 +12,7 @@ mod act;
 mod board;
 mod box_side;
 mod keeping;
+mod later;
 mod ledger;
 mod line;
 mod line_side;

@@ -6,12 +6,15 @@
 
 #[path = "tidy/pages.rs"]
 mod pages;
+#[path = "tidy/versions.rs"]
+mod versions;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pages::{dead_citations, dead_links};
+use versions::unversioned;
 
 /// A text file: its path from the top of the repository, with `/`, and what it holds.
 struct Source {
@@ -209,6 +212,7 @@ fn the_repository_is_tidy() {
         sleeping_tests(&sources),
         dead_citations(&sources, &exists),
         dead_links(&sources, &exists),
+        unversioned(&sources),
     ];
     let violations = rules.concat();
     assert!(violations.is_empty(), "{} violation(s):\n{}", violations.len(), violations.join("\n"));
@@ -264,4 +268,17 @@ fn rules_about_calls_see_violations() {
     let paced = format!("// paced: the moment of the kill\n{sleep}");
     let allowed = [source("edge/tests/a.rs", &paced), source("edge/src/a.rs", sleep)];
     assert!(sleeping_tests(&allowed).is_empty());
+}
+
+/// Goal: a kind that no table names, one that no code reads, and one that is written too early are found. Method: a
+/// table with the last two, and code with two more.
+#[test]
+fn rules_about_versions_see_violations() {
+    let rows = |rows: &str| source("docs/spec/versions.md", &format!("| in | number | what | r | w |\n{rows}"));
+    let code = source("proto/src/object.rs", "            1 => Some(Self::Batch),\n");
+    let right = rows("| object record | 1 | batch | 0.1 | 0.1 |\n");
+    assert_eq!(unversioned(&[code, right]), Violations::new());
+    let code = source("proto/src/courier.rs", "        7 => Record::New,\n        8 => Record::Newer(x),\n");
+    let wrong = rows("| courier record | 8 | newer | 0.2 | 0.2 |\n| wire frame | 9 | gone | 0.1 | not yet |\n");
+    assert_eq!(unversioned(&[code, wrong]).len(), 3);
 }

@@ -8,6 +8,7 @@ use sonae_journal::sim::Cut;
 use sonae_proto::ids::Tier;
 use sonae_proto::limits::CLOCK_AHEAD_MS_MAX;
 
+use super::later;
 use super::planted::Planted;
 use super::replica::{Draft, Replica};
 use super::store::{Item, Store};
@@ -136,7 +137,8 @@ impl World {
         let parts = &mut self.slots[slot];
         parts.book.told_ms_max = parts.book.told_ms_max.max(told);
         let Some(replica) = &mut parts.replica else { return };
-        let draft = match replica.draft(&parts.life, tier, record, value, told) {
+        let is_later = self.options.later && later::is_later(&parts.life);
+        let draft = match replica.draft(&parts.life, tier, record, value, told, is_later) {
             Ok(draft) => draft,
             Err(error) => return self.violate(format!("box {slot} cannot write: {error:#}")),
         };

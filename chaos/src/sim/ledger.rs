@@ -133,7 +133,7 @@ impl Ledger {
                 let seen = self.seen.entry(header.hash()).or_insert_with(fresh);
                 seen.sites.insert(site);
                 seen.was_at_quorum |= seen.sites.len() >= self.quorum;
-            } else {
+            } else if record.kind.is_some() {
                 self.documents.entry(record.body.to_vec()).or_default().insert(site);
             }
         }

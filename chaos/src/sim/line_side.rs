@@ -6,6 +6,7 @@ use sonae_proto::uplink::BatchReply;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Refusal, RefusalCode, frame_header};
 
+use super::later;
 use super::line::{CONTROL, Connection, Waiting};
 use super::world::{Event, Slot, World};
 
@@ -130,6 +131,10 @@ impl World {
             Ok(bytes) => bytes,
             Err(error) => return self.violate(format!("a frame has no bytes: {error}")),
         };
+        let Some(line) = self.connections.get(&number) else { return };
+        // The node has the later version in such a run.
+        let is_later = self.options.later && (!up || later::is_later(&self.slots[line.slot].life));
+        let bytes = if is_later { later::frame(bytes) } else { bytes };
         self.trace.bytes(&bytes);
         let mut at = self.now + self.delay();
         let Some(line) = self.connections.get_mut(&number) else { return };

@@ -18,7 +18,8 @@ struct Writes {
 /// What one view should show.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
-    fields: BTreeMap<(Tier, String), Writes>,
+    /// By tier, collection, record and field.
+    fields: BTreeMap<(Tier, [String; 3]), Writes>,
     /// The sum of hashes of all applied lines with their places: equal for equal contents, in any order.
     contents: u128,
 }
@@ -52,18 +53,22 @@ impl Model {
         change: &Change,
         records: &MemoryRecords,
     ) -> Result<(), String> {
-        let writes = self.fields.entry((log.tier, change.record.clone())).or_default();
-        if !writes.written.insert(id) {
-            return Err(format!("change {id} was applied twice"));
-        }
-        writes.replaced.extend(change.fields.values().flat_map(|write| write.bases.iter().copied()));
-        let expected: Vec<ChangeId> = writes.written.difference(&writes.replaced).copied().collect();
         let Ok(state) = records.get(log.tier, &change.collection, &change.record);
-        for name in change.fields.keys() {
+        for (name, write) in &change.fields {
+            let place = [change.collection.clone(), change.record.clone(), name.clone()];
+            let writes = self.fields.entry((log.tier, place)).or_default();
+            if !writes.written.insert(id) {
+                return Err(format!("change {id} was applied twice"));
+            }
+            writes.replaced.extend(&write.bases);
+            let expected: Vec<ChangeId> = writes.written.difference(&writes.replaced).copied().collect();
             let mut shown = state.fields.get(name).map(|field| field.bases()).unwrap_or_default();
             shown.sort_unstable();
             if shown != expected {
-                return Err(format!("record {} shows {shown:?} instead of {expected:?}", change.record));
+                return Err(format!(
+                    "field {name} of {} shows {shown:?} instead of {expected:?}",
+                    change.record
+                ));
             }
         }
         Ok(())

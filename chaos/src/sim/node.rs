@@ -13,6 +13,7 @@ use sonae_proto::object::{self, RecordKind};
 use sonae_proto::receipt::SiteId;
 
 use super::board::{Board, site};
+use super::later;
 
 /// The disk of one site.
 #[derive(Debug, Default, Clone)]
@@ -58,7 +59,7 @@ impl Node {
     }
 
     /// Makes the next object of at most `records` records, unless one is being put.
-    pub fn begin_put(&mut self, sites: usize, records: usize) -> bool {
+    pub fn begin_put(&mut self, sites: usize, records: usize, is_later: bool) -> bool {
         if self.writing.is_some() || self.queue.is_empty() {
             return false;
         }
@@ -71,6 +72,9 @@ impl Node {
             let offset = u64::try_from(object::append(&mut bytes, kind, &body)).unwrap_or(u64::MAX);
             let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
             tickets.push((ticket, Location { object: name.clone(), offset, bytes: length }));
+            if is_later {
+                bytes.extend(later::record());
+            }
         }
         self.writing = Some(Writing { tickets, name, bytes, left: (0..sites).collect(), done: Vec::new() });
         true
@@ -146,7 +150,8 @@ fn find(found: &mut Found, number: usize, name: &str, record: &object::Record<'_
             let key = (kind == RecordKind::Keys, record.body.to_vec());
             found.documents.entry(key).or_default().insert(number);
         }
-        None => bail!("a record of an unknown kind"),
+        // Of a later version.
+        None => {}
     }
     Ok(())
 }

@@ -114,9 +114,10 @@ impl World {
             }
             self.perform_for_node(effect);
         }
-        let (sites, records) = (self.sites.len(), self.options.records_per_object);
+        let (sites, records, later) =
+            (self.sites.len(), self.options.records_per_object, self.options.later);
         if let Some(node) = &mut self.node
-            && node.begin_put(sites, records)
+            && node.begin_put(sites, records, later)
         {
             let boot = node.boot;
             for site in 0..sites {

@@ -90,6 +90,8 @@ pub struct Options {
     pub actions: usize,
     /// Kinds of trouble.
     pub troubles: BTreeSet<Trouble>,
+    /// Every second device, and the node, speak and write as a later version will.
+    pub later: bool,
 }
 
 impl Options {
@@ -114,6 +116,7 @@ impl Options {
                 .iter()
                 .filter_map(|(trouble, one_in)| random.one_in(*one_in).then_some(*trouble))
                 .collect(),
+            later: Random::new(seed, "later").one_in(3),
         }
     }
 

@@ -14,6 +14,7 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::{Applied, Fold, MemoryRecords, Records as _};
 
 use super::board::{Board, Life};
+use super::later;
 use super::model::Model;
 use super::seal;
 use super::store::{Held, Store, length};
@@ -107,11 +108,14 @@ impl Replica {
         record: usize,
         value: u64,
         told_ms: u64,
+        is_later: bool,
     ) -> Result<Draft> {
-        let (collection, record) = (collection(tier), format!("r{record}"));
+        let is_known = !is_later || value.is_multiple_of(2);
+        let collection = if is_known { collection(tier) } else { later::COLLECTION };
+        let record = format!("r{record}");
         let Ok(seen) = self.records.get(tier, collection, &record);
         let bases = seen.fields.get("f").map(|field| field.bases()).unwrap_or_default();
-        let change = Change {
+        let mut change = Change {
             stamp: self.clock.next(told_ms),
             collection: collection.into(),
             record,
@@ -121,6 +125,9 @@ impl Replica {
             origin: None,
             rest: serde_json::Map::new(),
         };
+        if is_later {
+            later::write(&mut change, &seen);
+        }
         Ok(Draft { log: life.log(tier), stamp: change.stamp, line: change.to_line(life.name)? })
     }
 

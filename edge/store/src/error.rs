@@ -32,6 +32,15 @@ pub enum StoreError {
         /// Which kind.
         kind: &'static str,
     },
+    /// A later version has written what this one does not know and would lose.
+    #[error(
+        "a later version of the software has written here what this one cannot read (frame kind {kind}); nothing is \
+         lost: install that version again"
+    )]
+    LaterVersion {
+        /// The number of its kind.
+        kind: u8,
+    },
     /// Keys are missing or damaged.
     #[error(transparent)]
     Keyring(#[from] crate::keyring::KeyringError),
@@ -83,6 +92,7 @@ impl StoreError {
             Self::View(_)
             | Self::Batches { .. }
             | Self::Frame { .. }
+            | Self::LaterVersion { .. }
             | Self::Keyring(_)
             | Self::Identity(_)
             | Self::Thread(_) => false,

@@ -35,6 +35,10 @@ pub(crate) const DOCUMENTS: FrameKind = FrameKind(8);
 /// A tier begins with a snapshot that lies on the shelf: JSON of [`FoundationFrame`].
 pub(crate) const FOUNDATION: FrameKind = FrameKind(9);
 
+/// Kinds from here on say nothing that a version which does not know them needs: it passes them over. One below was
+/// written by a later version that needs it.
+pub(crate) const NOT_NEEDED_FROM: FrameKind = FrameKind(128);
+
 /// A change frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChangeFrame<'a> {

@@ -239,8 +239,8 @@ fn read_frame(
         }
         // Foundations were looked for before.
         frame::FOUNDATION => {}
-        // A kind of a later version: its meaning is not needed for what this version serves.
-        _ => log::warn!(kind = frame.kind.0; "a journal frame of a later version is passed over"),
+        kind if kind < frame::NOT_NEEDED_FROM => return Err(StoreError::LaterVersion { kind: kind.0 }),
+        kind => log::warn!(kind = kind.0; "a journal frame of a later version is passed over"),
     }
     Ok(())
 }
