@@ -274,11 +274,13 @@ fn rules_about_calls_see_violations() {
 /// table with the last two, and code with two more.
 #[test]
 fn rules_about_versions_see_violations() {
-    let rows = |rows: &str| source("docs/spec/versions.md", &format!("| in | number | what | r | w |\n{rows}"));
+    let rows =
+        |rows: &str| source("docs/spec/versions.md", &format!("| in | number | what | r | w |\n{rows}"));
     let code = source("proto/src/object.rs", "            1 => Some(Self::Batch),\n");
     let right = rows("| object record | 1 | batch | 0.1 | 0.1 |\n");
     assert_eq!(unversioned(&[code, right]), Violations::new());
     let code = source("proto/src/courier.rs", "        7 => Record::New,\n        8 => Record::Newer(x),\n");
-    let wrong = rows("| courier record | 8 | newer | 0.2 | 0.2 |\n| wire frame | 9 | gone | 0.1 | not yet |\n");
+    let wrong =
+        rows("| courier record | 8 | newer | 0.2 | 0.2 |\n| wire frame | 9 | gone | 0.1 | not yet |\n");
     assert_eq!(unversioned(&[code, wrong]).len(), 3);
 }

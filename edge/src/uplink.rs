@@ -154,8 +154,12 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
     let hosts = config.cloud_override.map_or_else(|| config.cloud.hosts.clone(), |host| vec![host]);
     let inputs =
         Inputs { events: waiting, sealed: config.sealed, couriers: config.couriers, made, unpublished };
+    let mut engine = Engine::new(start);
+    if config.store.shelf().is_empty() {
+        engine.ask_at_once();
+    }
     let driver = Driver {
-        engine: Engine::new(start),
+        engine,
         dialler: Dialler::new(endpoint, client, hosts),
         keys: config.keys,
         bundled_documents: config.bundled_documents,

@@ -1,15 +1,19 @@
 //! Frames of the wire: `length u32 | type u8 | body`, the same over QUIC and TCP. Control bodies are JSON, bulk
 //! bodies are the bytes of [`crate::batch`] and [`crate::receipt`]. Spec: `docs/spec/wire.md`.
 
+mod snapshots;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Reader, Short};
 use crate::identity::IdentityText;
-use crate::ids::{Hash32, LogName, SchoolCode, Tier};
+use crate::ids::{LogName, SchoolCode};
 use crate::limits::FRAME_BYTES_MAX;
 use crate::manifest::WrappedKey;
 use crate::vector::{Heads, Sequences};
+
+pub use snapshots::{FetchSnapshot, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants};
 
 /// Version of this protocol, in the hello.
 pub const PROTOCOL: u32 = 1;
@@ -70,66 +74,6 @@ pub struct Welcome {
     /// Whether this node takes the evidence of restore proofs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proofs: bool,
-}
-
-/// A whole snapshot that can be fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotOffer {
-    /// Of which tier.
-    pub tier: Tier,
-    /// Hash of its root.
-    pub root: Hash32,
-    /// Bytes of its parts.
-    pub bytes: u64,
-    /// Changes that it adds up.
-    pub changes: u64,
-}
-
-/// One sealed part of a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SnapshotPart {
-    /// Hash of the root that names it.
-    pub root: Hash32,
-    /// Its place among the parts, from 0.
-    pub number: u32,
-    /// The part.
-    pub sealed: Vec<u8>,
-}
-
-impl SnapshotPart {
-    const PREFIX_BYTES: usize = 32 + 4;
-
-    fn to_body(&self) -> Vec<u8> {
-        let mut body = Vec::with_capacity(Self::PREFIX_BYTES + self.sealed.len());
-        body.extend_from_slice(&self.root.0);
-        body.extend_from_slice(&self.number.to_be_bytes());
-        body.extend_from_slice(&self.sealed);
-        body
-    }
-
-    fn from_body(body: &[u8]) -> Result<Self, Short> {
-        let mut reader = Reader::new(body);
-        let (root, number) = (Hash32(reader.array("root")?), reader.u32("number")?);
-        Ok(Self { root, number, sealed: reader.rest().to_vec() })
-    }
-}
-
-/// Parts that a node lacks of a snapshot that was offered to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SnapshotWants {
-    /// Hash of the root.
-    pub root: Hash32,
-    /// Their places, ascending.
-    pub parts: Vec<u32>,
-}
-
-/// Asks for a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FetchSnapshot {
-    /// Hash of the root.
-    pub root: Hash32,
-    /// Places of parts that are not to be sent, because the asker holds them.
-    pub has: Vec<u32>,
 }
 
 /// A manifest and the keys that it names. Sent by whoever has the newer one.

@@ -114,8 +114,7 @@ impl World {
             }
             self.perform_for_node(effect);
         }
-        let (sites, records, later) =
-            (self.sites.len(), self.options.records_per_object, self.options.later);
+        let (sites, records, later) = (self.sites.len(), self.options.records_per_object, self.options.later);
         if let Some(node) = &mut self.node
             && node.begin_put(sites, records, later)
         {

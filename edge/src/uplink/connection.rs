@@ -8,9 +8,9 @@ use sonae_line::Transport;
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::{Hash32, LogName};
 use sonae_proto::uplink::{BatchReply, SnapshotReply};
-use sonae_proto::wire::{Fetch, Frame, ProofText, SnapshotPart};
+use sonae_proto::wire::{Fetch, Frame, ProofText, SnapshotName, SnapshotPart};
 use sonae_store::Store;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::dial::{Dialled, Dialler};
@@ -33,7 +33,7 @@ pub(super) enum Event {
     FetchEnd { generation: u64 },
     SnapshotRoot { generation: u64, text: String },
     SnapshotPart { generation: u64, part: Box<SnapshotPart> },
-    SnapshotEnd { generation: u64, root: Hash32 },
+    SnapshotEnd { generation: u64, name: SnapshotName },
     SnapshotAnswer { generation: u64, root: Hash32, reply: SnapshotReply },
     Published { generation: u64, outcome: Result<ProofText, String> },
 }
@@ -63,6 +63,8 @@ pub(super) struct Connection {
     control: mpsc::Sender<Frame>,
     /// Held while a probe has no answer.
     probe: Arc<Semaphore>,
+    /// Whether the welcome has been handed to the engine.
+    welcomed: watch::Sender<bool>,
 }
 
 /// Dials and then serves the connection, in a task of its own.
@@ -91,8 +93,13 @@ async fn greet(dialled: Dialled, generation: u64, events: mpsc::Sender<Event>) {
         Err(error) => return drop(events.send(lost(error.to_string())).await),
     };
     let (control, mut waiting) = mpsc::channel(CONTROL_WAITING_MAX);
-    let connection =
-        Connection { generation, line: line.clone(), control, probe: Arc::new(Semaphore::new(1)) };
+    let connection = Connection {
+        generation,
+        line: line.clone(),
+        control,
+        probe: Arc::new(Semaphore::new(1)),
+        welcomed: watch::Sender::new(false),
+    };
     if events.send(Event::Connected { generation, connection, host }).await.is_err() {
         return;
     }
@@ -131,6 +138,15 @@ impl Connection {
 
     pub(super) fn line(&self) -> sonae_line::Connection {
         self.line.clone()
+    }
+
+    /// The engine has been told the welcome.
+    pub fn welcome(&self) {
+        self.welcomed.send_replace(true);
+    }
+
+    pub(super) fn welcomed(&self) -> watch::Receiver<bool> {
+        self.welcomed.subscribe()
     }
 
     /// Returns what carries it.

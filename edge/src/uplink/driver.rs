@@ -143,9 +143,9 @@ impl Driver {
             }
             Event::SnapshotRoot { text, .. } => self.engine.handle_snapshot_root(&text),
             Event::SnapshotPart { part, .. } => self.engine.handle_snapshot_part(*part),
-            Event::SnapshotEnd { root, .. } => {
+            Event::SnapshotEnd { name, .. } => {
                 self.fetching = false;
-                self.engine.handle_snapshot_end(root);
+                self.engine.handle_snapshot_end(name);
             }
             Event::SnapshotAnswer { root, reply, .. } => {
                 self.under_way = self.under_way.saturating_sub(1);
@@ -179,6 +179,9 @@ impl Driver {
                 welcome.heads = self.purpose.wanted(&welcome.heads);
                 self.shared.update(|status| status.cloud_manifest_version = welcome.manifest_version);
                 self.engine.handle_welcome(&welcome, now_ms);
+                if let Some(connection) = &self.connection {
+                    connection.welcome();
+                }
                 self.tell_replicas(&welcome.identities);
                 self.store.set_line(true);
                 self.maker.tell();
@@ -312,7 +315,7 @@ impl Driver {
                 self.store.keep_receipt(log, head, bytes);
                 self.maker.tell();
             }
-            Effect::FetchSnapshot(root) => self.fetch_snapshot(root).await,
+            Effect::FetchSnapshot(name) => self.fetch_snapshot(name).await,
             Effect::KeepSnapshot(snapshot) => self.keep_snapshot(*snapshot).await,
             Effect::KeepSnapshotPart(part) => self.keep_snapshot_part(*part).await,
             Effect::LoadSnapshot(snapshot) => self.load_snapshot(*snapshot).await,

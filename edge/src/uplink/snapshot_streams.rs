@@ -3,7 +3,7 @@
 use sonae_proto::ids::Hash32;
 use sonae_proto::uplink::SnapshotReply;
 use sonae_proto::wire::{FetchSnapshot, Frame};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::connection::{Connection, Event, ask};
 use crate::frames;
@@ -11,10 +11,11 @@ use crate::frames;
 impl Connection {
     /// Asks for a snapshot and reports what comes of it.
     pub fn fetch_snapshot(&self, fetch: FetchSnapshot, events: mpsc::Sender<Event>) {
-        let (generation, line, root) = (self.generation(), self.line(), fetch.root);
+        let (generation, line, name) = (self.generation(), self.line(), fetch.name);
+        let welcomed = self.welcomed();
         tokio::spawn(async move {
-            let event = match receive(&line, fetch, generation, &events).await {
-                Ok(()) => Event::SnapshotEnd { generation, root },
+            let event = match receive(&line, fetch, welcomed, generation, &events).await {
+                Ok(()) => Event::SnapshotEnd { generation, name },
                 Err(reason) => Event::Lost { generation, reason },
             };
             drop(events.send(event).await);
@@ -37,10 +38,13 @@ impl Connection {
 async fn receive(
     line: &sonae_line::Connection,
     fetch: FetchSnapshot,
+    mut welcomed: watch::Receiver<bool>,
     generation: u64,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
     let (_send, mut receive) = ask(line, &Frame::FetchSnapshot(fetch)).await?;
+    // Streams overtake each other, and only the welcome says who its author is.
+    welcomed.wait_for(|welcomed| *welcomed).await.map_err(|error| error.to_string())?;
     loop {
         let event = match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
             Frame::Snapshot(text) => Event::SnapshotRoot { generation, text },

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
-use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotPart};
+use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotName, SnapshotPart};
 use sonae_store::snapshot::{Made, SnapshotFailure};
 use sonae_store::status::SnapshotProgress;
 use sonae_store::{Shelf, Store};
@@ -128,11 +128,15 @@ impl Driver {
         }
     }
 
-    pub(super) async fn fetch_snapshot(&mut self, root: Hash32) {
+    pub(super) async fn fetch_snapshot(&mut self, name: SnapshotName) {
         let shelf = self.store.shelf().clone();
-        let has = tokio::task::spawn_blocking(move || shelf.has(root)).await.unwrap_or_default();
+        let has = match name {
+            SnapshotName::Root(root) => tokio::task::spawn_blocking(move || shelf.has(root)).await,
+            SnapshotName::Tier(_) => Ok(Vec::new()),
+        };
+        let fetch = FetchSnapshot { name, has: has.unwrap_or_default() };
         if let Some(connection) = &self.connection {
-            connection.fetch_snapshot(FetchSnapshot { root, has }, self.events.clone());
+            connection.fetch_snapshot(fetch, self.events.clone());
             self.fetching = true;
             self.expect_answer();
         }

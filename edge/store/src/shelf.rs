@@ -116,6 +116,13 @@ impl Shelf {
         held.map(|(_, number)| number).collect()
     }
 
+    /// Whether no root is there, whole or not.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let names = self.disk.list(&self.dir).unwrap_or_default();
+        !names.iter().any(|name| name.ends_with(".root"))
+    }
+
     /// Removes everything that does not belong to one of these snapshots.
     ///
     /// # Errors

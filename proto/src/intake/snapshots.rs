@@ -15,7 +15,9 @@ use crate::receipt::SiteId;
 use crate::seal::check_recipients;
 use crate::snapshot::{Snapshot, SnapshotRoot};
 use crate::vector::LogHead;
-use crate::wire::{FetchSnapshot, Frame, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants};
+use crate::wire::{
+    FetchSnapshot, Frame, RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants,
+};
 
 use super::log::Waiter;
 use super::{Effect, Intake, Location, Pending, ReplyTo, School};
@@ -294,10 +296,15 @@ impl Intake {
             return self.refuse_and_close(to, RefusalCode::Unexpected, "a fetch before a hello");
         };
         let snapshots = self.schools.get(&connection.school).map(|school| &school.snapshots);
+        let quorum = self.config.quorum;
         let found = snapshots.and_then(|snapshots| {
-            let known = snapshots.known.get(&fetch.root)?;
-            snapshots.is_whole(known, self.config.quorum).then_some((snapshots, &known.snapshot))
+            let known = match fetch.name {
+                SnapshotName::Root(root) => snapshots.known.get(&root)?,
+                SnapshotName::Tier(tier) => snapshots.newest(tier, quorum)?,
+            };
+            snapshots.is_whole(known, quorum).then_some((snapshots, &known.snapshot))
         });
+        let root = found.map_or(Hash32::ZERO, |(_, snapshot)| snapshot.hash());
         let (text, parts) = found.map_or((None, Vec::new()), |(snapshots, snapshot)| {
             let parts = snapshot.root().parts.iter().zip(0..);
             let wanted = parts.filter(|(_, number)| !fetch.has.contains(number));
@@ -306,6 +313,6 @@ impl Intake {
             });
             (Some(snapshot.text().to_owned()), located.collect())
         });
-        self.effects.push_back(Effect::ServeSnapshot { to, root: fetch.root, text, parts });
+        self.effects.push_back(Effect::ServeSnapshot { to, root, text, parts });
     }
 }

@@ -5,7 +5,7 @@ use crate::identity::IdentityText;
 use crate::ids::{Hash32, LogName, Tier};
 use crate::snapshot::Snapshot;
 use crate::vector::{Heads, LogHead};
-use crate::wire::{Fetch, KeyDocuments, Refusal, SnapshotPart, SnapshotWants};
+use crate::wire::{Fetch, KeyDocuments, Refusal, SnapshotName, SnapshotPart, SnapshotWants};
 
 use super::Alarm;
 
@@ -28,8 +28,9 @@ pub enum Effect {
     /// Ask for the batches of a log, hand each to `handle_fetched`, then call `handle_fetch_end`.
     Fetch(Fetch),
     /// Ask for a snapshot, without the parts that are held of it; hand what comes to `handle_snapshot_root` and
-    /// `handle_snapshot_part`, then call `handle_snapshot_end`.
-    FetchSnapshot(Hash32),
+    /// `handle_snapshot_part`, then call `handle_snapshot_end`. One that is asked for with the hello may be answered
+    /// before the welcome has arrived: it is handed over behind it.
+    FetchSnapshot(SnapshotName),
     /// Keep the root of a snapshot that is being fetched, so that a fetch that is cut off resumes.
     KeepSnapshot(Box<Snapshot>),
     /// Keep a part of it.

@@ -204,6 +204,7 @@ impl Uplink {
         self.line = Line::Greeting { failures: self.failures() };
         self.greeted_manifest = self.manifest_version;
         self.effects.push_back(Effect::SendHello);
+        self.fetch_at_once();
     }
 
     const fn failures(&self) -> u32 {

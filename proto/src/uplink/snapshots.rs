@@ -11,7 +11,7 @@ use crate::planted::{Defect, is_planted};
 use crate::receipt::Receipt;
 use crate::snapshot::Snapshot;
 use crate::vector::LogHead;
-use crate::wire::{RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants};
+use crate::wire::{RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants};
 
 use super::{Alarm, Effect, Line, SnapshotReply, Uplink};
 
@@ -39,6 +39,10 @@ pub(super) struct Snapshots {
     fetches: bool,
     wanted: BTreeMap<Tier, SnapshotOffer>,
     fetching: Option<Fetching>,
+    /// The newest one of tier 0 is asked for with the next hello: that saves a round trip.
+    at_once: bool,
+    /// It was asked for with the hello of this connection.
+    asked: bool,
     /// Those that did not verify or add up: their tiers come change by change.
     failed: BTreeSet<Hash32>,
     made: BTreeMap<Tier, Made>,
@@ -66,6 +70,7 @@ impl Snapshots {
     pub(super) fn forget(&mut self) {
         self.wanted.clear();
         self.fetching = None;
+        self.asked = false;
         self.under_way = None;
         for made in self.made.values_mut() {
             (made.sent, made.rests) = (0, false);
@@ -83,9 +88,25 @@ impl Uplink {
         }
         for offer in offers.unwrap_or_default() {
             let is_empty = self.is_tier_empty(offer.tier) && !self.snapshots.failed.contains(&offer.root);
-            if is_empty {
+            if is_empty && self.snapshots.asked && offer.tier == Tier::Safety {
+                self.snapshots.fetching = Some(Fetching { offer: *offer, snapshot: None });
+            } else if is_empty {
                 self.snapshots.wanted.insert(offer.tier, *offer);
             }
+        }
+    }
+
+    /// Nothing of an earlier attempt is held, so that the first hello may ask for tier 0 without knowing what there
+    /// is of it.
+    pub fn ask_at_once(&mut self) {
+        self.snapshots.at_once = self.snapshots.fetches;
+    }
+
+    /// The hello is on its way.
+    pub(super) fn fetch_at_once(&mut self) {
+        self.snapshots.asked = self.snapshots.at_once && self.is_tier_empty(Tier::Safety);
+        if self.snapshots.asked {
+            self.effects.push_back(Effect::FetchSnapshot(SnapshotName::Tier(Tier::Safety)));
         }
     }
 
@@ -98,14 +119,23 @@ impl Uplink {
     pub(super) fn fetch_snapshot(&mut self, tier: Tier) {
         let Some(offer) = self.snapshots.wanted.remove(&tier) else { return };
         self.snapshots.fetching = Some(Fetching { offer, snapshot: None });
-        self.effects.push_back(Effect::FetchSnapshot(offer.root));
+        self.effects.push_back(Effect::FetchSnapshot(SnapshotName::Root(offer.root)));
     }
 
     /// The root of the snapshot that is being fetched has come.
     pub fn handle_snapshot_root(&mut self, text: &str) {
         let verified = Snapshot::verify(text, self.school, |author| self.peers.key(author));
         let counts = verified.as_ref().is_ok_and(|snapshot| self.peers.are_within(&snapshot.root().heads));
+        // From here on parts are held, and it is asked for by its name.
+        self.snapshots.at_once = false;
         let Some(fetching) = &mut self.snapshots.fetching else { return };
+        if let Ok(snapshot) = &verified
+            && self.snapshots.asked
+            && snapshot.root().tier == fetching.offer.tier
+        {
+            // It may have become whole since the welcome was written.
+            fetching.offer.root = snapshot.hash();
+        }
         let (offer, wrong) = (fetching.offer, "it is not the one that was asked for".to_owned());
         match verified {
             Ok(_) if !counts => {
@@ -139,9 +169,13 @@ impl Uplink {
     }
 
     /// The answer to the fetch has ended.
-    pub fn handle_snapshot_end(&mut self, root: Hash32) {
-        let Some(fetching) = self.snapshots.fetching.as_ref().filter(|fetching| fetching.offer.root == root)
-        else {
+    pub fn handle_snapshot_end(&mut self, name: SnapshotName) {
+        let asked = std::mem::take(&mut self.snapshots.asked);
+        let is_this = |fetching: &&Fetching| match name {
+            SnapshotName::Root(root) => fetching.offer.root == root,
+            SnapshotName::Tier(_) => asked,
+        };
+        let Some(fetching) = self.snapshots.fetching.as_ref().filter(is_this) else {
             return self.fetch_next();
         };
         let (offer, snapshot) = (fetching.offer, fetching.snapshot.clone());
@@ -185,7 +219,7 @@ impl Uplink {
 
     fn snapshot_failed(&mut self, offer: SnapshotOffer, reason: String) {
         self.snapshots.failed.insert(offer.root);
-        self.snapshots.fetching = None;
+        (self.snapshots.fetching, self.snapshots.at_once) = (None, false);
         self.effects.push_back(Effect::Alarm(Alarm::BadSnapshot { tier: offer.tier, reason }));
         self.fetch_next();
     }

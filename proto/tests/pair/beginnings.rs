@@ -5,7 +5,7 @@ use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
 use sonae_proto::uplink::{Alarm, Effect, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::{Fetch, SnapshotOffer, SnapshotPart, Welcome};
+use sonae_proto::wire::{Fetch, SnapshotName, SnapshotOffer, SnapshotPart, Welcome};
 
 use crate::board::{Board, Life, school};
 use crate::receipts::{effects, welcome};
@@ -19,10 +19,19 @@ struct Fresh {
     made: Snapshot,
     sealed: Vec<Vec<u8>>,
     replica: Replica,
+    /// What the cloud has.
+    heads: Heads,
 }
 
 impl Fresh {
     fn new() -> Self {
+        let mut fresh = Self::before();
+        fresh.greet(fresh.heads.clone());
+        fresh
+    }
+
+    /// Before its first connection.
+    fn before() -> Self {
         let board = Board::new(1);
         let peer = board.enrol(school(), 20);
         let chain = board.chain(&peer, Tier::Safety, 3);
@@ -44,16 +53,24 @@ impl Fresh {
             revocations: sonae_proto::revocation::Revocations::default(),
             snapshots: true,
         });
-        let mut fresh = Self { board, peer, made, sealed, replica };
         let heads = Heads::from([
-            (fresh.peer.log(Tier::Safety), chain[2].header().head()),
-            (fresh.peer.log(Tier::Daily), LogHead { sequence: 1, hash: Hash32([3; 32]) }),
+            (peer.log(Tier::Safety), chain[2].header().head()),
+            (peer.log(Tier::Daily), LogHead { sequence: 1, hash: Hash32([3; 32]) }),
         ]);
-        fresh.greet(heads);
-        fresh
+        Self { board, peer, made, sealed, replica, heads }
     }
 
     fn greet(&mut self, heads: Heads) {
+        self.connect();
+        self.welcome(heads, true);
+    }
+
+    fn connect(&mut self) {
+        self.replica.engine.handle_timeout(100_000);
+        self.replica.engine.handle_connected();
+    }
+
+    fn welcome(&mut self, heads: Heads, has_snapshot: bool) {
         let root = self.made.root();
         let offer = SnapshotOffer {
             tier: Tier::Safety,
@@ -62,9 +79,8 @@ impl Fresh {
             changes: root.changes(),
         };
         let identities = vec![self.peer.identity.clone()];
-        let answer = Welcome { identities, snapshots: Some(vec![offer]), ..welcome(heads) };
-        self.replica.engine.handle_timeout(100_000);
-        self.replica.engine.handle_connected();
+        let offers = if has_snapshot { vec![offer] } else { Vec::new() };
+        let answer = Welcome { identities, snapshots: Some(offers), ..welcome(heads) };
         self.replica.engine.handle_welcome(&answer, 100_001);
     }
 
@@ -73,6 +89,11 @@ impl Fresh {
             !matches!(effect, Effect::Dial | Effect::SendHello | Effect::SendKeys | Effect::KeepIdentity(_))
         };
         effects(&mut self.replica).into_iter().filter(quiet).collect()
+    }
+
+    /// The answer ends.
+    fn end(&mut self) {
+        self.replica.engine.handle_snapshot_end(SnapshotName::Root(self.made.hash()));
     }
 
     /// The log itself is asked for, from its first change or from behind the snapshot.
@@ -86,7 +107,7 @@ impl Fresh {
 #[test]
 fn a_fresh_replica_begins_with_the_snapshot() {
     let mut fresh = Fresh::new();
-    assert_eq!(fresh.effects(), [Effect::FetchSnapshot(fresh.made.hash())]);
+    assert_eq!(fresh.effects(), [Effect::FetchSnapshot(SnapshotName::Root(fresh.made.hash()))]);
     fresh.replica.engine.handle_snapshot_root(fresh.made.text());
     assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone()))]);
     for number in 0..2 {
@@ -94,7 +115,7 @@ fn a_fresh_replica_begins_with_the_snapshot() {
         fresh.replica.engine.handle_snapshot_part(part.clone());
         assert_eq!(fresh.effects(), [Effect::KeepSnapshotPart(Box::new(part))]);
     }
-    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
+    fresh.end();
     assert_eq!(fresh.effects(), [Effect::LoadSnapshot(Box::new(fresh.made.clone()))]);
     assert!(!fresh.replica.engine.has_all_of_peers());
     fresh.replica.engine.handle_snapshot_loaded(&fresh.made.clone(), Ok(()));
@@ -122,10 +143,10 @@ fn a_wrong_snapshot_is_said_and_done_without() {
                 SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
             fresh.replica.engine.handle_snapshot_part(part);
         }),
-        ("does not have it", |fresh| fresh.replica.engine.handle_snapshot_end(fresh.made.hash())),
+        ("does not have it", |fresh| fresh.end()),
         ("it does not add up", |fresh| {
             fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-            fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
+            fresh.end();
             let made = fresh.made.clone();
             fresh.replica.engine.handle_snapshot_loaded(&made, Err("it does not add up".into()));
         }),
@@ -158,7 +179,7 @@ fn a_snapshot_bears_witness_against_its_cloud() {
     let log = fresh.peer.log(Tier::Safety);
     fresh.greet(Heads::from([(log, LogHead { sequence: 2, hash: Hash32([4; 32]) })]));
     fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
+    fresh.end();
     fresh.effects();
     let made = fresh.made.clone();
     fresh.replica.engine.handle_snapshot_loaded(&made, Ok(()));
@@ -179,6 +200,59 @@ fn the_rest_of_a_fetch_that_was_given_up_is_passed_over() {
     fresh.replica.engine.handle_snapshot_part(wrong);
     assert_eq!(fresh.effects().last(), Some(&fresh.asked_for(0)));
     fresh.replica.engine.handle_snapshot_part(part(&fresh.made, &fresh.sealed, 1));
-    fresh.replica.engine.handle_snapshot_end(fresh.made.hash());
+    fresh.end();
     assert_eq!(fresh.effects(), [], "the log is under way already");
+}
+
+const AT_ONCE: Effect = Effect::FetchSnapshot(SnapshotName::Tier(Tier::Safety));
+
+/// Goal: a replica with nothing at all asks for tier 0 with its hello, and takes the newest snapshot, also one that has
+/// become whole since the welcome was written; what was cut off goes on by its name. Method: the effects in order, over
+/// two connections.
+#[test]
+fn tier_0_is_asked_for_with_the_hello() {
+    let mut fresh = Fresh::before();
+    fresh.replica.engine.ask_at_once();
+    fresh.connect();
+    assert_eq!(fresh.effects(), [AT_ONCE.clone()]);
+    fresh.welcome(fresh.heads.clone(), true);
+    assert_eq!(fresh.effects(), [], "it is under way");
+    let head = fresh.heads[&fresh.peer.log(Tier::Safety)];
+    (fresh.made, fresh.sealed) = snapshot(&fresh.board, &fresh.peer, Tier::Safety, head, 2);
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone()))]);
+    fresh.replica.engine.handle_disconnected(5);
+    fresh.effects();
+    fresh.connect();
+    assert_eq!(fresh.effects(), [], "parts of it are held by now");
+    fresh.welcome(fresh.heads.clone(), true);
+    assert_eq!(fresh.effects(), [Effect::FetchSnapshot(SnapshotName::Root(fresh.made.hash()))]);
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.end();
+    assert_eq!(fresh.effects().last(), Some(&Effect::LoadSnapshot(Box::new(fresh.made.clone()))));
+}
+
+/// Goal: what comes of a question with the hello is no worse than of another: where there is no snapshot the log comes,
+/// and a wrong one is said and not asked for again. Method: both answers.
+#[test]
+fn asking_with_the_hello_may_fail() {
+    for has_snapshot in [false, true] {
+        let mut fresh = Fresh::before();
+        fresh.replica.engine.ask_at_once();
+        fresh.connect();
+        fresh.welcome(fresh.heads.clone(), has_snapshot);
+        if has_snapshot {
+            assert_eq!(fresh.effects(), [AT_ONCE.clone()]);
+            fresh.replica.engine.handle_snapshot_root("no document");
+        }
+        fresh.replica.engine.handle_snapshot_end(SnapshotName::Tier(Tier::Safety));
+        let done = fresh.effects();
+        let is_alarm = |effect: &Effect| matches!(effect, Effect::Alarm(Alarm::BadSnapshot { .. }));
+        assert_eq!(done.iter().any(is_alarm), has_snapshot, "{done:?}");
+        assert_eq!(done.last(), Some(&fresh.asked_for(0)));
+        fresh.replica.engine.handle_disconnected(5);
+        fresh.effects();
+        fresh.connect();
+        assert_eq!(fresh.effects().contains(&AT_ONCE), !has_snapshot);
+    }
 }

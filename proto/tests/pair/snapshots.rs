@@ -9,7 +9,7 @@ use sonae_proto::snapshot::{PartName, Snapshot, SnapshotRoot};
 use sonae_proto::uplink::{Effect, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{
-    FetchSnapshot, Frame, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
+    FetchSnapshot, Frame, RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
 };
 
 use crate::board::{Board, EPOCH, Life, school, site};
@@ -149,7 +149,8 @@ fn a_snapshot_survives_a_restart_of_the_node() {
         }
         assert!(desk.intake.load_snapshot(school(), made.text(), vec![site(0), site(1)]));
         assert_eq!(desk.greet(2, &life, 0).snapshots.unwrap().len(), usize::from(whole));
-        let served = desk.fetch_snapshot(2, &FetchSnapshot { root: made.hash(), has: vec![1] });
+        let served =
+            desk.fetch_snapshot(2, &FetchSnapshot { name: SnapshotName::Root(made.hash()), has: vec![1] });
         let expected: Vec<u32> = if whole { vec![0, 2] } else { Vec::new() };
         assert_eq!(served, (whole.then(|| made.text().to_owned()), expected));
         if !whole {

@@ -1,11 +1,13 @@
 //! Vectors of snapshots: roots, the lines of parts, and the frames that carry them.
 
 use sonae_proto::digest::Digest;
-use sonae_proto::ids::{Hash32, Incarnation};
+use sonae_proto::ids::{Hash32, Incarnation, Tier};
 use sonae_proto::signed::public_key_hex;
 use sonae_proto::snapshot::{PartName, Snapshot, SnapshotError, SnapshotRoot};
 use sonae_proto::vector::Heads;
-use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome};
+use sonae_proto::wire::{
+    FetchSnapshot, Frame, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
+};
 
 use super::file::Vector;
 use super::make::{Made, Named, hex};
@@ -70,7 +72,14 @@ impl Made {
             ("snapshot-wants", Frame::SnapshotWants(SnapshotWants { root, parts: vec![0] })),
             (
                 "fetch-snapshot",
-                Frame::FetchSnapshot(FetchSnapshot { root: Hash32([6; 32]), has: vec![1, 2] }),
+                Frame::FetchSnapshot(FetchSnapshot {
+                    name: SnapshotName::Root(Hash32([6; 32])),
+                    has: vec![1, 2],
+                }),
+            ),
+            (
+                "fetch-snapshot-tier",
+                Frame::FetchSnapshot(FetchSnapshot { name: SnapshotName::Tier(Tier::Safety), has: vec![] }),
             ),
         ]
         .into_iter()

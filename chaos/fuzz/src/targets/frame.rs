@@ -9,8 +9,8 @@ use sonae_proto::manifest::{KeyUse, WrappedKey};
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::{
     FRAME_HEADER_BYTES, Fetch, FetchEnd, FetchSnapshot, Frame, FrameError, Hello, KeyDocuments, News,
-    PROTOCOL, ProofText, Refusal, RefusalCode, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
-    frame_header,
+    PROTOCOL, ProofText, Refusal, RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants,
+    Welcome, frame_header,
 };
 
 use crate::mutate::{self, Order};
@@ -194,7 +194,10 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         ("snapshot", Frame::Snapshot("{}\nsignature\n".into())),
         ("snapshot-part", Frame::SnapshotPart(Box::new(part))),
         ("snapshot-wants", Frame::SnapshotWants(SnapshotWants { root: Hash32([6; 32]), parts: vec![0, 2] })),
-        ("fetch-snapshot", Frame::FetchSnapshot(FetchSnapshot { root: Hash32([6; 32]), has: vec![1] })),
+        (
+            "fetch-snapshot",
+            Frame::FetchSnapshot(FetchSnapshot { name: SnapshotName::Root(Hash32([6; 32])), has: vec![1] }),
+        ),
         ("proof", Frame::Proof(ProofText { document: "proof\n".into() })),
     ])
 }

@@ -90,8 +90,14 @@ fn stale_commits_are_not_revived() {
         let mut bytes = header().encode_page();
         bytes.extend_from_slice(&commit(epoch, 1, 40, &[b"one", b"two"]));
         bytes.resize(SEGMENT_BYTES_MIN as usize, 0);
-        let expect =
-            Expect { epoch: 7, first_lsn: Lsn(40), chain: None, reach: None, mend: false, truncate_at_rot: false };
+        let expect = Expect {
+            epoch: 7,
+            first_lsn: Lsn(40),
+            chain: None,
+            reach: None,
+            mend: false,
+            truncate_at_rot: false,
+        };
         let found = scan(&bytes, expect);
         assert_eq!(found.offsets.len(), frames, "epoch {epoch}");
         assert!(found.rot.is_empty() && found.torn.is_none(), "epoch {epoch}");
