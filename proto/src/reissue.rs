@@ -1,9 +1,9 @@
 //! Re-issue: what an incarnation wrote and nobody else will ever take under its name, written again under
 //! another (P6). Owns the names that such changes get.
 //!
-//! **Invariant**: the same line of the same place gets the same name, whoever re-issues it and how often, and
-//! another line in that place gets another one. So the branches of a fork never pass for each other, and what
-//! was carried over twice applies once.
+//! **Invariant**: the same line of the same place gets the same name, whoever re-issues it and how often, if it saw the
+//! same; another line in that place, or one that names other bases by then, gets another one. So the branches of a fork
+//! never pass for each other, what was carried over twice applies once, and no name has two contents.
 //! Spec: `docs/spec/batch.md#re-issue`.
 
 use std::collections::BTreeMap;
@@ -14,14 +14,19 @@ use crate::ids::{ChangeId, Incarnation, LogName};
 /// Context of the name of a forked change.
 const CONTEXT: &str = "sonae 2026 forked change";
 
-/// Names a change by its place and its line: the place alone is taken by the other branch as well.
+/// Names a change by its place, its line, and what its bases are called by now: the place alone is taken by the other
+/// branch as well, and whoever re-issues from a later place on leaves bases as they are.
 #[must_use]
-pub fn forked_name(log: LogName, sequence: u64, line: &[u8]) -> ChangeId {
+pub fn forked_name(log: LogName, sequence: u64, line: &[u8], renamed: &[ChangeId]) -> ChangeId {
     let mut hasher = blake3::Hasher::new_derive_key(CONTEXT);
     hasher.update(log.incarnation.bytes());
     hasher.update(&[log.tier.number()]);
     hasher.update(&sequence.to_be_bytes());
     hasher.update(line);
+    for base in renamed {
+        hasher.update(base.incarnation.bytes());
+        hasher.update(&base.sequence.to_be_bytes());
+    }
     let name = hasher.finalize().as_bytes().first_chunk::<16>().copied().unwrap_or_default();
     ChangeId { incarnation: Incarnation::from_bytes(name), sequence }
 }
@@ -33,20 +38,23 @@ pub fn forked_name(log: LogName, sequence: u64, line: &[u8]) -> ChangeId {
 /// [`ChangeError`] when a line is no change; it stays where it is.
 pub fn reissue(log: LogName, lines: &[(u64, Vec<u8>)]) -> Result<Vec<Change>, ChangeError> {
     let mut changes = Vec::with_capacity(lines.len());
-    let mut names = BTreeMap::new();
+    let mut names: BTreeMap<ChangeId, ChangeId> = BTreeMap::new();
     for (sequence, line) in lines {
-        let change = Change::from_line(line, log.incarnation)?;
-        let name = change.origin.unwrap_or_else(|| forked_name(log, *sequence, line));
+        let mut change = Change::from_line(line, log.incarnation)?;
+        let mut renamed = Vec::new();
+        for base in change.fields.values_mut().flat_map(|write| &mut write.bases) {
+            if let Some(name) = names.get(base) {
+                *base = *name;
+                renamed.push(*name);
+            }
+        }
+        let known = change.origin.filter(|_| renamed.is_empty());
+        let name = known.unwrap_or_else(|| forked_name(log, *sequence, line, &renamed));
         names.insert(ChangeId { incarnation: log.incarnation, sequence: *sequence }, name);
-        changes.push((change, name));
-    }
-    let renamed = |(mut change, name): (Change, ChangeId)| {
         change.origin = Some(name);
-        let bases = change.fields.values_mut().flat_map(|write| &mut write.bases);
-        bases.for_each(|base| *base = names.get(base).copied().unwrap_or(*base));
-        change
-    };
-    Ok(changes.into_iter().map(renamed).collect())
+        changes.push(change);
+    }
+    Ok(changes)
 }
 
 /// Returns the first change of `here` that `there` does not have in the same place. Both are consecutive lines of
@@ -71,16 +79,40 @@ mod tests {
         format!(r#"{{"t":[1,0],"c":"c","r":"r","f":{{"f":{value}}}{bases}}}"#).into_bytes()
     }
 
-    /// Goal: names follow place and content. Method: vary each.
+    /// Goal: names follow place, content and bases. Method: vary each.
     #[test]
     fn names_commit_to_place_and_line() {
-        let name = forked_name(LOG, 3, b"a");
-        assert_eq!(name, forked_name(LOG, 3, b"a"));
+        let name = forked_name(LOG, 3, b"a", &[]);
+        assert_eq!(name, forked_name(LOG, 3, b"a", &[]));
         assert_eq!(name.sequence, 3);
         let other = LogName { tier: Tier::Safety, ..LOG };
-        for differs in [forked_name(LOG, 4, b"a"), forked_name(LOG, 3, b"b"), forked_name(other, 3, b"a")] {
+        let differing = [
+            forked_name(LOG, 4, b"a", &[]),
+            forked_name(LOG, 3, b"b", &[]),
+            forked_name(other, 3, b"a", &[]),
+            forked_name(LOG, 3, b"a", &[name]),
+        ];
+        for differs in differing {
             assert_ne!(differs.incarnation, name.incarnation);
         }
+    }
+
+    /// Goal: no name has two contents: a state would depend on which came first. Method: re-issue a branch from two
+    /// places, as two boxes do that have dug out one disk and hold different parts of its log; found by simulation seed
+    /// 1795827766.
+    #[test]
+    fn no_name_has_two_contents() {
+        let lines =
+            vec![(5, line(1, None)), (6, line(2, Some(5))), (7, line(3, Some(6))), (8, line(4, None))];
+        let named = |from: usize| -> BTreeMap<ChangeId, Change> {
+            let changes = reissue(LOG, &lines[from..]).unwrap();
+            changes.into_iter().map(|change| (change.origin.unwrap(), change)).collect()
+        };
+        let (all, late) = (named(0), named(1));
+        for (name, change) in &late {
+            assert!(all.get(name).is_none_or(|other| other == change), "{name}");
+        }
+        assert_eq!(all.keys().filter(|name| late.contains_key(name)).count(), 1, "the one without bases");
     }
 
     /// Goal: a chain of edits stays a chain. Method: three edits, each seeing the one before; the first saw what
@@ -93,7 +125,8 @@ mod tests {
         assert_eq!(base(&changes[0]), ChangeId { incarnation: LOG.incarnation, sequence: 4 });
         assert_eq!(Some(base(&changes[1])), changes[0].origin);
         assert_eq!(Some(base(&changes[2])), changes[1].origin);
-        assert_eq!(changes[2].origin, Some(forked_name(LOG, 7, &lines[2].1)));
+        let bases = [changes[1].origin.unwrap()];
+        assert_eq!(changes[2].origin, Some(forked_name(LOG, 7, &lines[2].1, &bases)));
     }
 
     /// Goal: a change that was carried over keeps its name when it is carried over again. Method: re-issue twice.
