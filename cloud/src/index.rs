@@ -5,7 +5,7 @@
 //! that was written later: a batch that got a receipt is never followed by another for its place, but one
 //! whose write failed on some site may be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::{Signature, VerifyingKey};
 use sonae_proto::batch::Batch;
@@ -222,6 +222,7 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
         fed.nameless += found.len();
         return;
     };
+    let accepted = accepted_chain(intake, &found);
     let mut by_place: BTreeMap<(u64, Hash32), Vec<FoundBatch>> = BTreeMap::new();
     for batch in found {
         let header = &batch.stored.header;
@@ -236,7 +237,10 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
             fed.forged += all - rivals.len();
         }
         // What a revoked device made up for a place that is taken stands behind what counts, however new it is.
-        rivals.sort_by_key(|rival| (!intake.is_quarantined(&rival.stored.header), rival.newest));
+        rivals.sort_by_key(|rival| {
+            let header = &rival.stored.header;
+            (accepted.contains(&header.hash()), !intake.is_quarantined(header), rival.newest)
+        });
         let Some(chosen) = rivals.pop() else { break };
         fed.equivocations += set_aside(intake, rivals);
         head = chosen.stored.header.head();
@@ -253,6 +257,21 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
         fed.batches += usize::from(intake.load_batch(chosen.stored, chosen.sites));
     }
     fed.cut_off += set_aside(intake, by_place.into_values().flatten());
+}
+
+/// Returns the batches of a revoked device that lead to the head that the board accepts. A rival of one of them may be
+/// newer, and lie before that head as well.
+fn accepted_chain(intake: &Intake, found: &[FoundBatch]) -> BTreeSet<Hash32> {
+    let header = found.first().map(|batch| batch.stored.header);
+    let accepted = header.and_then(|header| intake.accepted(header.school, header.log));
+    let previous: BTreeMap<Hash32, Hash32> =
+        found.iter().map(|batch| (batch.stored.header.hash(), batch.stored.header.previous)).collect();
+    let mut chain = BTreeSet::new();
+    let mut next = accepted.map(|head| head.hash);
+    while let Some(hash) = next.filter(|hash| chain.insert(*hash)) {
+        next = previous.get(&hash).copied();
+    }
+    chain
 }
 
 /// Hands what is no part of its log to the quarantine, if it belongs there. Returns how many do not.

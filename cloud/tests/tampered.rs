@@ -19,10 +19,14 @@ use sonae_cloud::load::load;
 use sonae_cloud::site::open_all;
 use sonae_proto::batch::{Batch, Place};
 use sonae_proto::export::Problem;
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::intake::{Config, Intake};
+use sonae_proto::manifest::Manifest;
 use sonae_proto::object::{RecordKind, append, records};
+use sonae_proto::revocation::Revocation;
+use sonae_proto::signed::Signed;
 use sonae_proto::vector::{Heads, LogHead};
+use sonae_proto::wire::KeyDocuments;
 
 struct Town {
     root: tempfile::TempDir,
@@ -60,8 +64,14 @@ impl Town {
     }
 
     fn add(&self, sites: &[PathBuf], batch: &Batch) {
+        self.add_records(sites, &[(RecordKind::Batch, batch.bytes())]);
+    }
+
+    fn add_records(&self, sites: &[PathBuf], records: &[(RecordKind, &[u8])]) {
         let mut object = Vec::new();
-        append(&mut object, RecordKind::Batch, batch.bytes());
+        for (kind, body) in records {
+            append(&mut object, *kind, body);
+        }
         sites.iter().for_each(|site| fs::write(Scene::object(site, 9), &object).unwrap());
     }
 
@@ -115,6 +125,37 @@ async fn forged_batches_are_part_of_no_log() {
         let (fed, heads, _) = town.start().await;
         assert_eq!((heads, fed.forged), (wanted.clone(), 1));
     }
+}
+
+/// Goal: of two branches of a revoked device's log that both lie before what the board accepts, a node that starts takes
+/// the one that leads there. Method: a rival of the second of three batches, rightly signed and newer than all; then the
+/// board's word.
+#[tokio::test]
+async fn the_accepted_branch_of_a_revoked_log_stands() {
+    let town = Town::new();
+    let wanted = town.scene.heads();
+    let (one, three) = (&town.scene.batches[0], &town.scene.batches[2]);
+    let other = "{\"t\":[1,0],\"c\":\"student\",\"r\":\"p1\",\"f\":{\"given_name\":\"盗\"}}\n";
+    let rival = town.scene.seal(0, Tier::Safety, 2026, one.header().head(), other);
+    let (log, accepted) = (three.header().log, three.header().head());
+    let revoked = Revocation {
+        replica: town.scene.replica(),
+        revoked_ms: 1,
+        accepted: Heads::from([(log, accepted)]),
+        dropped: Heads::new(),
+    };
+    let manifest = Manifest { version: 2, revoked: vec![revoked], ..town.scene.keys.body().clone() };
+    let manifest = Signed::sign(manifest, &town.scene.board.root).unwrap().text().to_owned();
+    let words = serde_json::to_vec(&KeyDocuments { manifest, ..town.scene.documents.clone() }).unwrap();
+    for (records, head) in [
+        (vec![(RecordKind::Batch, rival.bytes())], rival.header().head()),
+        (vec![(RecordKind::Batch, rival.bytes()), (RecordKind::Keys, &words[..])], accepted),
+    ] {
+        town.add_records(&town.sites(), &records);
+        let (fed, heads, _) = town.start().await;
+        assert_eq!((fed.forged, heads[&log]), (0, head));
+    }
+    assert_eq!(town.start().await.1[&log], wanted[&log]);
 }
 
 /// Goal: one site cannot speak against the others. Method: at the first of two sites a signature is altered, under

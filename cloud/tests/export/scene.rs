@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sonae_proto::batch::{Batch, Place};
-use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::ids::{LogName, ReplicaId, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::object::{RecordKind, append};
 use sonae_proto::seal::{OpenKey, encrypt, seal_lines};
@@ -15,7 +15,7 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 
 use crate::common::board::{Board, Life, OTHER_SCHOOL, SCHOOL};
-use sonae_proto::identity::Beginning;
+use sonae_proto::identity::{Beginning, DeviceCertificate};
 
 /// The start of the node that would have written the objects.
 pub const BOOT: &str = "01KH0000000000000000000000";
@@ -162,6 +162,14 @@ impl Scene {
     /// The recovery key's file, as the board has it.
     pub fn recovery_file(&self) -> String {
         format!("# Recovery key of a test.\n{}\n", self.recovery.secret().as_str())
+    }
+
+    /// The device of both lives.
+    pub fn replica(&self) -> ReplicaId {
+        Signed::<DeviceCertificate>::verify(&self.lives[0].text.device, &self.board.root.verifying_key())
+            .unwrap()
+            .body()
+            .replica()
     }
 
     /// The heads of all logs.

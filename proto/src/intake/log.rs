@@ -283,6 +283,13 @@ impl Log {
             && before.iter().all(|entry| entry.sites.len() >= quorum)
     }
 
+    /// Whether a stored batch ends there, or the log begins there.
+    pub(super) fn has(&self, head: LogHead) -> bool {
+        let index = self.stored.partition_point(|entry| entry.batch.header.last < head.sequence);
+        head == LogHead::EMPTY
+            || self.stored.get(index).is_some_and(|entry| entry.batch.header.head() == head)
+    }
+
     /// Cuts off what lies behind `end`, or beside it. What waits there for its turn is forgotten: it is not stored,
     /// and whoever sent it is sent away.
     pub(super) fn cut(&mut self, end: LogHead) -> Vec<Entry> {

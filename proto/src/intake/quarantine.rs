@@ -68,6 +68,15 @@ impl Quarantine {
         keys.iter().rev().filter_map(|key| self.0.remove(key)).collect()
     }
 
+    /// Returns where the batches that lead to a head of a log, as far as they are here, part from what is not.
+    fn beginning(&self, log: LogName, to: LogHead) -> LogHead {
+        let mut head = to;
+        while let Some(entry) = self.0.get(&key(log, head)) {
+            head = before(&entry.batch.header);
+        }
+        head
+    }
+
     /// Headers of which no quarantined batch is the continuation, with how much leads to each.
     fn branches(&self) -> Vec<(BatchHeader, u64, u64)> {
         let continued: BTreeSet<_> =
@@ -104,7 +113,10 @@ impl School {
                 let log = LogName { tier, incarnation: *name };
                 let Some(accepted) = self.revocations.accepted(identity.replica(), log) else { continue };
                 let place = self.logs.entry(log).or_default();
-                for entry in place.cut(accepted) {
+                // The log may have gone another way than to what the board accepts, before it parted from that.
+                let begins = self.quarantine.beginning(log, accepted);
+                let end = if place.has(begins) { begins } else { accepted };
+                for entry in place.cut(end) {
                     self.quarantine.insert(entry);
                 }
                 let from = place.head().unwrap_or(LogHead::EMPTY);
@@ -163,6 +175,13 @@ impl Intake {
     #[must_use]
     pub fn is_quarantined(&self, header: &BatchHeader) -> bool {
         self.schools.get(&header.school).is_some_and(|school| !school.standing(header).counts())
+    }
+
+    /// Returns up to where a log counts; `None` when its device is not revoked, or not known.
+    #[must_use]
+    pub fn accepted(&self, school: SchoolCode, log: LogName) -> Option<LogHead> {
+        let school = self.schools.get(&school)?;
+        school.revocations.accepted(school.identities.get(&log.incarnation)?.replica(), log)
     }
 
     /// What the board says of a device has changed.

@@ -25,6 +25,7 @@ mod peers;
 mod receipts;
 mod replay;
 mod revocation;
+mod revoked_forks;
 mod revoked_snapshots;
 mod snapshots;
 mod storage;
