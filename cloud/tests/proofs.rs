@@ -43,6 +43,7 @@ fn evidence(device: &Device, life: &Life, number: u64, result: ProofResult) -> P
         duration_ms: number,
         bytes: 1,
         software: "test".into(),
+        snapshots: BTreeMap::new(),
     };
     ProofText { document: proof.sign(&life.key).unwrap().text().to_owned() }
 }

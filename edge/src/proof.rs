@@ -5,6 +5,9 @@
 //! Once all of that has receipts, the cloud must give it back. Then equal heads, equal vectors and equal digests are a
 //! success, and nothing else is. What was found is signed, kept and published.
 //!
+//! Mostly a tier comes as the snapshot that this box made of it, and the logs behind that, as it would for a new box.
+//! Before batches are pruned they are read back once themselves, from where the last pruning ended: a *whole* proof.
+//!
 //! **Invariant**: a proof writes nothing under any incarnation, sends no batch and moves nothing that is safe.
 //! **Invariant**: whatever ends a proof but a success is a failure, and is said (P10).
 
@@ -14,6 +17,7 @@ pub mod policy;
 pub mod power;
 mod scratch;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -22,6 +26,7 @@ use sonae_proto::proof::{Proof, ProofError, ProofResult};
 use sonae_proto::signed::Signed;
 use sonae_store::enrolment;
 use sonae_store::identity::ReplicaKeys;
+use sonae_store::retention::Retention;
 use sonae_store::status::StatusSource;
 use tokio::sync::watch;
 
@@ -70,7 +75,7 @@ impl Prover {
     pub async fn run(self, mut stopped: watch::Receiver<bool>) {
         self.source.proofs.serve(self.now_ms());
         self.note_cut_off();
-        let mut told = None;
+        let (mut told, mut retention) = (None, Retention::default());
         loop {
             let asked = tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -78,6 +83,7 @@ impl Prover {
                 () = tokio::time::sleep(LOOK) => false,
             };
             self.tell_overdue(&mut told);
+            retention = self.retain(retention).await;
             if (asked || policy::step(&self.reading()) == Decision::Prove) && !self.prove(&stopped).await {
                 return;
             }
@@ -104,6 +110,17 @@ impl Prover {
         }
     }
 
+    /// Prunes what may go by now.
+    async fn retain(&self, mut retention: Retention) -> Retention {
+        let (store, proofs) = (self.source.store.clone(), self.source.proofs.clone());
+        let looked = tokio::task::spawn_blocking(move || {
+            retention.look(&store, &proofs);
+            retention
+        });
+        // One that has panicked has said so; what it knew is noted.
+        looked.await.unwrap_or_default()
+    }
+
     /// Proves once. Returns whether it came to an end.
     async fn prove(&self, stopped: &watch::Receiver<bool>) -> bool {
         let (began, began_ms) = (Instant::now(), self.now_ms());
@@ -120,7 +137,7 @@ impl Prover {
         let record = self.source.proofs.record();
         if let Some(began_ms) = record.begun_ms {
             let verdict = Verdict::not_verified("cut_off", "the box stopped meanwhile; it is tried again");
-            let attempted = Attempted { verdict, mark: None, bytes: 0 };
+            let attempted = Attempted { verdict, mark: None, bytes: 0, snapshots: BTreeMap::new() };
             self.end(record.number + 1, began_ms, self.now_ms().saturating_sub(began_ms), attempted);
         }
     }
@@ -141,6 +158,7 @@ impl Prover {
             duration_ms,
             bytes: attempted.bytes,
             software: concat!("sonae-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
+            snapshots: attempted.snapshots,
         };
         let code = match result {
             ProofResult::Proved => {

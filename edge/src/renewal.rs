@@ -8,6 +8,8 @@
 //! served again.
 //! **Invariant**: cut off anywhere, it is begun again or finished by the next start, and nothing applies twice.
 
+mod state;
+
 use std::path::Path;
 use std::time::Instant;
 
@@ -20,7 +22,7 @@ use sonae_proto::seal::{SealError, open_lines};
 use sonae_proto::vector::LogHead;
 use sonae_store::data_dir::DataDir;
 use sonae_store::keyring::{Keyring, KeyringError};
-use sonae_store::{StoreError, WriteError, enrolment, renewal};
+use sonae_store::{StoreError, ViewError, WriteError, enrolment, renewal};
 
 use crate::fetch::{FetchError, fetch_all};
 use crate::replica::{Replica, ReplicaError};
@@ -43,6 +45,9 @@ pub enum RenewalError {
     /// A store fails or is full.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A view cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
     /// Keys cannot be opened.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
@@ -151,25 +156,30 @@ async fn carry_over(old: &Replica, next: &Replica) -> Result<u64, RenewalError> 
     let (here, there) = (old.opened.store.held().await?, next.opened.store.held().await?);
     let own = &old.opened.evidence.own;
     for (log, sequence) in old.opened.store.state().vector {
-        // What is held of others came in batches, or with a snapshot.
+        // What is held of others came in batches, or a snapshot stands for it.
         if !own.contains(&log.incarnation) {
             continue;
         }
-        let sealed = here.get(&log).and_then(|headers| headers.last()).map_or(0, |header| header.last);
+        let pruned = old.opened.store.state().pruned.get(&log).map_or(0, |base| base.sequence);
+        let sealed = here.get(&log).and_then(|headers| headers.last()).map_or(pruned, |header| header.last);
         // A full disk may have kept some of it from being sealed; it must not stay behind.
         if sealed < sequence {
             return Err(WriteError::Full.into());
         }
     }
-    let mut carried = 0;
+    let (mut carried, pruned) = (0, old.opened.store.state().pruned);
     for (log, headers) in &here {
+        let base = pruned.get(log).map_or(0, |base| base.sequence);
         let others = there.get(log).map(Vec::as_slice).unwrap_or_default();
+        // What was pruned had its receipt and came back: it is the same in both.
+        let others = others.get(others.partition_point(|header| header.last <= base)..).unwrap_or_default();
         if old.opened.evidence.own.contains(&log.incarnation) {
             carried += carry_branch(old, next, *log, headers, others).await?;
         } else {
             carry_batches(old, next, *log, headers, others).await?;
         }
     }
+    carried += state::carry_state(old, next, &there).await?;
     next.opened.store.seal_now().await;
     Ok(carried)
 }

@@ -47,6 +47,9 @@ pub enum ReplicaError {
         #[source]
         source: std::io::Error,
     },
+    /// The scratch store of a restore proof cannot be begun where this one begins.
+    #[error("what stands for pruned batches cannot be copied for a restore proof")]
+    Scratch(#[source] std::io::Error),
     /// The cloud's descriptor does not verify.
     #[error("the description of the cloud is not signed by the board")]
     Descriptor(#[from] DocumentError),

@@ -31,6 +31,7 @@ pub mod proof;
 pub mod receipt;
 pub mod record;
 pub mod reissue;
+pub mod retention;
 pub mod revocation;
 pub mod seal;
 pub mod signed;

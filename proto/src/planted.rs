@@ -63,6 +63,8 @@ pub enum Defect {
     SnapshotPartUnchecked,
     /// The node takes a snapshot that names more of a log than is durable there.
     SnapshotAheadTaken,
+    /// Batches are pruned whatever is lacking.
+    PrunedEarly,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
 }

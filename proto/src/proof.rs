@@ -9,7 +9,7 @@ use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Digest;
-use crate::ids::{Incarnation, SchoolCode, Tier};
+use crate::ids::{Hash32, Incarnation, SchoolCode, Tier};
 use crate::limits::{PROOF_BYTES_MAX, PROOF_TEXT_CHARS_MAX, VECTOR_LOGS_MAX};
 use crate::signed::{Document, DocumentError, Signed};
 use crate::vector::Heads;
@@ -71,6 +71,10 @@ pub struct Proof {
     pub bytes: u64,
     /// Name and version of the software.
     pub software: String,
+    /// Tiers that came from the cloud as a snapshot, with its root, and not change by change. What lies below the
+    /// snapshot was not folded again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub snapshots: BTreeMap<Tier, Hash32>,
 }
 
 impl Document for Proof {
@@ -155,7 +159,7 @@ impl Proof {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Hash32, LogName};
+    use crate::ids::LogName;
     use crate::vector::LogHead;
     use ed25519_dalek::SigningKey;
 
@@ -180,6 +184,7 @@ mod tests {
             duration_ms: 4_000,
             bytes: 50_000,
             software: "sonae-edge 0.1.0".into(),
+            snapshots: BTreeMap::new(),
         }
     }
 

@@ -20,6 +20,12 @@ impl LogHead {
     pub const EMPTY: Self = Self { sequence: 0, hash: Hash32::ZERO };
 }
 
+impl Default for LogHead {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
 /// Heads of logs, in tier order.
 pub type Heads = BTreeMap<LogName, LogHead>;
 

@@ -77,6 +77,7 @@ impl<'a> Appliance<'a> {
             loss_counter: kept.loss_counter,
             manifest_version: u64::try_from(kept.epoch)? + 1,
             receipted: kept.receipted,
+            pruned: Heads::new(),
             own_batches: held
                 .iter()
                 .filter(|(log, _)| is_own(log))

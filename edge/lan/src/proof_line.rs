@@ -85,6 +85,7 @@ mod tests {
             result,
             cause: String::new(),
             text: String::new(),
+            snapshots: Vec::new(),
             tiers: Vec::new(),
             at_ms: NIGHT_MS,
             duration_ms: 1,

@@ -13,7 +13,9 @@ use sonae_edge::courier::{self, Desk, Imported, Request};
 use sonae_edge::exit::Exit;
 use sonae_edge::replica::Replica;
 use sonae_edge::uplink;
+use sonae_proto::batch::Batch;
 use sonae_proto::courier::{CourierError, Decoder, EXTENSION, MAGIC, Opening, Origin, Record};
+use sonae_proto::ids::LogName;
 use sonae_proto::uplink::Uplink as Engine;
 use sonae_proto::vector::{Heads, Sequences};
 use sonae_store::Quarantine;
@@ -139,11 +141,11 @@ fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
         let text = format!("{} is not a directory; is the stick mounted?", arguments.to.display());
         return Err(Failure::new(Exit::Usage, text));
     }
-    let mut talk = Talk::start(&arguments.data, &Request::Export { since })?;
+    let mut talk = Talk::start(&arguments.data, &Request::Export { since: since.clone() })?;
     let staged = arguments.to.join(format!(".{}.{EXTENSION}.part", std::process::id()));
     let written = receive(&mut talk.stream, &staged);
     talk.end();
-    let (opening, batches) = match written {
+    let Written { opening, batches, first } = match written {
         Ok(written) => written,
         Err(failure) => {
             // Half a bundle is of no use to anybody.
@@ -155,8 +157,12 @@ fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
     let write = |error: io::Error| unwritable(&path, &error);
     fs::rename(&staged, &path).map_err(write)?;
     sync_dir(&arguments.to).map_err(write)?;
+    let begin_behind = begin_behind(&opening, &since, &first);
     if arguments.json {
-        let object = serde_json::json!({ "bundle": path, "batches": batches, "school": opening.school });
+        let (school, begin_behind) = (opening.school, begin_behind);
+        let object = serde_json::json!({
+            "bundle": path, "batches": batches, "school": school, "begin_behind": begin_behind
+        });
         print_line(&object.to_string());
     } else {
         let path = path.display();
@@ -164,8 +170,26 @@ fn export(arguments: &ExportArguments) -> Result<Exit, Failure> {
             "{batches} sealed batches are in {path}. Nobody on the way can read or change them.\n\
              封をした{batches}個のまとまりを {path} に書きました。途中で読むことも変えることもできません。"
         ));
+        for (log, pruned) in &begin_behind {
+            print_line(&format!(
+                "log {log} begins behind change {pruned}: this box does not hold older ones one by one any more. \
+                 Whoever lacks them must fetch them over the line.\n\
+                 記録 {log} は変更{pruned}より後だけです。それより前は回線で受け取ってください。"
+            ));
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// Returns the logs that begin later in a bundle than was asked for, with the last change that is not in it.
+fn begin_behind(opening: &Opening, since: &Sequences, first: &Sequences) -> Sequences {
+    let Origin::Replica(replica) = &opening.from else { return Sequences::new() };
+    let behind = |(log, last): (&LogName, &u64)| {
+        let after = since.get(log).copied().unwrap_or(0);
+        let begins = first.get(log).map_or(*last, |first| first.saturating_sub(1));
+        (begins > after).then_some((*log, begins))
+    };
+    replica.have.iter().filter_map(behind).collect()
 }
 
 fn unwritable(path: &Path, error: &io::Error) -> Failure {
@@ -177,10 +201,19 @@ fn file_name(opening: &Opening) -> String {
     format!("sonae-{}-{}.{EXTENSION}", opening.school, opening.made_ms)
 }
 
+/// What was received.
+struct Written {
+    opening: Opening,
+    batches: u64,
+    /// The first change of each log in it.
+    first: Sequences,
+}
+
 /// Writes what comes to a file and reads it at the same time, so that only a whole bundle gets its name.
-fn receive(stream: &mut UnixStream, path: &Path) -> Result<(Opening, u64), Failure> {
+fn receive(stream: &mut UnixStream, path: &Path) -> Result<Written, Failure> {
     let mut file = File::create(path).map_err(|error| unwritable(path, &error))?;
     let (mut decoder, mut opening, mut batches) = (Decoder::default(), None, 0_u64);
+    let mut first = Sequences::new();
     let mut piece = vec![0; PIECE_BYTES];
     loop {
         let count = stream.read(&mut piece).map_err(lost)?;
@@ -190,7 +223,11 @@ fn receive(stream: &mut UnixStream, path: &Path) -> Result<(Opening, u64), Failu
         while let Some(record) = decoder.poll().map_err(lost)? {
             match record {
                 Record::Opening(found) => opening = Some(*found),
-                Record::Batch(_) => batches += 1,
+                Record::Batch(bytes) => {
+                    batches += 1;
+                    let header = *Batch::from_bytes(bytes).map_err(lost)?.header();
+                    first.entry(header.log).or_insert(header.first);
+                }
                 Record::Identity(_)
                 | Record::Keys(_)
                 | Record::Receipt(_)
@@ -201,7 +238,8 @@ fn receive(stream: &mut UnixStream, path: &Path) -> Result<(Opening, u64), Failu
     }
     decoder.finish().map_err(lost)?;
     file.sync_all().map_err(|error| unwritable(path, &error))?;
-    opening.map(|opening| (opening, batches)).ok_or_else(|| lost("no bundle came"))
+    let opening = opening.ok_or_else(|| lost("no bundle came"))?;
+    Ok(Written { opening, batches, first })
 }
 
 /// Reads what a receiver has, from an answer of the cloud or a digest.

@@ -83,6 +83,7 @@ impl From<ReplicaError> for Failure {
             | ReplicaError::Keyring(_)
             | ReplicaError::Store(_)
             | ReplicaError::Renewal { .. }
+            | ReplicaError::Scratch(_)
             | ReplicaError::Descriptor(_) => Exit::Store,
         };
         Self::of(exit, &error)

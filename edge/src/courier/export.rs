@@ -110,7 +110,7 @@ async fn write_log(
     if next > 1 && desk.store.batch(log, next).await.is_none() {
         next = 1;
     }
-    // What a snapshot brought is not held in batches: the log begins behind it, and whoever lacks that says so.
+    // What a snapshot stands for is not held in batches: the log begins behind it, and whoever lacks that says so.
     if next == 1 && desk.store.batch(log, next).await.is_none() {
         let held = desk.store.held().await.map_err(std::io::Error::other)?;
         let first = held.get(&log).and_then(|headers| headers.first());

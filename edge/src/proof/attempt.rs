@@ -1,9 +1,12 @@
 //! One restore proof, from the mark to the judgement.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::vector::Heads;
-use sonae_store::Mark;
+use sonae_proto::wire::SnapshotOffer;
+use sonae_store::{Mark, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -11,7 +14,7 @@ use super::Prover;
 use super::compare::{Verdict, compare};
 use super::scratch::{Scratch, bytes_under, discard, scratch_dir};
 use crate::replica::ReplicaError;
-use crate::uplink;
+use crate::uplink::{self, Purpose};
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
@@ -70,23 +73,31 @@ pub(super) struct Attempted {
     pub verdict: Verdict,
     pub mark: Option<Mark>,
     pub bytes: u64,
+    /// Tiers that came as a snapshot.
+    pub snapshots: BTreeMap<Tier, Hash32>,
 }
 
 /// Proves once. `None` when it was stopped.
 pub(super) async fn attempt(prover: &Prover, stopped: &watch::Receiver<bool>) -> Option<Attempted> {
-    let mut attempt = Attempt { prover, stopped, mark: None, bytes: 0 };
+    let is_whole = prover.source.store.wants_whole_proof();
+    let mut attempt =
+        Attempt { prover, stopped, is_whole, mark: None, bytes: 0, snapshots: BTreeMap::new() };
     let verdict = match attempt.run().await {
         Ok(verdict) | Err(Broken::Judged(verdict)) => verdict,
         Err(Broken::Stopped) => return None,
     };
-    Some(Attempted { verdict, mark: attempt.mark, bytes: attempt.bytes })
+    let Attempt { mark, bytes, snapshots, .. } = attempt;
+    Some(Attempted { verdict, mark, bytes, snapshots })
 }
 
 struct Attempt<'a> {
     prover: &'a Prover,
     stopped: &'a watch::Receiver<bool>,
+    /// Whether batches are read back from where this box holds them, in place of snapshots.
+    is_whole: bool,
     mark: Option<Mark>,
     bytes: u64,
+    snapshots: BTreeMap<Tier, Hash32>,
 }
 
 impl Attempt<'_> {
@@ -98,8 +109,9 @@ impl Attempt<'_> {
         let mark = mark.map_err(|error| broken("store", error.to_string()))?;
         self.mark = Some(mark.clone());
         self.receipted(&mark).await?;
-        let (data, store) = (self.prover.data.clone(), self.prover.source.store.clone());
-        let judged = match blocking(move || Scratch::open(&data, &store)).await {
+        let (data, store, is_whole) =
+            (self.prover.data.clone(), self.prover.source.store.clone(), self.is_whole);
+        let judged = match blocking(move || Scratch::open(&data, &store, is_whole)).await {
             Ok(scratch) => self.judge(scratch, &mark, room).await,
             Err(broken) => Err(broken),
         };
@@ -160,6 +172,9 @@ impl Attempt<'_> {
         let store = self.prover.source.store.clone();
         let scratch = blocking(move || scratch.reopened(&store)).await?;
         let restored = scratch.restored().await;
+        if !self.is_whole {
+            self.snapshots = scratch.foundations();
+        }
         blocking(move || {
             scratch.close();
             Ok(())
@@ -171,7 +186,9 @@ impl Attempt<'_> {
 
     async fn fetched(&self, scratch: &mut Scratch, mark: &Mark, room: u64) -> Result<(), Broken> {
         let loss_counter = self.prover.source.store.state().loss_counter;
-        let config = scratch.uplink(mark.heads.clone(), loss_counter, self.prover.cloud.clone());
+        let snapshots = if self.is_whole { Vec::new() } else { offers(&self.prover.source.store) };
+        let purpose = Purpose::Prove { until: mark.heads.clone(), snapshots };
+        let config = scratch.uplink(purpose, loss_counter, self.prover.cloud.clone());
         let config = config.map_err(|error| broken("scratch", error.to_string()))?;
         let (stop, stopping) = watch::channel(false);
         let mut uplink = tokio::spawn(uplink::run(config, stopping));
@@ -192,7 +209,7 @@ impl Attempt<'_> {
         uplink: &mut JoinHandle<Result<(), uplink::UplinkError>>,
     ) -> Result<(), Broken> {
         let (began, there) = (Instant::now(), changes(mark));
-        let (mut last_word, mut last_count, mut looked, mut patience) = (began, 0, began, ANSWER_MAX);
+        let (mut last_word, mut last_count, mut looked, mut patience) = (began, (0, 0), began, ANSWER_MAX);
         let mut look = tokio::time::interval(LOOK);
         loop {
             look.tick().await;
@@ -217,8 +234,10 @@ impl Attempt<'_> {
             if status.up {
                 patience = SILENCE_MAX;
             }
-            if here > last_count {
-                (last_count, last_word) = (here, Instant::now());
+            // Of a snapshot bytes come long before changes count.
+            let count = (here, status.snapshot.map_or(0, |snapshot| snapshot.here_bytes));
+            if count != last_count {
+                (last_count, last_word) = (count, Instant::now());
             }
             if last_word.elapsed() > patience || began.elapsed() > FETCH_MAX {
                 let why = error("line_down").map_or("it took too long", |error| error.text.as_str());
@@ -231,6 +250,15 @@ impl Attempt<'_> {
             }
         }
     }
+}
+
+/// Returns the snapshots of this box as the cloud would offer them.
+fn offers(store: &Store) -> Vec<SnapshotOffer> {
+    let offer = |(tier, root)| {
+        let said = store.shelf().root(root)?;
+        Some(SnapshotOffer { tier, root, bytes: said.bytes(), changes: said.changes() })
+    };
+    store.own_snapshots().into_iter().filter_map(offer).collect()
 }
 
 /// Returns how many bytes the scratch store may take, if there is room for so many.

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::descriptor::CloudDescriptor;
+use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::Heads;
 use sonae_store::enrolment;
@@ -84,12 +85,22 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes an empty one beside a store. Blocking.
-    pub fn open(data: &Path, beside: &Store) -> Result<Self, ReplicaError> {
+    /// Makes an empty one beside a store; a whole one begins where that one begins, since an earlier proof has read what
+    /// lies before. Blocking.
+    pub fn open(data: &Path, beside: &Store, is_whole: bool) -> Result<Self, ReplicaError> {
         let bundle = enrolment::load(data)?;
         let board = board_key(&bundle)?;
         let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
-        let opened = open(data, &bundle, beside)?;
+        let mut opened = open(data, &bundle, beside)?;
+        let begin = beside.state().foundations.into_values().filter(|_| is_whole);
+        for root in begin {
+            beside.shelf().copy_to(root, opened.store.shelf()).map_err(ReplicaError::Scratch)?;
+            let loaded = tokio::runtime::Handle::current().block_on(opened.store.load_snapshot(root));
+            loaded.map_err(|reason| ReplicaError::Scratch(io::Error::other(reason)))?;
+            // What an uplink starts from is read when a store is opened.
+            opened.close();
+            opened = open(data, &bundle, beside)?;
+        }
         let clock = beside.clock().clone();
         Ok(Self { data: data.to_owned(), bundle, cloud, opened, clock, shared: Uplink::default() })
     }
@@ -101,10 +112,10 @@ impl Scratch {
         Ok(Self { opened, ..self })
     }
 
-    /// Takes what an uplink needs that fetches all logs up to `until`. The loss counter is that of the store beside.
+    /// Takes what an uplink needs that fetches what a proof asks for. The loss counter is that of the store beside.
     pub fn uplink(
         &mut self,
-        until: Heads,
+        purpose: Purpose,
         loss_counter: u64,
         cloud_override: Option<String>,
     ) -> Result<uplink::Config, ReplicaError> {
@@ -113,6 +124,7 @@ impl Scratch {
             safe: BTreeMap::new(),
             loss_counter,
             own: BTreeSet::new(),
+            pruned: Heads::new(),
             own_batches: Vec::new(),
             ..self.opened.evidence.clone()
         };
@@ -129,10 +141,10 @@ impl Scratch {
             shared: self.shared.clone(),
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
-            snapshots: false,
+            snapshots: true,
             quarantine: Quarantine::of(&self.data),
             couriers,
-            purpose: Purpose::Prove(until),
+            purpose,
             proofs: Proofs::default(),
         })
     }
@@ -149,8 +161,8 @@ impl Scratch {
 
     /// Returns what has come back.
     pub async fn restored(&self) -> Option<Restored> {
-        let held = self.opened.store.held().await.ok()?;
-        let heads = held.iter().filter_map(|(log, headers)| Some((*log, headers.last()?.head()))).collect();
+        // Nothing is ever written here, so a mark seals nothing.
+        let heads = self.opened.store.mark().await.ok()?.heads;
         let (state, uplink) = (self.opened.store.state(), self.shared.get());
         let is_bad = |code: &str| matches!(code, "bad_peer_batch" | "peer_batch_not_stored");
         Some(Restored {
@@ -161,6 +173,11 @@ impl Scratch {
             manifest_version: uplink.cloud_manifest_version,
             bad: uplink.errors.into_iter().find(|error| is_bad(&error.code)).map(|error| error.text),
         })
+    }
+
+    /// Returns the snapshots that tiers begin with.
+    pub fn foundations(&self) -> BTreeMap<Tier, Hash32> {
+        self.opened.store.state().foundations
     }
 
     /// Closes it. Blocking.

@@ -177,7 +177,9 @@ impl Driver {
                 log::info!(logs = welcome.heads.len(), quorum = welcome.quorum, sites = welcome.sites;
                     "the cloud answers");
                 welcome.heads = self.purpose.wanted(&welcome.heads);
+                welcome.snapshots = self.purpose.offered(welcome.snapshots.take());
                 self.shared.update(|status| status.cloud_manifest_version = welcome.manifest_version);
+                self.engine.handle_pruned(&self.store.state().pruned);
                 self.engine.handle_welcome(&welcome, now_ms);
                 if let Some(connection) = &self.connection {
                     connection.welcome();
@@ -338,6 +340,7 @@ impl Driver {
                     tokio::time::sleep(FULL_RETRY).await;
                 }
                 self.engine.handle_loss_kept();
+                self.resume_snapshots();
             }
             Effect::Renew => drop(self.renew.send_replace(true)),
             Effect::Alarm(alarm) => self.alarm(&alarm),

@@ -5,7 +5,7 @@
 
 use sonae_proto::uplink::Effect;
 use sonae_proto::vector::Heads;
-use sonae_proto::wire::ProofText;
+use sonae_proto::wire::{ProofText, SnapshotOffer};
 
 use super::driver::Driver;
 
@@ -14,8 +14,13 @@ use super::driver::Driver;
 pub enum Purpose {
     /// It sends what is sealed and fetches all that others wrote.
     Serve,
-    /// It fetches all logs up to these heads, own ones too.
-    Prove(Heads),
+    /// It fetches all logs, own ones too, or snapshots in place of their beginnings.
+    Prove {
+        /// Up to these heads.
+        until: Heads,
+        /// The snapshots that may come: this box knows them, and none leads past the heads.
+        snapshots: Vec<SnapshotOffer>,
+    },
 }
 
 impl Purpose {
@@ -23,7 +28,7 @@ impl Purpose {
     pub(super) fn wanted(&self, there: &Heads) -> Heads {
         match self {
             Self::Serve => there.clone(),
-            Self::Prove(until) => until
+            Self::Prove { until, .. } => until
                 .iter()
                 .filter_map(|(log, until)| {
                     let there = there.get(log)?;
@@ -33,11 +38,19 @@ impl Purpose {
         }
     }
 
+    /// Returns which of the snapshots that the cloud offers count: for a proof it is asked for those that the box names.
+    pub(super) fn offered(&self, there: Option<Vec<SnapshotOffer>>) -> Option<Vec<SnapshotOffer>> {
+        match self {
+            Self::Serve => there,
+            Self::Prove { snapshots, .. } => there.map(|_| snapshots.clone()),
+        }
+    }
+
     /// Whether a fetched batch that ends so is to be taken.
     pub(super) fn takes(&self, log: sonae_proto::ids::LogName, last: u64) -> bool {
         match self {
             Self::Serve => true,
-            Self::Prove(until) => until.get(&log).is_some_and(|until| last <= until.sequence),
+            Self::Prove { until, .. } => until.get(&log).is_some_and(|until| last <= until.sequence),
         }
     }
 
@@ -66,7 +79,7 @@ impl Purpose {
     pub(super) const fn software(&self) -> &'static str {
         match self {
             Self::Serve => concat!("sonae-edge ", env!("CARGO_PKG_VERSION")),
-            Self::Prove(_) => concat!("sonae-edge ", env!("CARGO_PKG_VERSION"), " restore proof"),
+            Self::Prove { .. } => concat!("sonae-edge ", env!("CARGO_PKG_VERSION"), " restore proof"),
         }
     }
 }
@@ -121,18 +134,23 @@ mod tests {
     #[test]
     fn a_proof_stops_at_its_heads() {
         let until = Heads::from([(log(1), head(5, 1)), (log(2), head(5, 2)), (log(3), head(5, 3))]);
-        let prove = Purpose::Prove(until);
+        let prove = Purpose::Prove { until, snapshots: Vec::new() };
         let there = Heads::from([(log(1), head(9, 9)), (log(2), head(4, 8)), (log(4), head(7, 7))]);
         let wanted = Heads::from([(log(1), head(5, 1)), (log(2), head(4, 8))]);
         assert_eq!(prove.wanted(&there), wanted);
         assert_eq!(Purpose::Serve.wanted(&there), there);
+        let offer = |byte| SnapshotOffer { tier: Tier::Daily, root: Hash32([byte; 32]), bytes: 1, changes: 1 };
+        assert_eq!(prove.offered(Some(vec![offer(1)])), Some(Vec::new()), "a stranger's may lead past the heads");
+        let through = Purpose::Prove { until: Heads::new(), snapshots: vec![offer(2)] };
+        assert_eq!(through.offered(Some(vec![offer(1)])), Some(vec![offer(2)]));
+        assert_eq!((through.offered(None), Purpose::Serve.offered(Some(vec![]))), (None, Some(vec![])));
         assert!(prove.takes(log(1), 5) && !prove.takes(log(1), 6) && !prove.takes(log(4), 1));
     }
 
     /// Goal: a proof changes nothing at the cloud. Method: every effect that speaks or keeps, and those that read.
     #[test]
     fn a_proof_only_reads() {
-        let prove = Purpose::Prove(Heads::new());
+        let prove = Purpose::Prove { until: Heads::new(), snapshots: Vec::new() };
         let loss = Effect::KeepLoss { loss_counter: 1, receipted: Heads::new() };
         let batch = Effect::SendBatch { log: log(1), first: 1 };
         let part = Effect::SendSnapshotPart { root: Hash32([1; 32]), number: 0 };

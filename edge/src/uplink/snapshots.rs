@@ -88,14 +88,15 @@ impl Driver {
         }
     }
 
-    /// Offers what was made before this start and has no receipt yet.
+    /// Offers what was made before and has no receipt under the present loss counter: since the last start, or because
+    /// the cloud has lost something.
     pub(super) fn resume_snapshots(&mut self) {
         if self.purpose != Purpose::Serve {
             return;
         }
-        let shelf = self.store.shelf().clone();
+        let (shelf, loss_counter) = (self.store.shelf().clone(), self.store.state().loss_counter);
         for tier in Tier::ALL {
-            let made = Made::read(&shelf, tier).filter(|made| !made.safe);
+            let made = Made::read(&shelf, tier).filter(|made| !made.is_safe(loss_counter));
             let text = made.and_then(|made| shelf.root_text(made.root));
             let own_key = *self.keys.identity.key();
             let own = |author| (author == self.keys.name()).then_some(own_key);
@@ -179,7 +180,7 @@ impl Driver {
     }
 
     pub(super) async fn load_snapshot(&mut self, snapshot: Snapshot) {
-        let outcome = self.store.load_snapshot(snapshot.clone()).await;
+        let outcome = self.store.load_snapshot(snapshot.hash()).await;
         self.shared.update(|status| status.snapshot = None);
         self.engine.handle_snapshot_loaded(&snapshot, outcome);
     }

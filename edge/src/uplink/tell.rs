@@ -59,6 +59,15 @@ impl Driver {
                 "cloud_lost",
                 format!("the cloud has lost changes {has} to {had} of log {log}; they are sent again"),
             ),
+            Alarm::Unfillable { log, has, pruned } => (
+                "cloud_lost_pruned",
+                format!(
+                    "of log {log} the cloud has lost changes {} to {pruned}, which this box does not hold change by \
+                     change any more; who changed what when cannot be sent again. The state that they led to is here: \
+                     it is written again under a new incarnation. Call whoever runs the cloud",
+                    has.saturating_add(1)
+                ),
+            ),
             Alarm::CloudLostPeer { log, had, has } => (
                 "cloud_lost_peer",
                 format!(

@@ -5,6 +5,8 @@
 //! **Invariant**: what lies behind a file's last trusted batch is never read, and is cut off before the next is
 //! written. A batch that the journal holds too is trusted only if both agree: a power cut may leave the right
 //! length with sectors missing.
+//! **Invariant**: a file that begins below its log's foundation is read as well as one that begins behind it: whatever
+//! power does while the front is cut off, what lies behind is there.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +21,12 @@ use sonae_proto::vector::{Heads, LogHead};
 
 use crate::options::Defects;
 use crate::store::StoreError;
+
+/// How the name of a file ends that is to take the place of another.
+const NEW: &str = ".new";
+
+/// Bytes that are copied at a time.
+const COPY_BYTES: usize = 1024 * 1024;
 
 /// The file of one log.
 struct LogFile {
@@ -59,6 +67,11 @@ impl Archive {
         archive.disk.create_dir(dir).map_err(|source| archive.failed("open", source))?;
         archive.disk.sync_dir(dir).map_err(|source| archive.failed("open", source))?;
         for name in archive.disk.list(dir).map_err(|source| archive.failed("list", source))? {
+            if name.ends_with(NEW) {
+                // A cut that was cut off. The whole file is there under its own name.
+                let _ = archive.disk.remove(&dir.join(&name));
+                continue;
+            }
             let Some(log) = log_of(&name) else {
                 log::warn!(name; "a file in the archive that is no log is passed over");
                 continue;
@@ -71,7 +84,7 @@ impl Archive {
         Ok((archive, found))
     }
 
-    /// Reads the file of a log that begins behind this head.
+    /// Reads the file of a log whose batches count from this head on. Those before it may still be there.
     fn read_log(
         &self,
         log: LogName,
@@ -81,13 +94,20 @@ impl Archive {
         let file = self.disk.open(&self.path(log))?;
         file.settle()?;
         let length = file.bytes()?;
-        let (mut end, mut head) = (0, behind);
+        let (mut end, mut head) = (0, None);
         while let Some((header, after)) = header_at(file.as_ref(), end, length)? {
-            if header.log != log || !header.continues(&head) {
+            let before = LogHead { sequence: header.first.saturating_sub(1), hash: header.previous };
+            let is_pruned = header.last <= behind.sequence;
+            let counts_from = head.unwrap_or(if is_pruned { before } else { behind });
+            let reaches_another = header.last == behind.sequence && header.head() != behind;
+            let straddles = !is_pruned && header.first <= behind.sequence;
+            if header.log != log || !header.continues(&counts_from) || reaches_another || straddles {
                 break;
             }
-            found.push((header, end));
-            (end, head) = (after, header.head());
+            if !is_pruned {
+                found.push((header, end));
+            }
+            (end, head) = (after, Some(header.head()));
         }
         if end < length {
             log::warn!(kept = end, length; "what is unfinished at the end of an archive is not used");
@@ -152,6 +172,51 @@ impl Archive {
         }
     }
 
+    /// Returns the logs that have a file.
+    pub fn logs(&self) -> Vec<LogName> {
+        self.files.keys().copied().collect()
+    }
+
+    /// Cuts off what lies before an offset; `None` stands for the whole file. Returns by how much offsets have become
+    /// smaller. It takes as much room as what stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Batches`]; the file is then as it was.
+    ///
+    /// # Durability
+    /// What stays is on stable storage before the old file gives way to it.
+    pub fn cut_front(&mut self, log: LogName, offset: Option<u64>) -> Result<u64, StoreError> {
+        let cut = self.try_cut_front(log, offset);
+        cut.map_err(|source| self.failed("prune", source))
+    }
+
+    fn try_cut_front(&mut self, log: LogName, offset: Option<u64>) -> io::Result<u64> {
+        let path = self.path(log);
+        let Some(old) = self.files.get(&log) else { return Ok(0) };
+        let offset = offset.unwrap_or(old.end);
+        if offset == 0 {
+            return Ok(0);
+        }
+        if offset >= old.end {
+            self.files.remove(&log);
+            self.disk.remove(&path)?;
+            self.disk.sync_dir(&self.dir)?;
+            return Ok(offset);
+        }
+        let new_path = self.dir.join(format!("{}-{}{NEW}", log.incarnation, log.tier));
+        let new = self.disk.create(&new_path)?;
+        copy(old.file.as_ref(), offset..old.end, new.as_ref())?;
+        self.disk.rename(&new_path, &path)?;
+        // Whatever the flush of the name says, this is the file of that name from here on.
+        let file = LogFile { file: new, end: old.end - offset, is_named: false };
+        self.files.insert(log, file);
+        self.disk.sync_dir(&self.dir)?;
+        if let Some(file) = self.files.get_mut(&log) {
+            file.is_named = true;
+        }
+        Ok(offset)
+    }
+
     /// Reads a batch's bytes.
     pub fn read(&self, header: &BatchHeader, offset: u64) -> Result<Vec<u8>, StoreError> {
         let mut bytes = vec![0; PREFIX_BYTES + usize::try_from(header.payload_bytes).unwrap_or(0)];
@@ -169,6 +234,20 @@ impl Archive {
         }
         bytes
     }
+}
+
+/// Copies a part of a file to the beginning of another, durably.
+fn copy(from: &dyn DiskFile, part: std::ops::Range<u64>, to: &dyn DiskFile) -> io::Result<()> {
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = part.start;
+    while at < part.end {
+        let left = usize::try_from(part.end - at).unwrap_or(COPY_BYTES);
+        let some = buffer.get_mut(..left.min(COPY_BYTES)).unwrap_or_default();
+        from.read_at(at, some)?;
+        to.write_at(at - part.start, some)?;
+        at += u64::try_from(some.len()).unwrap_or(u64::MAX);
+    }
+    to.sync_data()
 }
 
 /// Reads the log's name in a file's name.

@@ -20,8 +20,8 @@ enum Place {
 #[derive(Debug)]
 pub struct BatchIndex {
     archive: Archive,
-    /// Where logs begin that a snapshot has brought.
-    foundations: BTreeMap<LogName, LogHead>,
+    /// Where logs begin that a snapshot stands for.
+    foundations: Heads,
     logs: BTreeMap<LogName, Vec<(BatchHeader, Place)>>,
 }
 
@@ -32,18 +32,50 @@ impl BatchIndex {
         found: Vec<(BatchHeader, u64)>,
         foundations: &Heads,
     ) -> Result<Self, StoreError> {
-        let mut index = Self { archive, foundations: BTreeMap::new(), logs: BTreeMap::new() };
-        foundations.iter().for_each(|(log, head)| index.set_foundation(*log, *head));
+        let mut index = Self { archive, foundations: Heads::new(), logs: BTreeMap::new() };
+        for (log, head) in foundations {
+            index.set_foundation(*log, *head);
+        }
         for (header, offset) in found {
             index.insert(&header, Place::Archive(offset))?;
         }
         Ok(index)
     }
 
-    /// Lets a log begin with a head that a snapshot has brought.
-    pub(crate) fn set_foundation(&mut self, log: LogName, head: LogHead) {
+    /// Lets a log begin with a head that a snapshot stands for, and forgets the batches before it. Returns the bytes of
+    /// their payloads. The archive holds them until [`Self::trim`].
+    pub(crate) fn set_foundation(&mut self, log: LogName, head: LogHead) -> u64 {
         self.foundations.insert(log, head);
-        self.logs.entry(log).or_default();
+        let batches = self.logs.entry(log).or_default();
+        let pruned = batches.partition_point(|(header, _)| header.last <= head.sequence);
+        batches.drain(..pruned).map(|(header, _)| u64::from(header.payload_bytes)).sum()
+    }
+
+    /// Cuts off the archive what lies before the first batch that counts. What cannot be cut off now stays until the
+    /// next time; nothing reads it.
+    pub(crate) fn trim(&mut self) {
+        for log in self.archive.logs() {
+            let batches = self.logs.get_mut(&log).map(Vec::as_mut_slice).unwrap_or_default();
+            let places = batches.iter().map(|(_, place)| *place);
+            let first = places.into_iter().find_map(|place| match place {
+                Place::Archive(offset) => Some(offset),
+                Place::Journal(_) => None,
+            });
+            let cut = self.archive.cut_front(log, first).unwrap_or_else(|error| {
+                log::warn!(log = log.to_string(), error = error.to_string(); "batches cannot be pruned yet");
+                0
+            });
+            for (_, place) in batches {
+                if let Place::Archive(offset) = place {
+                    *offset = offset.saturating_sub(cut);
+                }
+            }
+        }
+    }
+
+    /// Returns where logs begin that a snapshot stands for.
+    pub(crate) const fn foundations(&self) -> &Heads {
+        &self.foundations
     }
 
     /// Whether a log is held up to this head, and a batch or its foundation ends there.

@@ -77,6 +77,9 @@ pub enum StoreError {
         /// What is wrong.
         what: &'static str,
     },
+    /// The store has been closed, or has failed, meanwhile.
+    #[error("the store is closed; start again")]
+    Closing,
     /// The keeper thread could not be started.
     #[error("cannot start the keeper thread")]
     Thread(#[source] std::io::Error),
@@ -95,6 +98,7 @@ impl StoreError {
             | Self::LaterVersion { .. }
             | Self::Keyring(_)
             | Self::Identity(_)
+            | Self::Closing
             | Self::Thread(_) => false,
         }
     }

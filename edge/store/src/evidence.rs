@@ -20,6 +20,8 @@ pub struct Evidence {
     pub loss_counter: u64,
     /// Incarnations whose logs this replica writes or wrote.
     pub own: BTreeSet<Incarnation>,
+    /// Up to where own batches were pruned.
+    pub pruned: Heads,
     /// Headers of all held own batches, in order.
     pub own_batches: Vec<BatchHeader>,
     /// Heads of peers' logs that are held.

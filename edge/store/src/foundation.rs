@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use sonae_journal::Journal;
 use sonae_proto::clock::Stamp;
-use sonae_proto::digest::Digest;
+use sonae_proto::digest::{Digest, DigestKey};
 use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::seal::OpenKey;
 use sonae_proto::snapshot::{Record, SnapshotRoot, Sum, open_part};
 use sonae_proto::vector::Heads;
 use sonae_proto::view::{Fold, Records as _};
@@ -94,27 +95,51 @@ impl Found {
     }
 }
 
-/// Reads all parts from the shelf, hands the records of each on, and checks that they are the state of the root.
+/// What opens a snapshot and adds it up.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    open: OpenKey,
+    digest: DigestKey,
+}
+
+/// Takes the keys of a tier and an epoch out of a keyring.
+pub(crate) fn keys(keyring: &Keyring, tier: Tier, epoch: u32) -> Result<Keys, StoreError> {
+    let missing = || KeyringError::Missing { what: format!("tier {tier} of {epoch}") };
+    let open = keyring.opening(tier, epoch).cloned().ok_or_else(missing)?;
+    Ok(Keys { open, digest: keyring.digest_key()? })
+}
+
+/// The same as [`read_with`], with the keys of a keyring.
 ///
 /// # Errors
-/// [`StoreError::Snapshot`] when a part is not there whole or the sum is another; [`StoreError::Keyring`]; what `take`
-/// returns.
+/// As [`read_with`], and [`StoreError::Keyring`].
 pub(crate) fn read(
     shelf: &Shelf,
     hash: Hash32,
     root: &SnapshotRoot,
     keyring: &Keyring,
+    take: impl FnMut(Vec<Record>) -> Result<(), StoreError>,
+) -> Result<Found, StoreError> {
+    read_with(shelf, hash, root, &keys(keyring, root.tier, root.epoch)?, take)
+}
+
+/// Reads all parts from the shelf, hands the records of each on, and checks that they are the state of the root.
+///
+/// # Errors
+/// [`StoreError::Snapshot`] when a part is not there whole or the sum is another; what `take` returns.
+pub(crate) fn read_with(
+    shelf: &Shelf,
+    hash: Hash32,
+    root: &SnapshotRoot,
+    keys: &Keys,
     mut take: impl FnMut(Vec<Record>) -> Result<(), StoreError>,
 ) -> Result<Found, StoreError> {
     let wrong = |what| StoreError::Snapshot { root: hash, what };
-    let key = keyring
-        .opening(root.tier, root.epoch)
-        .ok_or_else(|| KeyringError::Missing { what: format!("tier {} of {}", root.tier, root.epoch) })?;
-    let mut sum = Sum::new(keyring.digest_key()?);
+    let mut sum = Sum::new(keys.digest.clone());
     let mut found = Found { disputed: 0, highest_stamp: Stamp::default(), digest: Digest::default() };
     for part in &root.parts {
         let sealed = shelf.part(part).ok_or_else(|| wrong("is not there whole"))?;
-        let records = open_part(&sealed, key).map_err(|_| wrong("has a part that cannot be opened"))?;
+        let records = open_part(&sealed, &keys.open).map_err(|_| wrong("has a part that cannot be opened"))?;
         for record in &records {
             sum.add(record);
             found.disputed += u64::from(record.state.disputed().next().is_some());

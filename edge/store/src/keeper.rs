@@ -6,6 +6,7 @@
 //! commit when one waits.
 
 mod mark;
+mod prune;
 mod reissue;
 mod room;
 mod round;
@@ -34,6 +35,7 @@ use zeroize::Zeroizing;
 use crate::batches::BatchIndex;
 use crate::clock::Clock;
 use crate::edit::{Action, Kept};
+use crate::foundation::Keys;
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
@@ -78,7 +80,9 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) enum Late {
     Pin { tier: Tier, reply: oneshot::Sender<Option<Pinned>> },
-    Load { snapshot: Box<Snapshot>, reply: oneshot::Sender<Result<(), StoreError>> },
+    Load { root: Hash32, reply: oneshot::Sender<Result<(), StoreError>> },
+    Prune { root: Hash32, reply: oneshot::Sender<Result<Option<u64>, StoreError>> },
+    Keys { tier: Tier, epoch: u32, reply: oneshot::Sender<Result<Keys, StoreError>> },
     Unpin,
     DigestKey { reply: oneshot::Sender<DigestKey> },
     Sign { root: Box<SnapshotRoot>, reply: oneshot::Sender<Option<Snapshot>> },

@@ -23,6 +23,7 @@ pub mod proof;
 pub mod quarantine;
 mod recover;
 pub mod renewal;
+pub mod retention;
 pub mod room;
 pub mod salvage;
 mod sealer;

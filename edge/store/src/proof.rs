@@ -104,6 +104,9 @@ pub struct LastProof {
     /// Tiers that differ or are incomplete.
     #[schema(value_type = Vec<String>)]
     pub tiers: Vec<Tier>,
+    /// Tiers that came as a snapshot and not change by change.
+    #[schema(value_type = Vec<String>)]
+    pub snapshots: Vec<Tier>,
     /// When it ended.
     pub at_ms: u64,
     /// How long it took.
@@ -296,6 +299,7 @@ fn status(known: &Known, now_ms: u64) -> ProofStatus {
         cause: kept.proof.cause.clone(),
         text: kept.text.clone(),
         tiers: kept.proof.tiers.clone(),
+        snapshots: kept.proof.snapshots.keys().copied().collect(),
         at_ms: kept.proof.began_ms.saturating_add(kept.proof.duration_ms),
         duration_ms: kept.proof.duration_ms,
         bytes: kept.proof.bytes,
@@ -328,6 +332,7 @@ mod tests {
     use ed25519_dalek::SigningKey;
     use sonae_proto::digest::Digest;
     use sonae_proto::ids::Incarnation;
+    use std::collections::BTreeMap;
 
     fn signed(number: u64, result: ProofResult, began_ms: u64) -> Signed<Proof> {
         let cause = if result == ProofResult::Proved { "" } else { "missing" };
@@ -345,6 +350,7 @@ mod tests {
             duration_ms: 10,
             bytes: 0,
             software: "test".into(),
+            snapshots: BTreeMap::new(),
         };
         proof.sign(&SigningKey::from_bytes(&[1; 32])).unwrap()
     }

@@ -124,6 +124,8 @@ pub(crate) fn recover(
     refill(&mut keeper)?;
     let checkpointed = found.checkpoint.as_ref().map(|(_, checkpoint)| &checkpoint.sequences);
     check_held(&keeper, keeper.fold.sequences.iter().chain(checkpointed.into_iter().flatten()))?;
+    // What a cut or a full disk has left of batches that a snapshot stands for.
+    keeper.index.trim();
     keeper.step_room();
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
@@ -344,10 +346,12 @@ fn check_held<'a>(
 fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring, fold: &Fold) -> Evidence {
     let (own, peers): (Vec<LogName>, Vec<LogName>) =
         index.logs().partition(|log| found.own.contains(&log.incarnation));
+    let base = |log: &LogName| Some((*log, index.foundations().get(log).copied()?));
     Evidence {
         safe: found.safe.clone(),
         loss_counter: found.loss_counter,
         own: found.own.clone(),
+        pruned: own.iter().filter_map(base).collect(),
         own_batches: own.into_iter().flat_map(|log| index.headers(log)).collect(),
         peers: peers.into_iter().map(|log| (log, index.head_at(log, fold.applied(log)))).collect(),
         identities: found

@@ -2,11 +2,11 @@
 //! put aside whole.
 //!
 //! ```text
-//! DATA/renewal/          the next journal, batches, view and incarnation.json, laid out like DATA
+//! DATA/renewal/          the next journal, batches, snapshots, view and incarnation.json, laid out like DATA
 //! DATA/renewal/ready     they are complete; holds the name of the incarnation that ends. From here on there is
 //!                        only forward: whoever opens DATA next finishes the exchange
 //! DATA/renewed/          what is left of renewal/ after the exchange; deleted
-//! DATA/forked/NAME/      journal and batches of incarnation NAME as they were. Its key is gone: nothing can be
+//! DATA/forked/NAME/      journal, batches and snapshots of incarnation NAME as they were. Its key is gone: nothing can be
 //!                        written under its name again
 //! ```
 //!
@@ -50,7 +50,9 @@ pub fn forks(data: &Path) -> usize {
 pub fn set_ready(data: &Path, ends: Incarnation) -> io::Result<()> {
     let next = next(data);
     // The exchange moves a folder only if its successor is there.
-    fs::create_dir_all(next.join("batches"))?;
+    for name in ["batches", "snapshots"] {
+        fs::create_dir_all(next.join(name))?;
+    }
     let mut file = File::create(next.join("ready.new"))?;
     file.write_all(ends.to_string().as_bytes())?;
     file.sync_all()?;
@@ -81,7 +83,8 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
         ends.parse().map_err(|_| io::Error::other("renewal/ready names no incarnation"))?;
     let aside = forked(data).join(ends.to_string());
     fs::create_dir_all(&aside)?;
-    for name in ["journal", "batches"] {
+    // What stands for batches that were pruned goes where the others are.
+    for name in ["journal", "batches", "snapshots"] {
         if next.join(name).exists() {
             if data.join(name).exists() {
                 fs::rename(data.join(name), free_name(&aside, name))?;

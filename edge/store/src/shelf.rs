@@ -108,6 +108,21 @@ impl Shelf {
         Snapshot::peek(&self.root_text(hash)?)
     }
 
+    /// Puts a snapshot that is here on another shelf.
+    ///
+    /// # Errors
+    /// Those of the disks, and [`io::ErrorKind::NotFound`] when it is not here whole.
+    ///
+    /// # Durability
+    /// As [`Self::put_part`].
+    pub fn copy_to(&self, root: Hash32, other: &Self) -> io::Result<()> {
+        let text = self.root_text(root).ok_or(io::ErrorKind::NotFound)?;
+        for name in Snapshot::peek(&text).map(|root| root.parts).unwrap_or_default() {
+            other.put_part(&self.part(&name).ok_or(io::ErrorKind::NotFound)?)?;
+        }
+        other.put(&other.path(root, "root"), text.as_bytes())
+    }
+
     /// Returns the places of those parts of a snapshot that are there whole.
     #[must_use]
     pub fn has(&self, root: Hash32) -> Vec<u32> {
@@ -155,6 +170,11 @@ impl Shelf {
         self.put(&new, bytes)?;
         self.disk.rename(&new, &path)?;
         self.settle()
+    }
+
+    /// Removes such a file. One that cannot be removed is read again, and everything that it says is checked again.
+    pub fn remove_note(&self, name: &str) {
+        let _ = self.disk.remove(&self.dir.join(name));
     }
 
     /// Reads such a file.

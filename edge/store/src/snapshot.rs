@@ -72,8 +72,11 @@ pub struct Made {
     pub root: Hash32,
     /// Bytes of its parts.
     pub bytes: u64,
-    /// Whether the cloud has it at the quorum.
-    pub safe: bool,
+    /// Whether the cloud has had it at the quorum.
+    safe: bool,
+    /// The loss counter under which it said so.
+    #[serde(default)]
+    loss_counter: u64,
     own_bytes: u64,
     recipient: String,
     /// For each part the hash of its lines, in order.
@@ -91,8 +94,31 @@ impl Made {
         serde_json::from_slice(&shelf.note(&Self::name(tier))?).ok()
     }
 
+    /// Forgets a snapshot that cannot be read here any more, so that the next one is made anew.
+    pub(crate) fn forget(shelf: &Shelf, tier: Tier, root: Hash32) {
+        if Self::read(shelf, tier).is_some_and(|made| made.root == root) {
+            shelf.remove_note(&Self::name(tier));
+        }
+    }
+
     fn write(&self, shelf: &Shelf, tier: Tier) -> std::io::Result<()> {
         shelf.put_note(&Self::name(tier), &serde_json::to_vec(self)?)
+    }
+
+    /// Whether the cloud has it at the quorum, as far as is known: after a loss it has to say so again.
+    #[must_use]
+    pub const fn is_safe(&self, loss_counter: u64) -> bool {
+        self.safe && self.loss_counter == loss_counter
+    }
+
+    /// Own batches were pruned: those that are left have grown by as much as before.
+    pub(crate) fn pruned(shelf: &Shelf, tier: Tier, bytes: u64) {
+        if let Some(mut made) = Self::read(shelf, tier) {
+            made.own_bytes = made.own_bytes.saturating_sub(bytes);
+            if let Err(error) = made.write(shelf, tier) {
+                log::warn!(error = error.to_string(); "a snapshot is made earlier than it is due");
+            }
+        }
     }
 
     /// Returns by how much own batches have grown since. Fewer than it remembers: a new incarnation writes here now.
@@ -116,16 +142,17 @@ impl Store {
         &self.shared.shelf
     }
 
-    /// Begins a tier of which nothing is held with a snapshot that was verified and whose parts are on the shelf.
+    /// Begins a tier of which nothing is held with a snapshot that is on the shelf whole, and whose root was verified
+    /// before it was put there.
     ///
     /// # Errors
     /// [`crate::StoreError`]; nothing has changed for readers then.
     ///
     /// # Durability
     /// The tier is on stable storage when this returns.
-    pub async fn load_snapshot(&self, snapshot: Snapshot) -> Result<(), String> {
+    pub async fn load_snapshot(&self, root: Hash32) -> Result<(), String> {
         let (reply, answer) = oneshot::channel();
-        let load = Late::Load { snapshot: Box::new(snapshot), reply };
+        let load = Late::Load { root, reply };
         self.send(Request::Late(load)).map_err(|error| error.to_string())?;
         let outcome = answer.await.map_err(|_| WriteError::Failed.to_string())?;
         outcome.map_err(|error| error.to_string())
@@ -136,7 +163,7 @@ impl Store {
         if let Some(mut made) = Made::read(self.shelf(), tier)
             && made.root == root
         {
-            made.safe = true;
+            (made.safe, made.loss_counter) = (true, self.state().loss_counter);
             if let Err(error) = made.write(self.shelf(), tier) {
                 log::warn!(error = error.to_string(); "a snapshot's receipt is not noted; it is offered again");
             }
@@ -197,6 +224,7 @@ impl Store {
             root: snapshot.hash(),
             bytes,
             safe: false,
+            loss_counter: 0,
             own_bytes: pinned.own_bytes,
             recipient: pinned.recipient.clone(),
             lines: parts.lines.clone(),

@@ -24,9 +24,12 @@ pub struct StoreState {
     /// Bytes of own sealed batches, by tier: what a snapshot of it saves grows with them.
     #[serde(skip)]
     pub own_bytes: BTreeMap<Tier, u64>,
-    /// Roots of the snapshots that tiers began with.
+    /// Roots of the snapshots that tiers begin with.
     #[serde(skip)]
     pub foundations: BTreeMap<Tier, Hash32>,
+    /// Up to where logs are not held as batches, because those snapshots stand for them.
+    #[serde(skip)]
+    pub pruned: Heads,
     /// The steady time at which the oldest of them was kept, by tier.
     #[serde(skip)]
     pub oldest_unsafe: BTreeMap<Tier, u64>,

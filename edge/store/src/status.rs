@@ -14,9 +14,10 @@ use utoipa::ToSchema;
 use crate::clock::Clock;
 use crate::keyring::KeyYears;
 use crate::proof::{ProofStatus, Proofs};
+use crate::retention::{self, RetentionStatus};
 use crate::quarantine::{Quarantine, WaitingLog};
 use crate::snapshot::Made;
-use crate::state::Point;
+use crate::state::{Point, StoreState};
 use crate::store::Store;
 
 /// How many of the last errors are kept for people.
@@ -271,6 +272,8 @@ pub struct TierStorage {
     pub bytes_max: Option<u64>,
     /// Bytes that it leaves free.
     pub free_min_bytes: u64,
+    /// What of it is not held as batches any more, and what is lacking before more of them go.
+    pub retention: RetentionStatus,
 }
 
 /// Composes the status of a replica.
@@ -344,7 +347,8 @@ impl StatusSource {
             let used_bytes = room.used_by_tier.get(&tier).copied().unwrap_or(0);
             let bytes_max = quota.bytes_max(tier, reading.total_bytes);
             let free_min_bytes = quota.free_min(tier, reading.total_bytes);
-            (tier, TierStorage { used_bytes, bytes_max, free_min_bytes })
+            let retention = retention::status(&self.store, &self.proofs, tier);
+            (tier, TierStorage { used_bytes, bytes_max, free_min_bytes, retention })
         };
         Storage {
             used_bytes,
@@ -359,12 +363,12 @@ impl StatusSource {
 }
 
 fn snapshots(store: &Store) -> Vec<SnapshotStatus> {
-    let own_bytes = store.state().own_bytes;
+    let StoreState { own_bytes, loss_counter, .. } = store.state();
     let one = |tier: Tier| {
         let made = Made::read(store.shelf(), tier);
         let is_due = Made::is_due(made.as_ref(), own_bytes.get(&tier).copied().unwrap_or(0));
         let is_any = made.is_some() || is_due;
-        let (bytes, safe) = made.map_or((0, false), |made| (made.bytes, made.safe));
+        let (bytes, safe) = made.map_or((0, false), |made| (made.bytes, made.is_safe(loss_counter)));
         is_any.then_some(SnapshotStatus { tier, bytes, safe, due: is_due })
     };
     Tier::ALL.into_iter().filter_map(one).collect()

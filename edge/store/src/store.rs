@@ -13,6 +13,7 @@ use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::ids::{LogName, SchoolCode, Tier};
 use sonae_proto::record::RecordState;
+use sonae_proto::snapshot::Record;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::oneshot;
@@ -265,6 +266,18 @@ impl Store {
         prefix: &str,
     ) -> Result<Vec<(String, RecordState)>, ViewError> {
         self.read(|view| view.scan(tier, collection, prefix))
+    }
+
+    /// Hands on all records of a tier, unknown collections too, in no particular order. Writers wait meanwhile.
+    ///
+    /// # Errors
+    /// [`ViewError`], and what `take` returns.
+    pub fn each_record(
+        &self,
+        tier: Tier,
+        take: impl FnMut(Record) -> Result<(), ViewError>,
+    ) -> Result<(), ViewError> {
+        self.read(|view| view.each(tier, take))
     }
 
     pub(crate) fn read<T>(&self, read: impl FnOnce(&View) -> T) -> T {

@@ -14,6 +14,9 @@ use sonae_proto::view::Records;
 
 use crate::view_db::{ViewDb, ViewError};
 
+/// Records that are read at a time.
+const PAGE_RECORDS: usize = 500;
+
 /// Key of a record: tier, collection, 0x00, id. Orders a collection's records by id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RecordKey(Vec<u8>);
@@ -31,15 +34,19 @@ impl RecordKey {
     }
 
     fn named(key: Vec<u8>, bytes: &[u8]) -> Result<(Self, Record), ViewError> {
-        let record = Self::record(&key).ok_or(ViewError::Record)?;
-        let collection = key.get(1..key.len() - 1 - record.len()).unwrap_or_default().to_vec();
-        let collection = String::from_utf8(collection).map_err(|_| ViewError::Record)?;
+        let (collection, record) = Self::split(&key).ok_or(ViewError::Record)?;
         Ok((Self(key), Record { collection, record, state: decode(bytes)? }))
     }
 
-    fn record(bytes: &[u8]) -> Option<String> {
+    /// Returns collection and id.
+    fn split(bytes: &[u8]) -> Option<(String, String)> {
         let separator = bytes.iter().skip(1).position(|byte| *byte == 0)? + 1;
-        String::from_utf8(bytes.get(separator + 1..)?.to_vec()).ok()
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        Some((text(bytes.get(1..separator)?)?, text(bytes.get(separator + 1..)?)?))
+    }
+
+    fn record(bytes: &[u8]) -> Option<String> {
+        Self::split(bytes).map(|(_, record)| record)
     }
 }
 
@@ -95,6 +102,31 @@ impl View {
             found.insert(id, state.clone());
         }
         Ok(found.into_iter().collect())
+    }
+
+    /// Hands on all records of a tier, in no particular order.
+    pub(crate) fn each(
+        &self,
+        tier: Tier,
+        mut take: impl FnMut(Record) -> Result<(), ViewError>,
+    ) -> Result<(), ViewError> {
+        let (prefix, mut after) = ([tier.number()], vec![tier.number()]);
+        while let Some(db) = self.db.get() {
+            let page = db.scan_after(&prefix, &after, PAGE_RECORDS)?;
+            let Some((last, _)) = page.last() else { break };
+            after.clone_from(last);
+            for (key, bytes) in page {
+                let (key, record) = RecordKey::named(key, &bytes)?;
+                if !self.overlay.contains_key(&key) {
+                    take(record)?;
+                }
+            }
+        }
+        for (key, state) in self.overlay.iter().filter(|(key, _)| key.0.starts_with(&prefix)) {
+            let (collection, record) = RecordKey::split(&key.0).ok_or(ViewError::Record)?;
+            take(Record { collection, record, state: state.clone() })?;
+        }
+        Ok(())
     }
 
     /// Returns how many records the overlay holds.

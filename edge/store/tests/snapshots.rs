@@ -107,8 +107,8 @@ fn a_replica_that_begins_with_a_snapshot_is_the_same() {
     block_on(old.store.seal_now());
 
     carry(&old.store, &new.store, &snapshot);
-    block_on(new.store.load_snapshot(snapshot.clone())).unwrap();
-    let twice = block_on(new.store.load_snapshot(snapshot.clone()));
+    block_on(new.store.load_snapshot(snapshot.hash())).unwrap();
+    let twice = block_on(new.store.load_snapshot(snapshot.hash()));
     assert!(twice.unwrap_err().contains("while its tier is held"));
     let batches = tail(&old.store, &new.store);
     assert!(!batches.is_empty() && batches.iter().all(|batch| batch.header().first > 6_000), "only the tail");
@@ -174,7 +174,7 @@ fn a_wrong_snapshot_changes_nothing() {
     let path =
         |data: &Path, part: usize| data.join(format!("snapshots/{}.part", snapshot.root().parts[part].hash));
     let refused = |new: &Opened, expected: &str| {
-        let outcome = block_on(new.store.load_snapshot(snapshot.clone()));
+        let outcome = block_on(new.store.load_snapshot(snapshot.hash()));
         assert!(outcome.unwrap_err().contains(expected));
         assert_eq!(essence(&new.store), before);
     };
@@ -187,7 +187,7 @@ fn a_wrong_snapshot_changes_nothing() {
     fs::remove_file(path(&scene.data[1], 0)).unwrap();
     refused(&new, "is not there whole");
     fs::write(path(&scene.data[1], 0), &kept).unwrap();
-    block_on(new.store.load_snapshot(snapshot.clone())).unwrap();
+    block_on(new.store.load_snapshot(snapshot.hash())).unwrap();
     new.close();
     fs::write(path(&scene.data[1], 0), &bytes).unwrap();
     fs::remove_dir_all(scene.data[1].join("view")).unwrap();
@@ -252,7 +252,7 @@ fn a_cut_leaves_a_tier_empty_or_whole() {
             new.store.shelf().put_part(&old.store.shelf().part(part)?).ok()?;
         }
         new.store.shelf().put_root(&snapshot).ok()?;
-        block_on(new.store.load_snapshot(snapshot.clone())).ok()?;
+        block_on(new.store.load_snapshot(snapshot.hash())).ok()?;
         block_on(new.store.store_batches(&tail(&old.store, &new.store))).ok()
     };
     let fresh = SimDisk::new(3);

@@ -15,6 +15,16 @@ pub enum Alarm {
         /// What is left.
         has: u64,
     },
+    /// What the cloud has lost of an own log is partly pruned here, and cannot be sent again: it is held as a state and
+    /// not as changes. That state is written again under a new incarnation.
+    Unfillable {
+        /// Which log.
+        log: LogName,
+        /// The last change that the cloud has.
+        has: u64,
+        /// The last change that was pruned here.
+        pruned: u64,
+    },
     /// The cloud has less of another replica's log than it has said before. What is here stays.
     CloudLostPeer {
         /// Which log.

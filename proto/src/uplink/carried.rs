@@ -72,7 +72,7 @@ impl Uplink {
         }
         if let Some(own) = self.own.get(&header.log) {
             return match own.compare(header.head()) {
-                Comparison::Fits | Comparison::Lost { .. } => CarriedBatch::Known,
+                Comparison::Fits | Comparison::Lost { .. } | Comparison::Unfillable => CarriedBatch::Known,
                 Comparison::Elsewhere => {
                     CarriedBatch::Refused("it is of this box's own log, and this box does not have it".into())
                 }

@@ -143,6 +143,7 @@ impl Uplink {
                 uplink.own.insert(log, OwnLog::new(start.receipted.get(&log).copied()));
             }
         }
+        uplink.handle_pruned(&start.pruned);
         for header in start.own_batches {
             uplink.hold(&header);
         }
@@ -153,6 +154,15 @@ impl Uplink {
     fn hold(&mut self, header: &BatchHeader) {
         if let Some(own) = self.own.get_mut(&header.log) {
             own.hold(header);
+        }
+    }
+
+    /// Batches of own logs up to these heads are not here any more; a snapshot that the cloud has stands for them.
+    pub fn handle_pruned(&mut self, bases: &Heads) {
+        for (log, base) in bases {
+            if let Some(own) = self.own.get_mut(log) {
+                own.prune(*base);
+            }
         }
     }
 
@@ -287,6 +297,14 @@ impl Uplink {
                     self.effects.push_back(Effect::Alarm(alarm));
                     own.lower(there);
                     lost = true;
+                }
+                Comparison::Unfillable if !welcome.complete => {}
+                Comparison::Unfillable => {
+                    if own.wedge() {
+                        let (has, pruned) = (there.sequence, own.base().sequence);
+                        self.effects.push_back(Effect::Alarm(Alarm::Unfillable { log: *log, has, pruned }));
+                        renew = true;
+                    }
                 }
                 Comparison::Elsewhere if is_planted(Defect::OwnLogReused) => {}
                 Comparison::Elsewhere => {

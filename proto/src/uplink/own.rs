@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: a receipt counts only for a batch that is held with that very hash.
 //! **Invariant**: `receipted` is lowered by a loss that was noticed, and by nothing else.
+//! **Invariant**: what was pruned is never sent: where the cloud ends below it, nothing of the log is sent any more.
 
 use std::collections::VecDeque;
 
@@ -25,6 +26,8 @@ pub(super) enum Comparison {
         /// What had a receipt.
         had: LogHead,
     },
+    /// It lies below what was pruned, and "safe" is lowered to it already: what follows it cannot be sent.
+    Unfillable,
     /// It is no point of the history that is held.
     Elsewhere,
 }
@@ -32,6 +35,8 @@ pub(super) enum Comparison {
 #[derive(Debug, Default)]
 pub(super) struct OwnLog {
     receipted: Option<LogHead>,
+    /// Up to here batches were pruned: a snapshot stands for them.
+    base: LogHead,
     /// Held batches up to the receipted head, oldest first: needed again when the cloud loses its tail.
     receipted_batches: Vec<Held>,
     /// Held batches after the receipted head, oldest first.
@@ -57,9 +62,22 @@ impl OwnLog {
         }
     }
 
-    /// Returns the last batch that is held.
+    /// Batches up to this head are not here any more.
+    pub(super) fn prune(&mut self, base: LogHead) {
+        let pruned = self.receipted_batches.partition_point(|batch| batch.head.sequence <= base.sequence);
+        self.receipted_batches.drain(..pruned);
+        self.base = base;
+    }
+
+    /// Returns up to where batches were pruned.
+    pub(super) const fn base(&self) -> LogHead {
+        self.base
+    }
+
+    /// Returns the last point that is held.
     pub(super) fn held(&self) -> LogHead {
-        self.unsafe_batches.back().map(|held| held.head).or(self.receipted).unwrap_or(LogHead::EMPTY)
+        let last = self.unsafe_batches.back().map(|held| held.head);
+        last.unwrap_or_else(|| self.receipted.filter(|head| head.sequence > self.base.sequence).unwrap_or(self.base))
     }
 
     /// Returns what is safe.
@@ -75,12 +93,18 @@ impl OwnLog {
     /// Compares with what the cloud says it has.
     pub(super) fn compare(&self, there: LogHead) -> Comparison {
         let had = self.receipted.unwrap_or(LogHead::EMPTY);
+        if there.sequence < self.base.sequence {
+            // Whether it is a point of this history nobody can tell any more. It had a receipt for months.
+            let is_lowered = had.sequence <= there.sequence;
+            return if is_lowered { Comparison::Unfillable } else { Comparison::Lost { had } };
+        }
         let receipted = self
             .receipted_batches
             .binary_search_by_key(&there.sequence, |batch| batch.head.sequence)
             .is_ok_and(|index| self.receipted_batches.get(index).is_some_and(|batch| batch.head == there));
         let held = there == LogHead::EMPTY
             || there == had
+            || there == self.base
             || receipted
             || self.unsafe_batches.iter().any(|batch| batch.head == there);
         match held {

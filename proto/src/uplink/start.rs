@@ -28,6 +28,8 @@ pub struct Start {
     pub manifest_version: u64,
     /// Receipted heads of own logs.
     pub receipted: Heads,
+    /// Up to where batches of own logs were pruned.
+    pub pruned: Heads,
     /// Headers of all held batches of own logs, in order.
     pub own_batches: Vec<BatchHeader>,
     /// Incarnations of this replica, whose logs it sends.

@@ -46,6 +46,7 @@ impl Fresh {
             loss_counter: 0,
             manifest_version: 1,
             receipted: Heads::new(),
+            pruned: Heads::new(),
             own_batches: Vec::new(),
             own: [replica.life.name].into(),
             peers: Heads::new(),

@@ -57,6 +57,7 @@ impl Replica {
             loss_counter: disk.loss_counter,
             manifest_version: board.manifest.body().version,
             receipted: disk.receipted.clone(),
+            pruned: Heads::new(),
             own_batches: disk.sealed.values().flatten().map(|batch| *batch.header()).collect(),
             own: BTreeSet::from([life.name]),
             peers,

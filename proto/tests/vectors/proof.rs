@@ -28,6 +28,7 @@ impl Made {
             duration_ms: 5_000,
             bytes: 60_000,
             software: "sonae-edge 0.1.0".into(),
+            snapshots: BTreeMap::new(),
         };
         proof.sign(&self.writer).unwrap()
     }

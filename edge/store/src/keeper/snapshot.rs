@@ -13,7 +13,7 @@ use sonae_proto::vector::Heads;
 
 use super::{Keeper, Late};
 use crate::foundation;
-use crate::frame::{self, FoundationFrame, to_json};
+use crate::retention;
 use crate::snapshot::Made;
 use crate::store::StoreError;
 use crate::view::RecordKey;
@@ -72,12 +72,13 @@ impl Keeper {
         Snapshot::sign(root, &self.keys.incarnation).ok()
     }
 
-    /// Makes a snapshot, whose root was verified and whose parts lie on the shelf, the state of its tier.
+    /// Makes a snapshot, whose root was verified by whoever put it on the shelf with its parts, the state of its tier.
     ///
     /// # Durability
     /// It is on stable storage when this returns.
-    pub(super) fn load_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), StoreError> {
-        let (root, hash) = (snapshot.root(), snapshot.hash());
+    pub(super) fn load_snapshot(&mut self, hash: Hash32) -> Result<(), StoreError> {
+        let missing = StoreError::Snapshot { root: hash, what: "is not there whole" };
+        let root = &self.shared.shelf.root(hash).ok_or(missing)?;
         let held = self.fold.sequences.iter().any(|(log, sequence)| log.tier == root.tier && *sequence > 0);
         if held || self.pinned || self.failed.is_some() {
             return Err(StoreError::Snapshot { root: hash, what: "cannot be taken while its tier is held" });
@@ -124,22 +125,19 @@ impl Keeper {
                 Ok(view.write_records(LOADING, records.into_iter().map(keyed).collect())?)
             })?;
         }
-        let frame = to_json("foundation", &FoundationFrame { tier: root.tier, root: hash })?;
-        let mut frames = std::mem::take(&mut self.lazy);
-        frames.push((frame::FOUNDATION, frame));
-        let borrowed: Vec<_> = frames.iter().map(|(kind, bytes)| (*kind, bytes.as_slice())).collect();
-        self.journal.commit(&borrowed)?;
-        Ok(())
+        self.commit_foundation(root.tier, hash)
     }
 
     /// Removes what is not needed any more from the shelf, unless a snapshot is just being made there.
-    fn tidy_shelf(&self) {
+    pub(super) fn tidy_shelf(&self) {
         if self.pinned {
             return;
         }
         let shelf = &self.shared.shelf;
         let made = Tier::ALL.into_iter().filter_map(|tier| Made::read(shelf, tier)).map(|made| made.root);
-        let roots: BTreeSet<Hash32> = self.foundations.values().copied().chain(made).collect();
+        let next = Tier::ALL.into_iter().filter_map(|tier| retention::candidate(shelf, tier));
+        let next = next.map(|candidate| candidate.root);
+        let roots: BTreeSet<Hash32> = self.foundations.values().copied().chain(made).chain(next).collect();
         if let Err(error) = shelf.keep_only(&roots) {
             log::warn!(error = error.to_string(); "old snapshots cannot be removed");
         }
@@ -172,8 +170,14 @@ impl Keeper {
                     self.unpin();
                 }
             }
-            Late::Load { snapshot, reply } => {
-                let _ = reply.send(self.load_snapshot(&snapshot));
+            Late::Load { root, reply } => {
+                let _ = reply.send(self.load_snapshot(root));
+            }
+            Late::Prune { root, reply } => {
+                let _ = reply.send(self.prune(root));
+            }
+            Late::Keys { tier, epoch, reply } => {
+                let _ = reply.send(foundation::keys(&self.keyring, tier, epoch));
             }
             Late::Sign { root, reply } => {
                 let _ = reply.send(self.sign(*root));

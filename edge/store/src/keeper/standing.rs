@@ -184,6 +184,7 @@ impl Keeper {
         state.digests.clone_from(&self.fold.digests);
         state.own_bytes.clone_from(&self.own_bytes);
         state.foundations.clone_from(&self.foundations);
+        state.pruned.clone_from(self.index.foundations());
         state.disputed = self.disputed;
         state.commits = self.commits;
         state.flushes = self.journal.flushes();
