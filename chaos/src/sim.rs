@@ -23,6 +23,7 @@ mod node;
 mod node_side;
 pub mod options;
 pub mod planted;
+mod pruning;
 pub(crate) mod random;
 mod replica;
 pub mod report;
@@ -63,6 +64,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// New incarnations that engines asked for.
     pub renewals: u64,
+    /// How often boxes pruned.
+    pub prunes: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
 }
@@ -113,6 +116,7 @@ fn run_planted(
         crash_points: world.tally.crash_points,
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
         renewals: world.tally.renewals,
+        prunes: world.tally.prunes,
         refused_for_room: world.tally.refused_for_room,
     })
 }

@@ -302,7 +302,7 @@ impl<'a> Appliance<'a> {
     fn alarm(&mut self, alarm: &Alarm) {
         self.notes.push(format!("{alarm:?}"));
         self.signals.insert(match alarm {
-            Alarm::CloudLost { .. } => Signal::CloudLost,
+            Alarm::CloudLost { .. } | Alarm::Unfillable { .. } => Signal::CloudLost,
             Alarm::CloudLostPeer { .. } => Signal::CloudLostPeer,
             Alarm::OwnLogElsewhere { .. } => Signal::OwnLogElsewhere,
             Alarm::Refused(_) | Alarm::RevocationTakenBack { .. } | Alarm::AppliedBeforeRevocation { .. } => {

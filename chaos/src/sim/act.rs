@@ -41,6 +41,7 @@ impl World {
             BoxAction::Compact => {
                 self.maintain(slot, "compacted journal", Store::compact);
             }
+            BoxAction::Prune => self.prune(slot),
             BoxAction::CutLine(up, down) => self.cut_line(slot, up, down),
             BoxAction::HealLine => (place.blocked_up, place.blocked_down) = (false, false),
             BoxAction::SetClock(ms) => place.clock = (ms, self.now),

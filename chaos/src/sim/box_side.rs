@@ -183,6 +183,12 @@ impl World {
                     self.violate(format!("box {slot} says that the cloud lost a peer's {log}; it did not"));
                 }
             }
+            Alarm::Unfillable { log, .. } => {
+                if self.ledger.losses == 0 && !self.contested.contains(&log.incarnation) {
+                    self.violate(format!("box {slot} says that the cloud lost what it has pruned of {log}"));
+                }
+                self.stop_log(slot, *log);
+            }
             Alarm::OwnLogElsewhere { log, .. } => self.own_log_elsewhere(slot, *log),
             Alarm::BadPeerBatch { log, reason } => {
                 let lies = self.options.has(Trouble::Lies);
@@ -232,6 +238,10 @@ impl World {
         if !self.contested.contains(&log.incarnation) {
             self.violate(format!("box {slot} finds its own {log} elsewhere; nobody else writes it"));
         }
+        self.stop_log(slot, log);
+    }
+
+    fn stop_log(&mut self, slot: usize, log: LogName) {
         if let Some(replica) = &mut self.slots[slot].replica {
             replica.stopped.insert(log);
             replica.told.insert(log);

@@ -232,8 +232,10 @@ impl World {
         let Slot { replica: Some(replica), life, .. } = &mut self.slots[slot] else { return };
         for (log, head) in heads.iter().filter(|(log, _)| log.incarnation == life.name) {
             let sealed = replica.store.held.sealed.get(log).into_iter().flatten();
-            let mut points = sealed.map(|batch| batch.header().head()).chain([LogHead::EMPTY]);
-            if points.all(|point| point != *head) {
+            let base = replica.store.held.base(*log);
+            let mut points = sealed.map(|batch| batch.header().head()).chain([LogHead::EMPTY, base]);
+            // Of what was pruned nobody can tell. Nothing more can become safe then, which shows at the end.
+            if head.sequence > base.sequence && points.all(|point| point != *head) {
                 replica.stopped.insert(*log);
             }
         }

@@ -85,7 +85,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 25] = [
+pub const ALL: [Planted; 26] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -105,6 +105,7 @@ pub const ALL: [Planted; 25] = [
     Planted::Proto(ProtoDefect::HeadsAsTheyCame),
     Planted::Proto(ProtoDefect::ReissueAppliedTwice),
     Planted::Proto(ProtoDefect::ClockDragged),
+    Planted::Proto(ProtoDefect::PrunedEarly),
     Planted::Journal(JournalDefect::SkipFlush),
     Planted::Journal(JournalDefect::SkipDirectoryFlush),
     Planted::Journal(JournalDefect::SkipSettle),
@@ -124,6 +125,7 @@ impl Planted {
             Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
+            Self::Proto(ProtoDefect::PrunedEarly) => &[Trouble::Pruning],
             Self::Proto(_) | Self::Journal(_) | Self::ReceiptBeforeStore | Self::SealedLazily => &[],
         }
     }

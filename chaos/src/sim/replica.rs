@@ -16,6 +16,7 @@ use sonae_proto::view::{Applied, Fold, MemoryRecords, Records as _};
 use super::board::{Board, Life};
 use super::later;
 use super::model::Model;
+use super::pruning::Waiting;
 use super::seal;
 use super::store::{Held, Store, length};
 
@@ -33,6 +34,8 @@ pub(crate) struct Replica {
     pub told: BTreeSet<LogName>,
     /// What was sent on the present connection: log and first sequence.
     pub sent: BTreeSet<(LogName, u64)>,
+    /// What it waits to prune. A start forgets it.
+    pub waiting: Option<Waiting>,
 }
 
 impl Replica {
@@ -49,6 +52,7 @@ impl Replica {
             stopped: BTreeSet::new(),
             told: BTreeSet::new(),
             sent: BTreeSet::new(),
+            waiting: None,
             store,
         };
         for (log, lines) in replica.store.held.lines.clone() {
@@ -180,7 +184,7 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> R
         loss_counter: held.loss_counter,
         manifest_version: words,
         receipted: held.receipted.clone(),
-        pruned: Heads::new(),
+        pruned: held.pruned.clone(),
         own_batches: held.own_batches(),
         own: BTreeSet::from([life.name]),
         peers,

@@ -41,6 +41,8 @@ pub struct Report {
     pub acknowledged_changes: u64,
     /// New incarnations after a fork.
     pub renewals: u64,
+    /// How often boxes pruned.
+    pub prunes: u64,
     /// Writes that were refused because a disk was full.
     pub refused_for_room: u64,
     /// Crashes by what was being done.
@@ -74,6 +76,7 @@ impl Report {
                 Duration::from_millis(outcome.simulated_ms).as_secs_f64() * 1_000.0 / DAY_MS;
             report.acknowledged_changes += outcome.acknowledged;
             report.renewals += outcome.renewals;
+            report.prunes += outcome.prunes;
             report.refused_for_room += outcome.refused_for_room;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;

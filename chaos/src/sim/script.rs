@@ -33,6 +33,8 @@ pub enum BoxAction {
     Idle,
     /// It forgets the past of its journal.
     Compact,
+    /// It looks whether batches may go.
+    Prune,
     /// Nothing gets through from it (first) or to it (second).
     CutLine(bool, bool),
     /// Its line works again.
@@ -198,6 +200,7 @@ fn troubled(trouble: Trouble, options: &Options, random: &mut Random) -> Action 
         (Trouble::Revocation, 1) => of_box(BoxAction::CarryStolen),
         (Trouble::Revocation, _) if random.one_in(3) => of_box(BoxAction::Accept),
         (Trouble::Revocation, _) => of_box(BoxAction::CarryStolen),
+        (Trouble::Pruning, _) => of_box(BoxAction::Prune),
         (Trouble::Lies, _) => Action::Cloud(CloudAction::TurnLies),
         (Trouble::Backlog, _) => of_box(BoxAction::Backlog(8 + random.index(24))),
     }

@@ -36,6 +36,8 @@ pub(crate) enum Item {
     Loss { counter: u64, receipted: Heads },
     /// A peer's identity.
     Identity(IdentityText),
+    /// Own batches up to these heads are gone; the lines stand for them.
+    Pruned(Heads),
 }
 
 impl Item {
@@ -48,6 +50,7 @@ impl Item {
             Self::Receipt { .. } => "receipt",
             Self::Loss { .. } => "loss counter",
             Self::Identity(_) => "identity",
+            Self::Pruned(_) => "foundation",
         }
     }
 
@@ -55,7 +58,11 @@ impl Item {
         match self {
             Self::Change { log, .. } => log.tier == Tier::Safety,
             Self::Sealed(batch) => batch.header().log.tier == Tier::Safety,
-            Self::Peer(_) | Self::Receipt { .. } | Self::Loss { .. } | Self::Identity(_) => false,
+            Self::Peer(_)
+            | Self::Receipt { .. }
+            | Self::Loss { .. }
+            | Self::Identity(_)
+            | Self::Pruned(_) => false,
         }
     }
 
@@ -69,6 +76,7 @@ impl Item {
             Self::Receipt { log, head } => (4, serde_json::to_vec(&(log, head))?),
             Self::Loss { counter, receipted } => (5, serde_json::to_vec(&(counter, receipted))?),
             Self::Identity(text) => (6, serde_json::to_vec(text)?),
+            Self::Pruned(bases) => (7, serde_json::to_vec(bases)?),
         };
         Ok((FrameKind(kind), bytes))
     }
@@ -90,6 +98,7 @@ impl Item {
                 Self::Loss { counter, receipted }
             }
             6 => Self::Identity(serde_json::from_slice(&bytes)?),
+            7 => Self::Pruned(serde_json::from_slice(&bytes)?),
             other => return Err(anyhow!("frame kind {other} was never written")),
         })
     }
@@ -104,6 +113,8 @@ pub(crate) struct Held {
     pub receipted: Heads,
     pub loss_counter: u64,
     pub identities: Vec<IdentityText>,
+    /// Up to where own batches are gone.
+    pub pruned: Heads,
 }
 
 impl Held {
@@ -115,8 +126,18 @@ impl Held {
                     lines.push(line);
                 }
             }
-            Item::Sealed(batch) => append(&mut self.sealed, batch),
-            Item::Peer(batch) => append(&mut self.peers, batch),
+            Item::Sealed(batch) => {
+                let base = self.base(batch.header().log);
+                append(&mut self.sealed, batch, base);
+            }
+            Item::Peer(batch) => append(&mut self.peers, batch, LogHead::EMPTY),
+            Item::Pruned(bases) => {
+                for (log, base) in &bases {
+                    let batches = self.sealed.entry(*log).or_default();
+                    batches.retain(|batch| batch.header().last > base.sequence);
+                }
+                self.pruned.extend(bases);
+            }
             Item::Receipt { log, head } => {
                 self.receipted.insert(log, head);
             }
@@ -142,12 +163,19 @@ impl Held {
         let sealed = self.sealed.values().flatten().cloned().map(Item::Sealed);
         let peers = self.peers.values().flatten().cloned().map(Item::Peer);
         let loss = Item::Loss { counter: self.loss_counter, receipted: self.receipted.clone() };
-        identities.chain(lines).chain(sealed).chain(peers).chain([loss]).collect()
+        let pruned = Item::Pruned(self.pruned.clone());
+        identities.chain(lines).chain([pruned]).chain(sealed).chain(peers).chain([loss]).collect()
+    }
+
+    /// Where the batches of an own log begin.
+    pub fn base(&self, log: LogName) -> LogHead {
+        self.pruned.get(&log).copied().unwrap_or(LogHead::EMPTY)
     }
 
     /// The head of what is sealed of an own log.
     pub fn sealed_head(&self, log: LogName) -> LogHead {
-        self.sealed.get(&log).and_then(|batches| batches.last()).map_or(LogHead::EMPTY, |b| b.header().head())
+        let last = self.sealed.get(&log).and_then(|batches| batches.last());
+        last.map_or_else(|| self.base(log), |batch| batch.header().head())
     }
 
     /// The head of what is held of a peer's log.
@@ -161,9 +189,9 @@ impl Held {
     }
 }
 
-fn append(logs: &mut BTreeMap<LogName, Vec<Batch>>, batch: Batch) {
+fn append(logs: &mut BTreeMap<LogName, Vec<Batch>>, batch: Batch, base: LogHead) {
     let batches = logs.entry(batch.header().log).or_default();
-    let head = batches.last().map_or(LogHead::EMPTY, |last| last.header().head());
+    let head = batches.last().map_or(base, |last| last.header().head());
     // Behind a recycled past the rest of it may come first; the whole follows.
     if batch.header().continues(&head) {
         batches.push(batch);
