@@ -66,6 +66,8 @@ pub struct Outcome {
     pub renewals: u64,
     /// How often boxes pruned.
     pub prunes: u64,
+    /// How often the cloud had lost what a box had pruned.
+    pub unfillable: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
 }
@@ -117,6 +119,7 @@ fn run_planted(
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
         renewals: world.tally.renewals,
         prunes: world.tally.prunes,
+        unfillable: world.tally.unfillable,
         refused_for_room: world.tally.refused_for_room,
     })
 }

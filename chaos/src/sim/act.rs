@@ -34,14 +34,16 @@ impl World {
         match what {
             BoxAction::Write(tier, record) => self.write(slot, tier, record),
             BoxAction::Backlog(changes) => self.backlog(slot, changes),
-            BoxAction::Seal(changes_max) => self.seal(slot, changes_max),
+            BoxAction::Seal(changes_max) => {
+                self.seal(slot, changes_max);
+                self.prune(slot);
+            }
             BoxAction::Idle => {
                 self.maintain(slot, "mark", Store::idle);
             }
             BoxAction::Compact => {
                 self.maintain(slot, "compacted journal", Store::compact);
             }
-            BoxAction::Prune => self.prune(slot),
             BoxAction::CutLine(up, down) => self.cut_line(slot, up, down),
             BoxAction::HealLine => (place.blocked_up, place.blocked_down) = (false, false),
             BoxAction::SetClock(ms) => place.clock = (ms, self.now),

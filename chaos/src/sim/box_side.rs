@@ -187,6 +187,7 @@ impl World {
                 if self.ledger.losses == 0 && !self.contested.contains(&log.incarnation) {
                     self.violate(format!("box {slot} says that the cloud lost what it has pruned of {log}"));
                 }
+                self.tally.unfillable += 1;
                 self.stop_log(slot, *log);
             }
             Alarm::OwnLogElsewhere { log, .. } => self.own_log_elsewhere(slot, *log),

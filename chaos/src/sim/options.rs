@@ -42,11 +42,9 @@ pub enum Trouble {
     Lies,
     /// A device is revoked, and goes on writing in the past; the board may accept some of it later.
     Revocation,
-    /// Boxes prune what a snapshot stands for.
-    Pruning,
 }
 
-const TROUBLES: [(Trouble, u64); 17] = [
+const TROUBLES: [(Trouble, u64); 16] = [
     (Trouble::Line, 2),
     (Trouble::Power, 2),
     (Trouble::BoxCrash, 2),
@@ -63,7 +61,6 @@ const TROUBLES: [(Trouble, u64); 17] = [
     (Trouble::Replay, 2),
     (Trouble::Lies, 4),
     (Trouble::Revocation, 4),
-    (Trouble::Pruning, 3),
 ];
 
 /// Everything that a seed decides before its run.

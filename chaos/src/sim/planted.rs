@@ -125,7 +125,6 @@ impl Planted {
             Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
-            Self::Proto(ProtoDefect::PrunedEarly) => &[Trouble::Pruning],
             Self::Proto(_) | Self::Journal(_) | Self::ReceiptBeforeStore | Self::SealedLazily => &[],
         }
     }

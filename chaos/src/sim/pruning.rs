@@ -12,7 +12,7 @@ use super::store::Item;
 use super::world::World;
 
 /// Milliseconds of running for which batches are kept: long for a run, not for a reader.
-const RETAIN_MS: u64 = 20_000;
+const RETAIN_MS: u64 = 2_000;
 
 /// What a box is waiting to prune.
 #[derive(Debug, Clone)]

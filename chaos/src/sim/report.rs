@@ -43,6 +43,8 @@ pub struct Report {
     pub renewals: u64,
     /// How often boxes pruned.
     pub prunes: u64,
+    /// How often the cloud had lost what a box had pruned.
+    pub unfillable: u64,
     /// Writes that were refused because a disk was full.
     pub refused_for_room: u64,
     /// Crashes by what was being done.
@@ -77,6 +79,7 @@ impl Report {
             report.acknowledged_changes += outcome.acknowledged;
             report.renewals += outcome.renewals;
             report.prunes += outcome.prunes;
+            report.unfillable += outcome.unfillable;
             report.refused_for_room += outcome.refused_for_room;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;

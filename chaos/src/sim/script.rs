@@ -27,14 +27,12 @@ pub enum BoxAction {
     Write(Tier, usize),
     /// So many writes of the archive, each a batch of its own, then one for a safety check.
     Backlog(usize),
-    /// What is kept becomes batches of at most so many changes.
+    /// What is kept becomes batches of at most so many changes; and it looks whether older ones may go.
     Seal(usize),
     /// It has nothing to do for a while.
     Idle,
     /// It forgets the past of its journal.
     Compact,
-    /// It looks whether batches may go.
-    Prune,
     /// Nothing gets through from it (first) or to it (second).
     CutLine(bool, bool),
     /// Its line works again.
@@ -200,7 +198,6 @@ fn troubled(trouble: Trouble, options: &Options, random: &mut Random) -> Action 
         (Trouble::Revocation, 1) => of_box(BoxAction::CarryStolen),
         (Trouble::Revocation, _) if random.one_in(3) => of_box(BoxAction::Accept),
         (Trouble::Revocation, _) => of_box(BoxAction::CarryStolen),
-        (Trouble::Pruning, _) => of_box(BoxAction::Prune),
         (Trouble::Lies, _) => Action::Cloud(CloudAction::TurnLies),
         (Trouble::Backlog, _) => of_box(BoxAction::Backlog(8 + random.index(24))),
     }

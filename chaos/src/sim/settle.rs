@@ -46,6 +46,7 @@ impl World {
             for slot in 0..self.slots.len() {
                 self.seal(slot, 100);
                 self.maintain(slot, "mark", Store::idle);
+                self.prune(slot);
             }
             self.run_for(LOOK_MS);
             match self.converged() {

@@ -192,6 +192,7 @@ pub(crate) struct Tally {
     pub refused_for_room: u64,
     pub renewals: u64,
     pub prunes: u64,
+    pub unfillable: u64,
     /// Crashes by the thing that was being done.
     pub crash_points: BTreeMap<String, u64>,
 }
