@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::generate;
 use crate::lan_client::LanClient;
 use crate::line::Line;
-use crate::program::{Daemon, run, run_in};
+use crate::program::{Daemon, run, run_in, run_to_end};
 
 /// Sign-in name of the teacher that a town has.
 pub const LOGIN: &str = "tanaka";
@@ -287,6 +287,19 @@ impl Appliance {
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Runs `sonae-edge prove`. Returns its exit code and what it printed.
+    ///
+    /// # Errors
+    /// When the command cannot be run.
+    pub async fn prove(&self) -> Result<(i32, Value)> {
+        let data = text(&self.data);
+        let proving = tokio::task::spawn_blocking(move || {
+            run_to_end("sonae-edge", &["prove", "--data", &data, "--json"], "")
+        });
+        let (code, out, error) = proving.await??;
+        Ok((code, serde_json::from_str(&out).unwrap_or_else(|_| serde_json::json!({ "said": error }))))
     }
 
     /// Asks `sonae-edge digest`.

@@ -23,16 +23,6 @@ async fn settle(pupils: u32, seed: u64) -> (tempfile::TempDir, Settled) {
     (dir, settled)
 }
 
-/// Runs `sonae-edge prove`. Returns its exit code and what it printed.
-async fn prove(appliance: &Appliance) -> (i32, Value) {
-    let data = appliance.data.display().to_string();
-    let proving = tokio::task::spawn_blocking(move || {
-        run_to_end("sonae-edge", &["prove", "--data", &data, "--json"], "").unwrap()
-    });
-    let (code, out, error) = proving.await.unwrap();
-    (code, serde_json::from_str(&out).unwrap_or_else(|_| json!({ "said": error })))
-}
-
 fn cloud_status(settled: &Settled) -> Value {
     let data = settled.town.cloud_dirs()[0].display().to_string();
     serde_json::from_str(&run("sonae-cloud", &["status", "--data", &data, "--json"], "").unwrap()).unwrap()
@@ -124,7 +114,7 @@ async fn a_proof_succeeds_while_people_write() {
         Slowness { delay: Duration::from_millis(400), bytes_per_second: 6_250_000, lost_per_thousand: 0 };
     settled.line.set_slow(slowness);
     for number in 1..=3 {
-        let (code, said) = prove(&appliance).await;
+        let (code, said) = appliance.prove().await.unwrap();
         assert_eq!(
             (code, said["result"].as_str(), said["number"].as_u64()),
             (0, Some("proved"), Some(number)),
@@ -164,10 +154,10 @@ async fn a_tampered_object_is_found_out() {
     let appliance = &settled.appliance;
     let (mut edge, client) = settled.start(appliance).await.unwrap();
     appliance.wait_until_safe(&client, LONG).await.unwrap();
-    assert_eq!(prove(appliance).await.0, 0);
+    assert_eq!(appliance.prove().await.unwrap().0, 0);
     let [_, a, b] = settled.town.cloud_dirs();
     tamper([&a, &b]);
-    let (code, said) = prove(appliance).await;
+    let (code, said) = appliance.prove().await.unwrap();
     assert_eq!((code, said["result"].as_str()), (7, Some("incomplete")), "{said}");
     assert!(!said["tiers"].as_array().unwrap().is_empty(), "{said}");
     let status = appliance.status().unwrap();
@@ -190,7 +180,7 @@ async fn without_a_line_nothing_is_proved() {
     let (mut edge, client) = settled.start(appliance).await.unwrap();
     appliance.wait_until_safe(&client, LONG).await.unwrap();
     settled.line.set_cut(true);
-    let (code, said) = prove(appliance).await;
+    let (code, said) = appliance.prove().await.unwrap();
     assert_eq!((code, said["result"].as_str()), (7, Some("could_not_verify")), "{said}");
     assert!(alarms(appliance).contains(&"proof_not_verified".to_owned()), "{:?}", alarms(appliance));
     assert_eq!(appliance.status().unwrap()["proof"]["is_proved"], false);
@@ -224,7 +214,7 @@ async fn a_power_cut_leaves_nothing_behind() {
         );
         assert_eq!(proof["is_proved"], false);
     }
-    let (code, said) = prove(appliance).await;
+    let (code, said) = appliance.prove().await.unwrap();
     assert_eq!((code, said["result"].as_str()), (0, Some("proved")), "{said}");
     let is_shown = |school: &Value| school["proofs"][0]["number"] == 4;
     assert_eq!(incarnations(&settled, is_shown).await, before);

@@ -76,11 +76,14 @@ impl Prover {
         self.source.proofs.serve(self.now_ms());
         self.note_cut_off();
         let (mut told, mut retention) = (None, Retention::default());
+        let mut published = self.source.proofs.unpublished();
         loop {
             let asked = tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = self.source.proofs.asked() => true,
                 () = tokio::time::sleep(LOOK) => false,
+                // What the cloud has taken may be what pruning waits for.
+                Ok(()) = published.changed() => false,
             };
             self.tell_overdue(&mut told);
             retention = self.retain(retention).await;

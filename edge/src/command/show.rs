@@ -76,6 +76,7 @@ fn describe(status: &Value, running: bool) -> String {
             text("/storage/reserved_bytes"),
             refused(status)
         ),
+        format!("pruned     {}", pruned(status)),
         format!("replayed   {} change(s) at the last start", text("/replayed")),
         number("/uplink/stalled/for_ms").map_or("stalled    no".to_owned(), |ms| {
             format!("stalled    for {} s: the line is up, changes wait, and no receipt comes", ms / 1_000)
@@ -129,6 +130,24 @@ fn refused(status: &Value) -> String {
     let tiers = status.pointer("/storage/refused_tiers").and_then(Value::as_array).into_iter().flatten();
     let tiers: Vec<&str> = tiers.filter_map(Value::as_str).collect();
     if tiers.is_empty() { "none".to_owned() } else { tiers.join(", ") }
+}
+
+/// Says what is not held change by change any more, and what is lacking before more goes.
+fn pruned(status: &Value) -> String {
+    let tiers = status.pointer("/storage/tiers").and_then(Value::as_object).into_iter().flatten();
+    let shown: Vec<String> = tiers
+        .filter_map(|(tier, storage)| {
+            let retention = storage.get("retention")?;
+            let changes = retention.get("pruned_changes").and_then(Value::as_u64).unwrap_or(0);
+            let left = retention.get("left_ms").and_then(Value::as_u64);
+            let lacks = retention.get("lacks").and_then(Value::as_str).unwrap_or("nothing");
+            let next = left.map(|ms| format!(", next in {} day(s) at least, lacks {lacks}", ms.div_ceil(86_400_000)));
+            (changes > 0 || next.is_some()).then(|| {
+                format!("tier {tier} {changes} change(s){}", next.unwrap_or_default())
+            })
+        })
+        .collect();
+    if shown.is_empty() { "nothing".to_owned() } else { shown.join("; ") }
 }
 
 /// Says what waits in each tier, and for how long.

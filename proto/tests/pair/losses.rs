@@ -1,7 +1,8 @@
 //! The line and the cloud fail; "safe" follows what the sites hold.
 
-use sonae_proto::ids::Tier;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::uplink::Alarm;
+use sonae_proto::vector::Heads;
 
 use crate::world::{Shape, World};
 
@@ -104,4 +105,53 @@ fn a_loss_survives_a_crash_of_the_replica() {
     assert_eq!(world.replicas[0].engine.loss_counter(), 0);
     world.converge(60_000);
     assert_eq!(world.replicas[0].disk.loss_counter, 1);
+}
+
+/// A replica with four safe batches of which it has pruned three, and a cloud that has lost its last objects.
+fn pruned(lost: usize) -> (World, LogName) {
+    let mut world = World::new(Shape::calm(1, 2, 2));
+    for _ in 0..4 {
+        world.write(0, Tier::Safety, "r1");
+        world.seal(0, 10);
+        world.converge(20_000);
+    }
+    let log = world.replicas[0].life.log(Tier::Safety);
+    let base = world.replicas[0].disk.sealed[&log][2].header().head();
+    world.replicas[0].engine.handle_pruned(&Heads::from([(log, base)]));
+    world.crash_node();
+    world.lose_tails(lost);
+    world.boot_node(false);
+    (world, log)
+}
+
+/// Goal: a loss behind what was pruned is filled as ever. Method: the cloud ends exactly where pruning ended.
+#[test]
+fn a_loss_behind_what_was_pruned_is_sent_again() {
+    let (mut world, log) = pruned(1);
+    world.converge(60_000);
+    assert_eq!(world.alarms(0, |alarm| *alarm == Alarm::CloudLost { log, had: 4, has: 3 }), 1);
+    assert_eq!(world.alarms(0, |alarm| matches!(alarm, Alarm::Unfillable { .. })), 0);
+    assert_eq!((world.replicas[0].renewals, world.replicas[0].engine.receipted()[&log].sequence), (0, 4));
+}
+
+/// Goal: a loss of what was pruned lowers "safe" durably first, is told as what it is, and ends in a new incarnation;
+/// nothing that was pruned is asked for. Method: a cloud that ends below it, and one that has nothing at all.
+#[test]
+fn a_loss_of_what_was_pruned_is_told() {
+    for (lost, has) in [(2, 2), (4, 0)] {
+        let (mut world, log) = pruned(lost);
+        while world.replicas[0].renewals == 0 {
+            world.run_for(1);
+            assert!(world.now < 200_000, "a new incarnation is asked for");
+        }
+        assert_eq!(world.alarms(0, |alarm| *alarm == Alarm::CloudLost { log, had: 4, has }), 1);
+        assert_eq!(world.alarms(0, |alarm| *alarm == Alarm::Unfillable { log, has, pruned: 3 }), 1);
+        assert_eq!(world.replicas[0].disk.loss_counter, 1, "kept before");
+        let safe = world.replicas[0].engine.receipted().get(&log).map_or(0, |head| head.sequence);
+        assert_eq!(safe, has);
+        world.run_for(60_000);
+        let overview = world.node.as_ref().unwrap().intake.overview();
+        assert!(!format!("{overview:?}").contains("sequence: 4"), "nothing is sent behind the gap");
+        assert_eq!(world.replicas[0].renewals, 1);
+    }
 }
