@@ -137,7 +137,11 @@ async fn a_pruned_box_is_the_same_to_everybody() {
     let said = run("sonae-edge", &["bundle", "export", "--data", &data, "--to", &to, "--json"], "").unwrap();
     let said: Value = serde_json::from_str(&said).unwrap();
     let begins = said["begin_behind"].as_object().unwrap();
-    assert_eq!(begins.values().map(|behind| behind.as_u64().unwrap()).sum::<u64>(), pruned(appliance), "{said}");
+    assert_eq!(
+        begins.values().map(|behind| behind.as_u64().unwrap()).sum::<u64>(),
+        pruned(appliance),
+        "{said}"
+    );
     let since = settled.town.dir.join("since.json");
     fs::write(&since, fresh.digest().unwrap().to_string()).unwrap();
     let arguments = ["bundle", "export", "--data", &data, "--to", &to, "--json", "--since", &text(&since)];
@@ -155,7 +159,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let to = to.join(entry.file_name());
-        if entry.path().is_dir() { copy(&entry.path(), &to) } else { drop(fs::copy(entry.path(), to).unwrap()) }
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            drop(fs::copy(entry.path(), to).unwrap())
+        }
     }
 }
 

@@ -15,7 +15,10 @@ fn no_seed_breaks_a_promise() {
     assert_eq!(report.objections(), Vec::<String>::new());
     assert!(report.crash_and_heal_cycles > 500, "the runs contain crashes");
     assert!(report.renewals > 0, "the runs contain forks");
-    assert!(report.prunes > 20 && report.unfillable > 0, "the runs contain boxes that prune, and losses below that");
+    assert!(
+        report.prunes > 20 && report.unfillable > 0,
+        "the runs contain boxes that prune, and losses below that"
+    );
 }
 
 /// Seeds that found something wrong, in the product or in this simulation of it. What a seed means changes with the

@@ -85,7 +85,10 @@ impl Candidate {
             (!restores, Lack::Restore),
             (self.aged_ms < retain_ms, Lack::Age),
         ];
-        missing.into_iter().find(|(lacks, _)| *lacks && !is_planted(Defect::PrunedEarly)).map(|(_, lack)| lack)
+        missing
+            .into_iter()
+            .find(|(lacks, _)| *lacks && !is_planted(Defect::PrunedEarly))
+            .map(|(_, lack)| lack)
     }
 }
 

@@ -38,7 +38,8 @@ impl World {
             return;
         };
         let (safe, there) = (replica.engine.receipted(), replica.engine.cloud_heads());
-        let is_at = |heads: &Heads, log, sequence| heads.get(log).is_some_and(|head| head.sequence >= sequence);
+        let is_at =
+            |heads: &Heads, log, sequence| heads.get(log).is_some_and(|head| head.sequence >= sequence);
         let came_back = waiting
             .heads
             .iter()

@@ -141,10 +141,10 @@ fn pruned(status: &Value) -> String {
             let changes = retention.get("pruned_changes").and_then(Value::as_u64).unwrap_or(0);
             let left = retention.get("left_ms").and_then(Value::as_u64);
             let lacks = retention.get("lacks").and_then(Value::as_str).unwrap_or("nothing");
-            let next = left.map(|ms| format!(", next in {} day(s) at least, lacks {lacks}", ms.div_ceil(86_400_000)));
-            (changes > 0 || next.is_some()).then(|| {
-                format!("tier {tier} {changes} change(s){}", next.unwrap_or_default())
-            })
+            let next = left
+                .map(|ms| format!(", next in {} day(s) at least, lacks {lacks}", ms.div_ceil(86_400_000)));
+            (changes > 0 || next.is_some())
+                .then(|| format!("tier {tier} {changes} change(s){}", next.unwrap_or_default()))
         })
         .collect();
     if shown.is_empty() { "nothing".to_owned() } else { shown.join("; ") }

@@ -80,8 +80,7 @@ pub(super) struct Attempted {
 /// Proves once. `None` when it was stopped.
 pub(super) async fn attempt(prover: &Prover, stopped: &watch::Receiver<bool>) -> Option<Attempted> {
     let is_whole = prover.source.store.wants_whole_proof();
-    let mut attempt =
-        Attempt { prover, stopped, is_whole, mark: None, bytes: 0, snapshots: BTreeMap::new() };
+    let mut attempt = Attempt { prover, stopped, is_whole, mark: None, bytes: 0, snapshots: BTreeMap::new() };
     let verdict = match attempt.run().await {
         Ok(verdict) | Err(Broken::Judged(verdict)) => verdict,
         Err(Broken::Stopped) => return None,

@@ -23,10 +23,10 @@ type Held = BTreeMap<LogName, Vec<BatchHeader>>;
 /// changes.
 pub(super) async fn carry_state(old: &Replica, next: &Replica, there: &Held) -> Result<u64, RenewalError> {
     let pruned = old.opened.store.state().pruned;
-    let reached = |log: &LogName| there.get(log).and_then(|headers| headers.last()).map_or(0, |last| last.last);
-    let lacks = |tier: &Tier| {
-        pruned.iter().any(|(log, base)| log.tier == *tier && reached(log) < base.sequence)
-    };
+    let reached =
+        |log: &LogName| there.get(log).and_then(|headers| headers.last()).map_or(0, |last| last.last);
+    let lacks =
+        |tier: &Tier| pruned.iter().any(|(log, base)| log.tier == *tier && reached(log) < base.sequence);
     let mut carried = 0;
     for tier in Tier::ALL.into_iter().filter(lacks) {
         let mut changes = Vec::new();
@@ -95,7 +95,9 @@ mod tests {
     }
 
     fn state(fields: &[(&str, FieldState)]) -> RecordState {
-        RecordState { fields: fields.iter().map(|(name, field)| ((*name).to_owned(), field.clone())).collect() }
+        RecordState {
+            fields: fields.iter().map(|(name, field)| ((*name).to_owned(), field.clone())).collect(),
+        }
     }
 
     /// Goal: what differs is written with its writer, in place of what stands there, a dispute stays one, and nothing
@@ -109,14 +111,18 @@ mod tests {
             ("disputed", field(&[(2, "x"), (3, "y")])),
             ("missing", field(&[(1, "b")])),
         ]);
-        let there =
-            state(&[("same", field(&[(9, "a")])), ("older", field(&[(8, "old")])), ("disputed", field(&[(2, "x")]))]);
+        let there = state(&[
+            ("same", field(&[(9, "a")])),
+            ("older", field(&[(8, "old")])),
+            ("disputed", field(&[(2, "x")])),
+        ]);
         let record = Record { collection: "student".into(), record: "r".into(), state: here };
         let changes = differences(&record, &there);
         let shown: Vec<_> = changes
             .iter()
             .map(|change| {
-                let fields = change.fields.iter().map(|(name, write)| (name.as_str(), write.value.as_str().unwrap()));
+                let fields =
+                    change.fields.iter().map(|(name, write)| (name.as_str(), write.value.as_str().unwrap()));
                 (fields.collect::<Vec<_>>(), change.who.as_deref())
             })
             .collect();

@@ -7,6 +7,7 @@ use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::Tier;
 use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
+use sonae_proto::vector::Heads;
 use sonae_proto::wire::{Frame, KeyDocuments};
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::proof::Proofs;
@@ -333,19 +334,21 @@ impl Driver {
                     self.shared.note_error(&self.clock, "not_quarantined", error.to_string());
                 }
             }
-            Effect::KeepLoss { loss_counter, receipted } => {
-                // Nothing is sent before the counter is durable, so a full disk is waited for.
-                while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {
-                    self.shared.note_error(&self.clock, "loss_not_kept", error.to_string());
-                    tokio::time::sleep(FULL_RETRY).await;
-                }
-                self.engine.handle_loss_kept();
-                self.resume_snapshots();
-            }
+            Effect::KeepLoss { loss_counter, receipted } => self.keep_loss(loss_counter, receipted).await,
             Effect::Renew => drop(self.renew.send_replace(true)),
             Effect::Alarm(alarm) => self.alarm(&alarm),
             Effect::Disconnect => self.hang_up(),
         }
+    }
+
+    /// Nothing is sent before the counter is durable, so a full disk is waited for. Snapshots need their receipts anew.
+    async fn keep_loss(&mut self, loss_counter: u64, receipted: Heads) {
+        while let Err(error) = self.store.keep_loss(loss_counter, receipted.clone()).await {
+            self.shared.note_error(&self.clock, "loss_not_kept", error.to_string());
+            tokio::time::sleep(FULL_RETRY).await;
+        }
+        self.engine.handle_loss_kept();
+        self.resume_snapshots();
     }
 
     pub(super) fn next_generation(&mut self) -> u64 {

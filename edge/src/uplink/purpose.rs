@@ -139,8 +139,13 @@ mod tests {
         let wanted = Heads::from([(log(1), head(5, 1)), (log(2), head(4, 8))]);
         assert_eq!(prove.wanted(&there), wanted);
         assert_eq!(Purpose::Serve.wanted(&there), there);
-        let offer = |byte| SnapshotOffer { tier: Tier::Daily, root: Hash32([byte; 32]), bytes: 1, changes: 1 };
-        assert_eq!(prove.offered(Some(vec![offer(1)])), Some(Vec::new()), "a stranger's may lead past the heads");
+        let offer =
+            |byte| SnapshotOffer { tier: Tier::Daily, root: Hash32([byte; 32]), bytes: 1, changes: 1 };
+        assert_eq!(
+            prove.offered(Some(vec![offer(1)])),
+            Some(Vec::new()),
+            "a stranger's may lead past the heads"
+        );
         let through = Purpose::Prove { until: Heads::new(), snapshots: vec![offer(2)] };
         assert_eq!(through.offered(Some(vec![offer(1)])), Some(vec![offer(2)]));
         assert_eq!((through.offered(None), Purpose::Serve.offered(Some(vec![]))), (None, Some(vec![])));

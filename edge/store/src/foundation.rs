@@ -139,7 +139,8 @@ pub(crate) fn read_with(
     let mut found = Found { disputed: 0, highest_stamp: Stamp::default(), digest: Digest::default() };
     for part in &root.parts {
         let sealed = shelf.part(part).ok_or_else(|| wrong("is not there whole"))?;
-        let records = open_part(&sealed, &keys.open).map_err(|_| wrong("has a part that cannot be opened"))?;
+        let records =
+            open_part(&sealed, &keys.open).map_err(|_| wrong("has a part that cannot be opened"))?;
         for record in &records {
             sum.add(record);
             found.disputed += u64::from(record.state.disputed().next().is_some());

@@ -332,7 +332,6 @@ mod tests {
     use ed25519_dalek::SigningKey;
     use sonae_proto::digest::Digest;
     use sonae_proto::ids::Incarnation;
-    use std::collections::BTreeMap;
 
     fn signed(number: u64, result: ProofResult, began_ms: u64) -> Signed<Proof> {
         let cause = if result == ProofResult::Proved { "" } else { "missing" };
@@ -350,7 +349,7 @@ mod tests {
             duration_ms: 10,
             bytes: 0,
             software: "test".into(),
-            snapshots: BTreeMap::new(),
+            snapshots: std::collections::BTreeMap::new(),
         };
         proof.sign(&SigningKey::from_bytes(&[1; 32])).unwrap()
     }

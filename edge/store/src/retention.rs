@@ -183,7 +183,8 @@ impl Store {
     /// Whether a proof is wanted that reads back, change by change, what is to be pruned next.
     #[must_use]
     pub fn wants_whole_proof(&self) -> bool {
-        let waits = |tier| candidate(self.shelf(), tier).is_some_and(|known| known.read_back && !known.proved);
+        let waits =
+            |tier| candidate(self.shelf(), tier).is_some_and(|known| known.read_back && !known.proved);
         Tier::ALL.into_iter().any(waits)
     }
 

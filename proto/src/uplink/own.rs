@@ -77,7 +77,9 @@ impl OwnLog {
     /// Returns the last point that is held.
     pub(super) fn held(&self) -> LogHead {
         let last = self.unsafe_batches.back().map(|held| held.head);
-        last.unwrap_or_else(|| self.receipted.filter(|head| head.sequence > self.base.sequence).unwrap_or(self.base))
+        last.unwrap_or_else(|| {
+            self.receipted.filter(|head| head.sequence > self.base.sequence).unwrap_or(self.base)
+        })
     }
 
     /// Returns what is safe.

@@ -128,6 +128,10 @@ fn pruned(lost: usize) -> (World, LogName) {
 #[test]
 fn a_loss_behind_what_was_pruned_is_sent_again() {
     let (mut world, log) = pruned(1);
+    while world.alarms(0, |alarm| matches!(alarm, Alarm::CloudLost { .. })) == 0 {
+        world.run_for(1);
+        assert!(world.now < 200_000, "the loss is noticed");
+    }
     world.converge(60_000);
     assert_eq!(world.alarms(0, |alarm| *alarm == Alarm::CloudLost { log, had: 4, has: 3 }), 1);
     assert_eq!(world.alarms(0, |alarm| matches!(alarm, Alarm::Unfillable { .. })), 0);

@@ -65,7 +65,11 @@ impl Keeper {
         let is_within = |(log, base): (_, &sonae_proto::vector::LogHead)| {
             root.heads.get(log).is_some_and(|head| head.sequence >= base.sequence)
         };
-        if begins.into_iter().all(is_within) { Ok(()) } else { Err("is older than what its tier begins with") }
+        if begins.into_iter().all(is_within) {
+            Ok(())
+        } else {
+            Err("is older than what its tier begins with")
+        }
     }
 
     /// Journals that a tier begins with a snapshot, and what waits for the next commit.

@@ -168,7 +168,11 @@ impl History {
         assert_eq!(now, known.heads, "{what}");
         let (counter, safe_ms) = known.safe.unwrap_or_else(|| panic!("{what}: no receipt"));
         assert_eq!(counter, self.loss_counter, "{what}: the receipt is of before a loss");
-        assert!(self.ran_ms >= safe_ms + 30 * DAY_MS, "{what}: {} ms after the receipt", self.ran_ms - safe_ms);
+        assert!(
+            self.ran_ms >= safe_ms + 30 * DAY_MS,
+            "{what}: {} ms after the receipt",
+            self.ran_ms - safe_ms
+        );
         assert!(known.read_back && known.proved, "{what}: {known:?}");
         assert!(self.proved_at.is_some(), "{what}: the last proof failed");
         (self.pruned, self.prunes) = (now, self.prunes + 1);

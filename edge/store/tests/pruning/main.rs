@@ -65,7 +65,10 @@ fn a_pruned_box_is_the_same() {
             opened = open(&scene);
             retention = Retention::default();
             assert_eq!(opened.store.state().view_rebuilt, without_view);
-            assert_eq!((essence(&opened.store), held(&opened.store)), (expected.clone(), (left.clone(), pruned.clone())));
+            assert_eq!(
+                (essence(&opened.store), held(&opened.store)),
+                (expected.clone(), (left.clone(), pruned.clone()))
+            );
             assert_eq!(opened.evidence.pruned, pruned, "the engine is told");
         }
         assert_eq!(opened.store.state().disputed, 0);
@@ -118,7 +121,8 @@ fn a_cut_while_batches_go_costs_nothing() {
             if without_view {
                 let _ = fs::remove_dir_all(scene.data.join("view"));
             }
-            let opened = begin(&scene, &one).unwrap_or_else(|error| panic!("{way} at {number}: {error}: {error:?}"));
+            let opened =
+                begin(&scene, &one).unwrap_or_else(|error| panic!("{way} at {number}: {error}: {error:?}"));
             assert_eq!(essence(&opened.store), expected, "{way} at {number}");
             let found = held(&opened.store);
             assert!(found == whole || found == after, "{way} at {number}: {} batches", found.0.len());

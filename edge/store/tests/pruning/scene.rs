@@ -53,10 +53,8 @@ impl Scene {
 
     pub fn open_on(&self, disk: Arc<dyn Disk>, options: Options) -> Result<Opened, sonae_store::StoreError> {
         let (wall, steady) = (Arc::clone(&self.wall), Arc::clone(&self.steady));
-        let clock = Clock::told_apart(
-            move || wall.load(Ordering::Relaxed),
-            move || steady.load(Ordering::Relaxed),
-        );
+        let clock =
+            Clock::told_apart(move || wall.load(Ordering::Relaxed), move || steady.load(Ordering::Relaxed));
         Store::open(opening(&self.data, &self.bundle, clock, disk, options))
     }
 
@@ -164,6 +162,7 @@ pub fn held(store: &Store) -> (Vec<Vec<u8>>, Heads) {
 pub fn essence(store: &Store) -> String {
     let state = store.state();
     let records = store.records(Tier::Daily, "attendance", "").unwrap();
-    let texts = records.into_iter().map(|(id, state)| format!("{id} {}", serde_json::to_string(&state).unwrap()));
+    let texts =
+        records.into_iter().map(|(id, state)| format!("{id} {}", serde_json::to_string(&state).unwrap()));
     format!("{:?} {:?} {:?} {:?}", state.digests, state.vector, state.kept, texts.collect::<Vec<_>>())
 }
