@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sonae_proto::digest::Digest;
-use sonae_proto::ids::Tier;
+use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::proof::{Proof, ProofResult};
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::Heads;
@@ -41,6 +41,8 @@ impl Made {
             tiers: vec![Tier::Safety],
             ..good.body().clone()
         };
+        let snapshots = BTreeMap::from([(Tier::Safety, Hash32([0x5A; 32]))]);
+        let through = Proof { snapshots, ..good.body().clone() }.sign(&self.writer).unwrap();
         let without = Proof { digests: BTreeMap::new(), ..good.body().clone() };
         let vector = |expect, comment, text: &str| {
             Vector::new("proof", expect, comment)
@@ -53,6 +55,7 @@ impl Made {
         let other = self.identity.incarnation.as_str();
         vec![
             named("proof-good", vector("ok", "all three tiers proved", good.text())),
+            named("proof-snapshots", vector("ok", "tier 0 came as a snapshot", through.text())),
             named("proof-differs", vector("ok", "a tier differs", failed.sign(&self.writer).unwrap().text())),
             named("proof-changed", vector("document", "the number changed after signing", &changed)),
             named("proof-no-digest", vector("unfit", "a success that shows no digest", without.text())),
