@@ -215,7 +215,7 @@ fn tier_0_is_asked_for_with_the_hello() {
     let mut fresh = Fresh::before();
     fresh.replica.engine.ask_at_once();
     fresh.connect();
-    assert_eq!(fresh.effects(), [AT_ONCE.clone()]);
+    assert_eq!(fresh.effects(), std::slice::from_ref(&AT_ONCE));
     fresh.welcome(fresh.heads.clone(), true);
     assert_eq!(fresh.effects(), [], "it is under way");
     let head = fresh.heads[&fresh.peer.log(Tier::Safety)];
@@ -243,7 +243,7 @@ fn asking_with_the_hello_may_fail() {
         fresh.connect();
         fresh.welcome(fresh.heads.clone(), has_snapshot);
         if has_snapshot {
-            assert_eq!(fresh.effects(), [AT_ONCE.clone()]);
+            assert_eq!(fresh.effects(), std::slice::from_ref(&AT_ONCE));
             fresh.replica.engine.handle_snapshot_root("no document");
         }
         fresh.replica.engine.handle_snapshot_end(SnapshotName::Tier(Tier::Safety));

@@ -1,6 +1,7 @@
 //! Pruning: sealed batches go when everything holds that has to, never before, and never half.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::cast_possible_truncation,
     missing_docs,
     reason = "tests fail by panicking"
