@@ -185,7 +185,8 @@ impl Attempt<'_> {
 
     async fn fetched(&self, scratch: &mut Scratch, mark: &Mark, room: u64) -> Result<(), Broken> {
         let loss_counter = self.prover.source.store.state().loss_counter;
-        let snapshots = if self.is_whole { Vec::new() } else { offers(&self.prover.source.store) };
+        let snapshots =
+            if self.is_whole { Vec::new() } else { offers(&self.prover.source.store, &mark.heads) };
         let purpose = Purpose::Prove { until: mark.heads.clone(), snapshots };
         let config = scratch.uplink(purpose, loss_counter, self.prover.cloud.clone());
         let config = config.map_err(|error| broken("scratch", error.to_string()))?;
@@ -251,13 +252,17 @@ impl Attempt<'_> {
     }
 }
 
-/// Returns the snapshots of this box as the cloud would offer them.
-fn offers(store: &Store) -> Vec<SnapshotOffer> {
+/// Returns the snapshots of this box as the cloud would offer them, but none that was made behind the mark.
+fn offers(store: &Store, until: &Heads) -> Vec<SnapshotOffer> {
     let offer = |(tier, root)| {
-        let said = store.shelf().root(root)?;
+        let said = store.shelf().root(root).filter(|said| is_within(&said.heads, until))?;
         Some(SnapshotOffer { tier, root, bytes: said.bytes(), changes: said.changes() })
     };
     store.own_snapshots().into_iter().filter_map(offer).collect()
+}
+
+fn is_within(heads: &Heads, until: &Heads) -> bool {
+    heads.iter().all(|(log, head)| until.get(log).is_some_and(|until| head.sequence <= until.sequence))
 }
 
 /// Returns how many bytes the scratch store may take, if there is room for so many.
@@ -286,12 +291,24 @@ fn changes(mark: &Mark) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sonae_proto::ids::{Incarnation, LogName};
+    use sonae_proto::vector::LogHead;
 
     fn cause<T>(outcome: Result<T, Broken>) -> Option<&'static str> {
         match outcome {
             Err(Broken::Judged(verdict)) => Some(verdict.cause),
             _ => None,
         }
+    }
+
+    /// Goal: a snapshot that was made after the mark is not taken, since it would pass for another history. Method: heads
+    /// at the mark, behind it, and of a log that the mark does not know.
+    #[test]
+    fn a_later_snapshot_is_not_taken() {
+        let log = |byte| LogName { tier: Tier::Daily, incarnation: Incarnation::from_bytes([byte; 16]) };
+        let heads = |byte, sequence| Heads::from([(log(byte), LogHead { sequence, hash: Hash32([1; 32]) })]);
+        assert!(is_within(&heads(1, 5), &heads(1, 5)) && is_within(&heads(1, 4), &heads(1, 5)));
+        assert!(!is_within(&heads(1, 6), &heads(1, 5)) && !is_within(&heads(2, 1), &heads(1, 5)));
     }
 
     /// Goal: a proof never takes the room that the school's own writes need. Method: the last byte that suffices, and
