@@ -13,6 +13,7 @@
 mod alarm;
 mod answers;
 mod carried;
+mod compare;
 mod effect;
 mod fetched;
 mod own;
@@ -33,13 +34,13 @@ use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode, Tier};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
 use crate::planted::{Defect, is_planted};
-use crate::vector::{Heads, LogHead};
+use crate::vector::Heads;
 use crate::wire::{News, Welcome};
 
 pub use alarm::Alarm;
 pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
-use own::{Comparison, OwnLog};
+use own::OwnLog;
 use peers::{Fetched, Peers};
 pub use revoked::KeysOutcome;
 use snapshots::Snapshots;
@@ -154,15 +155,6 @@ impl Uplink {
     fn hold(&mut self, header: &BatchHeader) {
         if let Some(own) = self.own.get_mut(&header.log) {
             own.hold(header);
-        }
-    }
-
-    /// Batches of own logs up to these heads are not here any more; a snapshot that the cloud has stands for them.
-    pub fn handle_pruned(&mut self, bases: &Heads) {
-        for (log, base) in bases {
-            if let Some(own) = self.own.get_mut(log) {
-                own.prune(*base);
-            }
         }
     }
 
@@ -281,61 +273,6 @@ impl Uplink {
         self.welcome_snapshots(welcome.snapshots.as_deref());
         self.want_peers(&welcome.heads);
         self.send_more();
-    }
-
-    /// Compares own logs with what the cloud has. Returns whether a loss or a fork was found: nothing is sent
-    /// then before the raised counter is kept, or any more.
-    fn compare_own_logs(&mut self, welcome: &Welcome) -> bool {
-        let (mut lost, mut renew) = (false, false);
-        for (log, own) in &mut self.own {
-            let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
-            match own.compare(there) {
-                Comparison::Fits => {}
-                Comparison::Lost { .. } if !welcome.complete || is_planted(Defect::LossNotNoticed) => {}
-                Comparison::Lost { had } => {
-                    let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
-                    self.effects.push_back(Effect::Alarm(alarm));
-                    own.lower(there);
-                    lost = true;
-                }
-                Comparison::Unfillable if !welcome.complete => {}
-                Comparison::Unfillable => {
-                    if own.wedge() {
-                        let (has, pruned) = (there.sequence, own.base().sequence);
-                        self.effects.push_back(Effect::Alarm(Alarm::Unfillable { log: *log, has, pruned }));
-                        renew = true;
-                    }
-                }
-                Comparison::Elsewhere if is_planted(Defect::OwnLogReused) => {}
-                Comparison::Elsewhere => {
-                    if own.wedge() {
-                        let here = own.held().sequence;
-                        let alarm = Alarm::OwnLogElsewhere { log: *log, here, there: there.sequence };
-                        self.effects.push_back(Effect::Alarm(alarm));
-                        renew = true;
-                    }
-                }
-            }
-        }
-        if renew {
-            self.renew();
-            return true;
-        }
-        if lost {
-            self.loss_counter += 1;
-            self.loss_being_kept = true;
-            let receipted = self.receipted();
-            self.effects.push_back(Effect::KeepLoss { loss_counter: self.loss_counter, receipted });
-        }
-        lost
-    }
-
-    /// The raised loss counter is durable: greet again with it.
-    pub fn handle_loss_kept(&mut self) {
-        self.loss_being_kept = false;
-        if matches!(self.line, Line::Greeting { .. } | Line::Up) {
-            self.effects.push_back(Effect::Disconnect);
-        }
     }
 
     fn learn(&mut self, identities: &[IdentityText]) {
