@@ -32,7 +32,10 @@ impl World {
     fn act_on_box(&mut self, slot: usize, what: BoxAction) {
         let place = &mut self.slots[slot];
         match what {
-            BoxAction::Write(tier, record) => self.write(slot, tier, record),
+            BoxAction::Write(tier, record) => {
+                self.write(slot, tier, record);
+                self.prune(slot);
+            }
             BoxAction::Backlog(changes) => self.backlog(slot, changes),
             BoxAction::Seal(changes_max) => {
                 self.seal(slot, changes_max);

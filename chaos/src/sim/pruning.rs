@@ -11,8 +11,8 @@ use sonae_proto::vector::Heads;
 use super::store::Item;
 use super::world::World;
 
-/// Milliseconds of running for which batches are kept: long for a run, not for a reader.
-const RETAIN_MS: u64 = 2_000;
+/// Milliseconds of running for which batches are kept: some of a run, so that losses come after it as well.
+const RETAIN_MS: u64 = 200;
 
 /// What a box is waiting to prune.
 #[derive(Debug, Clone)]

@@ -20,14 +20,14 @@ pub enum Action {
     WriteEverywhere(Tier, usize),
 }
 
-/// What happens to a box.
+/// What happens to a box. Whenever it writes or seals, it looks whether older batches may go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BoxAction {
     /// A person writes a record.
     Write(Tier, usize),
     /// So many writes of the archive, each a batch of its own, then one for a safety check.
     Backlog(usize),
-    /// What is kept becomes batches of at most so many changes; and it looks whether older ones may go.
+    /// What is kept becomes batches of at most so many changes.
     Seal(usize),
     /// It has nothing to do for a while.
     Idle,
