@@ -102,8 +102,7 @@ mod tests {
     /// 1795827766.
     #[test]
     fn no_name_has_two_contents() {
-        let lines =
-            vec![(5, line(1, None)), (6, line(2, Some(5))), (7, line(3, Some(6))), (8, line(4, None))];
+        let lines = [(5, line(1, None)), (6, line(2, Some(5))), (7, line(3, Some(6))), (8, line(4, None))];
         let named = |from: usize| -> BTreeMap<ChangeId, Change> {
             let changes = reissue(LOG, &lines[from..]).unwrap();
             changes.into_iter().map(|change| (change.origin.unwrap(), change)).collect()
