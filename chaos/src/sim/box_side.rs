@@ -226,7 +226,7 @@ impl World {
                 ));
             }
             Alarm::AppliedBeforeRevocation { log, held, .. } => {
-                if *held <= self.counted(*log, *held) {
+                if *held <= self.counted_at(self.slots[slot].words, *log, *held) {
                     self.violate(format!("box {slot} says that {log} was applied too far; it was not"));
                 }
             }

@@ -45,6 +45,13 @@ impl World {
         word.map_or(sequence, |word| sequence.min(word.accepted.get(&log).map_or(0, |head| head.sequence)))
     }
 
+    /// The same as a box knows it that holds manifests up to a version.
+    pub fn counted_at(&self, version: u64, log: LogName, sequence: u64) -> u64 {
+        let Some(device) = self.devices.get(&log.incarnation) else { return sequence };
+        let accepted = self.board.revocations_at(version).accepted(self.board.replica(*device), log);
+        accepted.map_or(sequence, |head| sequence.min(head.sequence))
+    }
+
     /// The board revokes the device in a slot. It accepts what is known outside of it.
     pub fn revoke(&mut self, slot: usize) {
         let life = self.slots[slot].life.clone();
