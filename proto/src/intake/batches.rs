@@ -21,8 +21,12 @@ impl Intake {
             return self.refuse_and_close(to, RefusalCode::Unexpected, "a batch before a hello");
         };
         let (code, loss_counter) = (connection.school, connection.loss_counter);
+        let copy = self.awaits_keys(to.connection, bytes.len()).then(|| bytes.clone());
         let batch = match self.verify_batch(code, bytes) {
             Ok(batch) => batch,
+            Err((RefusalCode::Manifest, _)) if copy.is_some() => {
+                return self.hold_ahead(to, copy.unwrap_or_default(), now_ms);
+            }
             Err((code_of_refusal, text)) => return self.refuse(to, code, code_of_refusal, &text),
         };
         let (name, head) = (batch.header().log, batch.header().head());

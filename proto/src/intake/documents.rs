@@ -66,14 +66,17 @@ impl Intake {
         let Some(known) = self.connections.get(&connection) else {
             return self.effects.push_back(Effect::Close(connection));
         };
-        if keys.school != known.school {
-            return self.note_refusal(Some(known.school), RefusalCode::WrongSchool, "key documents");
-        }
-        match self.learn_keys(keys) {
+        let learned = if keys.school == known.school {
+            self.learn_keys(keys).map_err(|text| (keys.school, RefusalCode::Manifest, text))
+        } else {
+            Err((known.school, RefusalCode::WrongSchool, "key documents".to_owned()))
+        };
+        match &learned {
             Ok(true) => self.keep_keys(keys, Some(connection), None),
             Ok(false) => {}
-            Err(text) => self.note_refusal(Some(keys.school), RefusalCode::Manifest, &text),
+            Err((school, code, text)) => self.note_refusal(Some(*school), *code, text),
         }
+        self.take_ahead(connection, learned.is_err());
     }
 
     /// Key documents that the board has brought by hand. They are answered with [`Effect::DocumentsStored`].

@@ -7,6 +7,7 @@
 //! found on, at least the quorum of sites by this node.
 //! **Invariant**: nothing that a replica sends shortens or replaces what is stored.
 
+mod ahead;
 mod batches;
 mod documents;
 mod effect;
@@ -33,6 +34,7 @@ use crate::signed::Signed;
 use crate::vector::{Heads, LogHead};
 use crate::wire::{Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, Welcome};
 
+use ahead::Ahead;
 use documents::Undurable;
 pub use effect::{ConnectionId, Effect, Location, ReplyTo, Ticket};
 pub use log::StoredBatch;
@@ -68,6 +70,7 @@ struct Connection {
     manifest_version: u64,
     /// It is a courier's bundle: whoever it is from is not there.
     is_carried: bool,
+    ahead: Ahead,
 }
 
 #[derive(Debug)]
@@ -197,6 +200,7 @@ impl Intake {
             loss_counter: hello.loss_counter,
             manifest_version: hello.manifest_version.max(newest),
             is_carried,
+            ahead: Ahead::of(hello.manifest_version),
         };
         self.connections.insert(to.connection, connection);
         self.store_undurable(hello.school);

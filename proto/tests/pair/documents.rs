@@ -2,10 +2,11 @@
 
 use sonae_proto::batch::PREFIX_BYTES;
 use sonae_proto::ids::Tier;
+use sonae_proto::limits::BATCHES_IN_FLIGHT_MAX;
 use sonae_proto::seal::{OpenKey, encrypt};
 use sonae_proto::uplink::{Alarm, BatchReply, Effect};
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::{Frame, Hello, Refusal, RefusalCode};
+use sonae_proto::wire::{Frame, Hello, KeyDocuments, Refusal, RefusalCode};
 use sonae_proto::{batch::Batch, batch::Place};
 
 use crate::board::{Board, EPOCH, school};
@@ -128,6 +129,35 @@ fn an_older_manifest_still_counts() {
     let to = desk.offer(2, &chain[0]);
     desk.store_all(2);
     assert!(desk.receipt(to).is_some());
+}
+
+/// Goal: a batch that overtakes its manifest waits for it at the node, and neither for ever nor without bound.
+/// Method: batches before the right documents, before those of another school, and more than may be under way.
+#[test]
+fn a_batch_waits_for_its_manifest() {
+    let fresh = || {
+        let mut desk = Desk::new();
+        let life = desk.board.enrol(school(), 10);
+        desk.greet(1, &life, 0);
+        let chain = desk.board.chain(&life, Tier::Safety, BATCHES_IN_FLIGHT_MAX + 1);
+        (desk, chain)
+    };
+    let (mut desk, chain) = fresh();
+    let streams: Vec<_> = chain.iter().map(|batch| desk.offer(1, batch)).collect();
+    let (over, waiting) = streams.split_last().unwrap();
+    assert_eq!(desk.refusal(*over), Some(RefusalCode::Manifest));
+    assert!(waiting.iter().all(|to| !desk.replies.contains_key(to)));
+    desk.keys(1, &desk.board.documents());
+    desk.store_all(2);
+    assert!(waiting.iter().all(|to| desk.receipt(*to).is_some()));
+
+    let (mut desk, chain) = fresh();
+    let to = desk.offer(1, &chain[0]);
+    let strange = KeyDocuments { school: "B113200000022".parse().unwrap(), ..desk.board.documents() };
+    desk.keys(1, &strange);
+    assert_eq!(desk.refusal(to), Some(RefusalCode::Manifest));
+    let to = desk.offer(1, &chain[0]);
+    assert_eq!(desk.refusal(to), Some(RefusalCode::Manifest), "nobody knows what else will come");
 }
 
 /// Goal: a batch that overtakes its manifest on the line is not the end of its log. Method: a manifest refusal;
