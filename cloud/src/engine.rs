@@ -17,7 +17,7 @@ use sonae_proto::wire::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::clock::now_ms;
+use crate::clock::Clock;
 use crate::status::Board;
 use crate::writer::Record;
 
@@ -188,6 +188,7 @@ pub struct Engine {
     intake: Intake,
     writer: Option<mpsc::UnboundedSender<Record>>,
     board: Arc<Board>,
+    clock: Clock,
     barred: watch::Sender<Barred>,
     peers: BTreeMap<ConnectionId, Peer>,
     streams: BTreeMap<ReplyTo, oneshot::Sender<Answer>>,
@@ -201,9 +202,10 @@ impl Engine {
         writer: mpsc::UnboundedSender<Record>,
         board: Arc<Board>,
         barred: watch::Sender<Barred>,
+        clock: Clock,
     ) -> Self {
         let (peers, streams) = (BTreeMap::new(), BTreeMap::new());
-        let engine = Self { intake, writer: Some(writer), board, barred, peers, streams };
+        let engine = Self { intake, writer: Some(writer), board, clock, barred, peers, streams };
         engine.bar();
         engine
     }
@@ -233,8 +235,8 @@ impl Engine {
             Input::Hello { connection, tls_key, hello } => {
                 let to = ReplyTo { connection, stream: CONTROL };
                 match tls_key {
-                    Some(tls_key) => self.intake.handle_hello(to, &tls_key, &hello, now_ms()),
-                    None => self.intake.handle_carried_hello(to, &hello, now_ms()),
+                    Some(tls_key) => self.intake.handle_hello(to, &tls_key, &hello, self.clock.now_ms()),
+                    None => self.intake.handle_carried_hello(to, &hello, self.clock.now_ms()),
                 }
                 self.board.touch();
             }
@@ -251,7 +253,7 @@ impl Engine {
             }
             Input::Batch { to, bytes, reply } => {
                 self.expect_answer(to, reply);
-                self.intake.handle_batch(to, bytes, now_ms());
+                self.intake.handle_batch(to, bytes, self.clock.now_ms());
             }
             Input::Fetch { to, fetch, reply } => {
                 self.expect_answer(to, reply);
@@ -259,7 +261,7 @@ impl Engine {
             }
             Input::Snapshot { to, text, reply } => {
                 self.expect_answer(to, reply);
-                self.intake.handle_snapshot(to, &text, now_ms());
+                self.intake.handle_snapshot(to, &text, self.clock.now_ms());
             }
             Input::SnapshotPart { to, part, reply } => {
                 self.expect_answer(to, reply);
@@ -279,7 +281,7 @@ impl Engine {
             }
             Input::Stored { placed, sites } => {
                 for (ticket, location) in placed {
-                    self.intake.handle_stored(ticket, &location, &sites, now_ms());
+                    self.intake.handle_stored(ticket, &location, &sites, self.clock.now_ms());
                 }
                 self.board.touch();
             }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use sonae_cloud::clock::now_ms;
+use sonae_cloud::clock::{Clock, now_ms};
 use sonae_cloud::exit::{self, Exit};
 use sonae_cloud::identity::{NodeIdentity, open_bundle, read_passphrase};
 use sonae_cloud::lock::DataLock;
@@ -128,11 +128,13 @@ async fn serve(run: Run) -> Result<(), NodeError> {
         listen: run.listen,
         listen_tcp: run.listen_tcp,
         receipt_before_store,
+        clock: Clock::default(),
+        status_file: true,
     };
     let node = Node::start(identity, &options).await?;
     let ready = serde_json::to_string(node.ready()).unwrap_or_default();
     say(&ready);
-    log::info!(listen:% = node.ready().listen, listen_tcp:% = node.ready().listen_tcp; "serving");
+    log::info!(listen:% = node.ready().listen, listen_tcp:? = node.ready().listen_tcp; "serving");
     wait_for_signal().await;
     log::info!("stopping");
     node.stop().await;

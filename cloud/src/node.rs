@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use ulid::Ulid;
 
-use crate::clock::now_ms;
+use crate::clock::{Clock, now_ms};
 use crate::connection::Shared;
 use crate::courier;
 use crate::engine::{Barred, Engine, Input};
@@ -45,6 +45,10 @@ pub struct Options {
     pub listen_tcp: Option<SocketAddr>,
     /// Test switch: sign receipts before anything is stored.
     pub receipt_before_store: bool,
+    /// What tells the engine the time.
+    pub clock: Clock,
+    /// Whether its status is kept in a file, by threads of the runtime.
+    pub status_file: bool,
 }
 
 /// What a node says when it serves.
@@ -54,8 +58,8 @@ pub struct Ready {
     pub ready: bool,
     /// Where it listens on UDP.
     pub listen: SocketAddr,
-    /// Where it listens on TCP.
-    pub listen_tcp: SocketAddr,
+    /// Where it listens on TCP, if it does.
+    pub listen_tcp: Option<SocketAddr>,
     /// Sites that were named.
     pub sites: usize,
     /// How many of them make a receipt.
@@ -112,14 +116,15 @@ pub const fn default_quorum(sites: usize) -> usize {
 #[derive(Debug)]
 pub struct Node {
     ready: Ready,
-    data: PathBuf,
+    /// Where the status file lies, if there is one.
+    status_in: Option<PathBuf>,
     endpoint: Endpoint,
     engine: mpsc::Sender<Input>,
     board: Arc<Board>,
     engine_task: JoinHandle<()>,
     writer_task: JoinHandle<()>,
     server_task: JoinHandle<()>,
-    status_task: JoinHandle<()>,
+    status_task: Option<JoinHandle<()>>,
     courier_task: Option<JoinHandle<()>>,
     stop_accepting: watch::Sender<bool>,
     _lock: DataLock,
@@ -147,11 +152,25 @@ impl Node {
         faults: &[SiteError],
         lock: DataLock,
     ) -> Result<Self, NodeError> {
+        let door = Door::open(options.listen, options.listen_tcp, &identity).await;
+        let door = door.map_err(|source| NodeError::Listen { listen: options.listen, source })?;
+        Self::start_behind(door, identity, options, sites, faults, lock).await
+    }
+
+    /// Starts a node behind a door that is open already; `options` still says what it was to listen on.
+    ///
+    /// # Errors
+    /// [`NodeError::Listen`].
+    pub async fn start_behind(
+        door: Door,
+        identity: NodeIdentity,
+        options: &Options,
+        sites: Vec<Site>,
+        faults: &[SiteError],
+        lock: DataLock,
+    ) -> Result<Self, NodeError> {
         let listen_error = |source| NodeError::Listen { listen: options.listen, source };
-        let NodeIdentity { board: board_key, receipt_key, tls } = identity;
-        let reset_key = blake3::derive_key("sonae 2026 quic stateless reset", receipt_key.as_bytes());
-        let door = Door::open(options.listen, options.listen_tcp, tls, &reset_key).await;
-        let door = door.map_err(listen_error)?;
+        let NodeIdentity { board: board_key, receipt_key, .. } = identity;
         let listen = door.endpoint.local_addr().map_err(listen_error)?;
         let listen_tcp = door.tcp_address().map_err(listen_error)?;
 
@@ -205,8 +224,12 @@ impl Node {
         self.endpoint.set_server_config(None);
         let _ = self.engine.send(Input::StopStoring).await;
         let _ = self.writer_task.await;
-        self.status_task.abort();
-        self.board.write(&self.engine, &self.data).await;
+        if let Some(task) = self.status_task {
+            task.abort();
+        }
+        if let Some(data) = &self.status_in {
+            self.board.write(&self.engine, data).await;
+        }
         let _ = self.engine.send(Input::Finish).await;
         let _ = self.engine_task.await;
         // Connections were told to close by the engine; each has a bounded time for its last answers.
@@ -247,15 +270,18 @@ impl Parts {
         let courier_task = start_courier(desk, options, stopping.clone(), &board);
         let endpoint = door.endpoint.clone();
         board.touch();
+        let status_in = options.status_file.then(|| options.data.clone());
+        let keeping = status_in.clone().map(|data| Arc::clone(&board).keep(engine.clone(), data));
         Node {
             ready,
-            data: options.data.clone(),
+            status_in,
             engine_task: tokio::spawn(
-                Engine::new(intake, to_writer, Arc::clone(&board), barring).run(inputs),
+                Engine::new(intake, to_writer, Arc::clone(&board), barring, options.clock.clone())
+                    .run(inputs),
             ),
             writer_task: tokio::spawn(writing),
             server_task: tokio::spawn(server::run(door, shared, Arc::clone(&board), stopping)),
-            status_task: tokio::spawn(Arc::clone(&board).keep(engine.clone(), options.data.clone())),
+            status_task: keeping.map(tokio::spawn),
             courier_task,
             stop_accepting,
             endpoint,

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 
-use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime};
+use quinn::{AsyncUdpSocket, ConnectionError, Endpoint, EndpointConfig, Incoming, Runtime, TokioRuntime};
 use quinn_proto::HashedConnectionIdGenerator;
 use sonae_line::{Connection, TcpError};
 use sonae_proto::intake::ConnectionId;
@@ -16,12 +16,13 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::connection::{self, Shared};
+use crate::identity::NodeIdentity;
 use crate::limits::{
     ACCEPT_PAUSE, CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, HANDSHAKES_TCP_MAX,
     HANDSHAKES_UNPROVEN_MAX, RECEIVE_BUFFER_BYTES,
 };
 use crate::status::Board;
-use crate::tls::{self, Tls};
+use crate::tls;
 
 /// First QUIC error code of a TLS alert, and the last. RFC 9000, section 20.1.
 const TLS_ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
@@ -34,7 +35,8 @@ const PORTS_TRIED: usize = 16;
 pub struct Door {
     /// QUIC.
     pub endpoint: Endpoint,
-    tcp: TcpListener,
+    /// Absent where there is no TCP.
+    tcp: Option<TcpListener>,
     tcp_tls: Arc<rustls::ServerConfig>,
 }
 
@@ -46,8 +48,7 @@ impl Door {
     pub async fn open(
         listen: SocketAddr,
         listen_tcp: Option<SocketAddr>,
-        tls: Tls,
-        reset_key: &[u8; 32],
+        identity: &NodeIdentity,
     ) -> io::Result<Self> {
         let mut tries = if listen.port() == 0 { PORTS_TRIED } else { 1 };
         let (udp, tcp) = loop {
@@ -58,28 +59,49 @@ impl Door {
                 Err(_) => tries -= 1,
             }
         };
-        Ok(Self { endpoint: endpoint(udp, tls.quic, reset_key)?, tcp, tcp_tls: tls.tcp })
+        enlarge_receive_buffer(&udp);
+        let socket = TokioRuntime.wrap_udp_socket(udp)?;
+        Ok(Self { tcp: Some(tcp), ..Self::over(socket, identity)? })
     }
 
-    /// Returns where TCP is listened on.
+    /// Opens the door on a socket of the caller's, without TCP.
+    ///
+    /// # Errors
+    /// When the socket does not work.
+    pub fn over(socket: Arc<dyn AsyncUdpSocket>, identity: &NodeIdentity) -> io::Result<Self> {
+        let (config, tls) = (endpoint_config(identity), &identity.tls);
+        let runtime = Arc::new(TokioRuntime);
+        let endpoint = Endpoint::new_with_abstract_socket(config, Some(tls.quic.clone()), socket, runtime)?;
+        Ok(Self { endpoint, tcp: None, tcp_tls: Arc::clone(&tls.tcp) })
+    }
+
+    /// Returns where TCP is listened on, if it is.
     ///
     /// # Errors
     /// When the system does not know.
-    pub fn tcp_address(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+    pub fn tcp_address(&self) -> io::Result<Option<SocketAddr>> {
+        self.tcp.as_ref().map(TcpListener::local_addr).transpose()
+    }
+
+    /// Waits for somebody over TCP; for ever where there is none.
+    async fn accept_tcp(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        match &self.tcp {
+            Some(tcp) => tcp.accept().await,
+            None => std::future::pending().await,
+        }
     }
 }
 
-fn endpoint(socket: UdpSocket, config: ServerConfig, reset_key: &[u8; 32]) -> io::Result<Endpoint> {
-    enlarge_receive_buffer(&socket);
+fn endpoint_config(identity: &NodeIdentity) -> EndpointConfig {
+    let reset_key = blake3::derive_key("sonae 2026 quic stateless reset", identity.receipt_key.as_bytes());
     // The same key at every boot: a replica whose connection ended with the last boot is told so by a stateless
     // reset with its next packet, and dials anew at once instead of waiting for an answer.
     // Connection ids carry a check under the key, without which a packet of an earlier boot would be garbage.
     let id_key = reset_key.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, reset_key);
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &reset_key);
     let mut endpoint = EndpointConfig::new(Arc::new(reset_key));
     endpoint.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(id_key)));
-    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+    endpoint
 }
 
 fn enlarge_receive_buffer(socket: &UdpSocket) {
@@ -120,7 +142,7 @@ pub async fn run(door: Door, shared: Shared, board: Arc<Board>, mut stopping: wa
         quic_handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
         tcp_handshakes: Arc::new(Semaphore::new(HANDSHAKES_TCP_MAX)),
         places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-        tcp_tls: door.tcp_tls,
+        tcp_tls: Arc::clone(&door.tcp_tls),
         shared,
         board,
     };
@@ -134,7 +156,7 @@ pub async fn run(door: Door, shared: Shared, board: Arc<Board>, mut stopping: wa
                 Some(incoming) => Ok(Knock::Quic(Box::new(incoming))),
                 None => break,
             },
-            accepted = door.tcp.accept() => accepted.map(|(stream, remote)| Knock::Tcp(stream, remote)),
+            accepted = door.accept_tcp() => accepted.map(|(stream, remote)| Knock::Tcp(stream, remote)),
         };
         let knock = match knock {
             Ok(knock) => knock,

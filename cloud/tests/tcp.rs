@@ -76,8 +76,8 @@ async fn batches_get_receipts_over_tcp() {
     let Scene { _root, board, device, node } = scene().await;
     let keys = board.school_keys(SCHOOL);
     let life = device.life(Beginning::Enrolment, 5);
-    assert_eq!(node.ready().listen, node.ready().listen_tcp);
-    let connection = dial(node.ready().listen_tcp, tls(&board, &device)).await.unwrap();
+    assert_eq!(Some(node.ready().listen), node.ready().listen_tcp);
+    let connection = dial(node.ready().listen_tcp.unwrap(), tls(&board, &device)).await.unwrap();
     let (mut control, mut told) = connection.open().await.unwrap();
     send(&mut control, &Frame::Hello(Box::new(hello(&device, &life)))).await;
     let Some(Frame::Welcome(_)) = receive(&mut told).await else { panic!("no welcome") };
@@ -111,7 +111,7 @@ async fn batches_get_receipts_over_tcp() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_are_refused_before_a_frame_is_read() {
     let scene = scene().await;
-    let address = scene.node.ready().listen_tcp;
+    let address = scene.node.ready().listen_tcp.unwrap();
     let stranger = Board::new();
     let other = stranger.device(SCHOOL);
     let mut nameless = trusting(&scene.board).with_no_client_auth();
@@ -146,7 +146,7 @@ async fn strangers_are_refused_before_a_frame_is_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn noise_is_dropped() {
     let scene = scene().await;
-    let address = scene.node.ready().listen_tcp;
+    let address = scene.node.ready().listen_tcp.unwrap();
     let mut noise = TcpStream::connect(address).await.unwrap();
     let _ = noise.write_all(b"GET / HTTP/1.1\r\n\r\n").await;
     let mut rest = Vec::new();
@@ -160,7 +160,7 @@ async fn noise_is_dropped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn streams_are_bounded() {
     let scene = scene().await;
-    let tcp = TcpStream::connect(scene.node.ready().listen_tcp).await.unwrap();
+    let tcp = TcpStream::connect(scene.node.ready().listen_tcp.unwrap()).await.unwrap();
     let connector = TlsConnector::from(Arc::new(tls(&scene.board, &scene.device)));
     let stream = connector.connect(ServerName::try_from(HOST).unwrap(), tcp).await.unwrap();
     let mut mux = yamux::Connection::new(stream.compat(), yamux::Config::default(), yamux::Mode::Client);

@@ -170,6 +170,7 @@ impl Replica {
             bundled_documents,
             cloud: self.cloud.clone(),
             cloud_override,
+            ways: None,
             store: self.opened.store.clone(),
             evidence: self.opened.evidence.clone(),
             sealed: self.opened.take_sealed(),

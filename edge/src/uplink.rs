@@ -19,11 +19,12 @@ mod tests;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Endpoint, TransportConfig, VarInt};
 use sonae_proto::batch::BatchHeader;
+use sonae_proto::planted::{Defect, is_planted};
 use sonae_proto::uplink::{Start, Uplink as Engine};
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::identity::ReplicaKeys;
@@ -31,6 +32,7 @@ use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Evidence, Quarantine, Store};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use crate::{courier, tls};
 use connection::Event;
@@ -49,6 +51,25 @@ const IDLE_TIMEOUT_MS: u32 = 120_000;
 /// Events that may wait for the driver; back-pressure on what a fetch brings.
 const EVENTS_WAITING_MAX: usize = 64;
 
+/// What an uplink goes through.
+#[derive(Debug, Clone)]
+pub struct Ways {
+    /// For QUIC.
+    pub endpoint: Endpoint,
+    /// Whether there is TCP, too.
+    pub tcp: bool,
+}
+
+impl Ways {
+    /// Those of the system.
+    fn of_system() -> Result<Self, UplinkError> {
+        let endpoint = Endpoint::client(SocketAddr::from(([0; 16], 0)))
+            .or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
+            .map_err(UplinkError::Socket)?;
+        Ok(Self { endpoint, tcp: true })
+    }
+}
+
 /// What an uplink needs.
 pub struct Config {
     /// The replica's keys.
@@ -61,6 +82,8 @@ pub struct Config {
     pub cloud: sonae_proto::descriptor::CloudDescriptor,
     /// Dialled instead of the descriptor's hosts.
     pub cloud_override: Option<String>,
+    /// What it goes through; those of the system if absent.
+    pub ways: Option<Ways>,
     /// The store.
     pub store: Store,
     /// What the engine starts from.
@@ -139,13 +162,11 @@ struct Inputs {
 
 fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
     let client = Arc::new(tls::client(&config.keys, &config.tls_certificate_pem, &config.cloud)?);
-    let mut endpoint = Endpoint::client(SocketAddr::from(([0; 16], 0)))
-        .or_else(|_| Endpoint::client(SocketAddr::from(([0; 4], 0))))
-        .map_err(UplinkError::Socket)?;
+    let mut ways = config.ways.map_or_else(Ways::of_system, Ok)?;
     let crypto = QuicClientConfig::try_from(Arc::clone(&client)).map_err(tls::TlsError::from)?;
     let mut quic = quinn::ClientConfig::new(Arc::new(crypto));
     quic.transport_config(Arc::new(transport()));
-    endpoint.set_default_client_config(quic);
+    ways.endpoint.set_default_client_config(quic);
     let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
     let unpublished = config.proofs.unpublished();
     let mut start = start(&config.keys, config.cloud.clone(), config.clock.now_ms(), config.evidence);
@@ -161,7 +182,7 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
     }
     let driver = Driver {
         engine,
-        dialler: Dialler::new(endpoint, client, hosts),
+        dialler: Dialler::new(ways, client, hosts),
         keys: config.keys,
         bundled_documents: config.bundled_documents,
         newest_documents: None,
@@ -222,7 +243,7 @@ pub fn start(
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
-    transport.keep_alive_interval(Some(KEEP_ALIVE));
+    transport.keep_alive_interval(Some(KEEP_ALIVE).filter(|_| !is_planted(Defect::KeepAliveForgotten)));
     transport.max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT_MS).into()));
     transport.max_concurrent_bidi_streams(VarInt::from_u32(4));
     transport.max_concurrent_uni_streams(VarInt::from_u32(0));

@@ -4,7 +4,7 @@
 //! defective paths are not compiled into anything that is shipped. With it, nothing is planted until a test
 //! says so, for its own thread only.
 
-/// A defect of this crate that a test can plant.
+/// A defect that a test can plant: of this crate, or of the drivers around its engines, as is said there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
     /// The uplink counts a receipt that was signed under an older loss counter.
@@ -67,6 +67,14 @@ pub enum Defect {
     PrunedEarly,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
+    /// The uplink's driver waits for an answer for as long as the connection lives, and dials no other.
+    SilenceNotWatched,
+    /// The uplink's driver forgets another connection that is ready in place of a silent one.
+    StandbyForgotten,
+    /// The uplink's driver lets an idle connection be forgotten by routers.
+    KeepAliveForgotten,
+    /// The uplink's driver does not tell the store that the line is up, so that batches wait to be large.
+    LineNotTold,
 }
 
 #[cfg(feature = "planted")]
@@ -82,12 +90,14 @@ pub fn plant(defect: Option<Defect>) {
 
 /// Whether a defect is planted.
 #[cfg(feature = "planted")]
-pub(crate) fn is_planted(defect: Defect) -> bool {
+#[must_use]
+pub fn is_planted(defect: Defect) -> bool {
     PLANTED.get() == Some(defect)
 }
 
 /// Whether a defect is planted: never.
 #[cfg(not(feature = "planted"))]
-pub(crate) const fn is_planted(_: Defect) -> bool {
+#[must_use]
+pub const fn is_planted(_: Defect) -> bool {
     false
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use sonae_cloud::clock::Clock;
 use sonae_cloud::identity::NodeIdentity;
 use sonae_cloud::node::{Node, Options};
 use sonae_cloud::status::Status;
@@ -31,6 +32,8 @@ pub fn options(data: &Path, sites: &[PathBuf], quorum: usize) -> Options {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         listen_tcp: None,
         receipt_before_store: false,
+        clock: Clock::default(),
+        status_file: true,
     }
 }
 

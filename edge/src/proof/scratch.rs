@@ -135,6 +135,7 @@ impl Scratch {
             bundled_documents: Keyring::documents_of(&self.bundle),
             cloud: self.cloud.clone(),
             cloud_override,
+            ways: None,
             store: self.opened.store.clone(),
             evidence,
             sealed: self.opened.take_sealed(),

@@ -6,12 +6,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use quinn::{ConnectionError, Endpoint};
+use quinn::ConnectionError;
 use rustls_pki_types::ServerName;
 use sonae_line::{Connection, Transport};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::Ways;
 use super::route::Plan;
 
 /// How long a name is asked for before its last known addresses are used: resolvers of a dead line are slow.
@@ -23,7 +24,7 @@ const TLS_ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
 /// What dials need; clones share what is known of names.
 #[derive(Clone)]
 pub(super) struct Dialler {
-    pub endpoint: Endpoint,
+    pub ways: Ways,
     pub tls: Arc<rustls::ClientConfig>,
     pub hosts: Arc<[String]>,
     /// Last known addresses; bounded by the number of hosts.
@@ -47,8 +48,8 @@ enum Failure {
 }
 
 impl Dialler {
-    pub fn new(endpoint: Endpoint, tls: Arc<rustls::ClientConfig>, hosts: Vec<String>) -> Self {
-        Self { endpoint, tls, hosts: hosts.into(), known: Arc::default() }
+    pub fn new(ways: Ways, tls: Arc<rustls::ClientConfig>, hosts: Vec<String>) -> Self {
+        Self { ways, tls, hosts: hosts.into(), known: Arc::default() }
     }
 
     /// Dials, beginning with a host.
@@ -57,7 +58,8 @@ impl Dialler {
     /// The reason, for people, when the plan's time is over or the cloud refuses.
     pub async fn dial(self, first_host: usize, plan: Plan) -> Result<Dialled, String> {
         let start = Instant::now();
-        let mut due = [(Transport::Quic, plan.quic_after), (Transport::Tcp, plan.tcp_after)]
+        let tcp_after = plan.tcp_after.filter(|_| self.ways.tcp);
+        let mut due = [(Transport::Quic, plan.quic_after), (Transport::Tcp, tcp_after)]
             .map(|(over, after)| (over, after.map(|after| start + after)));
         let mut made = [0_usize; 2];
         let give_up = start + plan.give_up;
@@ -132,12 +134,13 @@ impl Dialler {
 
     async fn quic(&self, host: &str, address: SocketAddr) -> Result<Connection, Failure> {
         // A v6 socket reaches v4 addresses in their mapped form.
-        let is_v6 = self.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
+        let is_v6 = self.ways.endpoint.local_addr().is_ok_and(|local| local.is_ipv6());
         let address = match address.ip() {
             IpAddr::V4(v4) if is_v6 => (v4.to_ipv6_mapped(), address.port()).into(),
             IpAddr::V4(_) | IpAddr::V6(_) => address,
         };
         let connecting = self
+            .ways
             .endpoint
             .connect(address, name(host))
             .map_err(|error| Failure::Silent(format!("{host}: {error}")))?;

@@ -1,11 +1,12 @@
 //! The driver: turns events of the line into inputs of the engine, and the engine's effects into deeds.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::Tier;
+use sonae_proto::planted::{Defect, is_planted};
 use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::{Frame, KeyDocuments};
@@ -15,6 +16,7 @@ use sonae_store::status::Uplink as Shared;
 use sonae_store::{Clock, Quarantine, Store, WriteError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::Purpose;
 use super::connection::{self, Connection, Event};
@@ -186,7 +188,7 @@ impl Driver {
                     connection.welcome();
                 }
                 self.tell_replicas(&welcome.identities);
-                self.store.set_line(true);
+                self.store.set_line(!is_planted(Defect::LineNotTold));
                 self.maker.tell();
                 self.takes_proofs = welcome.proofs;
                 self.publish();
@@ -378,7 +380,7 @@ impl Driver {
         if let Some(connection) = self.connection.take() {
             connection.close();
         }
-        let endpoint = self.dialler.endpoint;
+        let endpoint = self.dialler.ways.endpoint;
         endpoint.close(VarInt::from_u32(0), b"stopping");
         // A lost goodbye costs the cloud one idle timeout, so waiting is bounded.
         let _ = tokio::time::timeout(Duration::from_secs(1), endpoint.wait_idle()).await;

@@ -4,9 +4,10 @@
 //! one joins it, since the pauses between the packets of one handshake double and the line may come back in the
 //! longest of them. The longer the line has been dark, the rarer.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sonae_line::Transport;
+use tokio::time::Instant;
 
 /// How long QUIC is given before TCP joins the race: two round trips of a satellite link, and a lost packet.
 const HEAD_START: Duration = Duration::from_secs(3);

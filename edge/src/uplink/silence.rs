@@ -4,9 +4,11 @@
 //! A standby begins for two reasons: an answer is due and nothing is heard, or TCP is in use and UDP may pass
 //! again. What was under way on the connection that is left is sent again, byte for byte.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use sonae_proto::planted::{Defect, is_planted};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use super::connection::{Connection, Event};
 use super::driver::Driver;
@@ -70,7 +72,7 @@ impl Driver {
         if !greeting && self.under_way == 0 && !self.fetching {
             self.silence = None;
             self.drop_standby();
-        } else if self.silence.is_none() {
+        } else if self.silence.is_none() && !is_planted(Defect::SilenceNotWatched) {
             self.silence = Some(self.silence_from_now());
         }
         self.upgrade();
@@ -164,6 +166,7 @@ impl Driver {
             return;
         };
         match event {
+            Event::Connected { .. } if is_planted(Defect::StandbyForgotten) => self.standby = None,
             Event::Connected { connection, host, .. } => {
                 standby.ready = Some((connection, host));
                 if standby.is_upgrade {

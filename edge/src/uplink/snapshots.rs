@@ -1,7 +1,7 @@
 //! Snapshots on the line: fetched for an empty store, made when own batches have grown, and offered to the cloud.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
@@ -10,6 +10,7 @@ use sonae_store::snapshot::{Made, SnapshotFailure};
 use sonae_store::status::SnapshotProgress;
 use sonae_store::{Shelf, Store};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Purpose;
 use super::driver::Driver;

@@ -111,6 +111,23 @@ impl Board {
         KeyDocuments { manifest, ..Keyring::documents_of(bundle) }
     }
 
+    /// Enrols some devices that one manifest names, and returns their bundles.
+    #[must_use]
+    pub fn bundles(&self, count: usize) -> Vec<ReplicaBundle> {
+        let mut bundles: Vec<_> = (0..count).map(|_| self.bundle()).collect();
+        let of = |bundle: &ReplicaBundle| Signed::<Manifest>::verify(&bundle.manifest, &self.root()).unwrap();
+        let manifests = bundles.iter().map(|bundle| of(bundle).body().clone());
+        let merged = manifests.reduce(|mut all, one| {
+            all.readers.extend(one.readers);
+            all
+        });
+        let text = merged.map(|manifest| Signed::sign(manifest, &self.root).unwrap().text().to_owned());
+        for bundle in &mut bundles {
+            bundle.manifest.clone_from(text.as_ref().unwrap());
+        }
+        bundles
+    }
+
     /// Enrols a new device and returns its bundle.
     #[must_use]
     pub fn bundle(&self) -> ReplicaBundle {
