@@ -12,15 +12,15 @@ use tokio::time::Instant;
 /// How long QUIC is given before TCP joins the race: two round trips of a satellite link, and a lost packet.
 const HEAD_START: Duration = Duration::from_secs(3);
 
-/// How often a fresh handshake joins in the first minutes of a dark line. Handshake packets leave after 0, 1 and
-/// 3 s, so with one every 1.5 s no pause is longer than 1 s.
-const RENEW_FIRST: Duration = Duration::from_millis(1500);
+/// How often a fresh handshake joins in the first minutes of a dark line. Packets of a handshake leave after 0, 1 and
+/// 3 s: with one every 1.25 s those of three handshakes lie so between one another that no pause is longer than 0.5 s.
+const RENEW_FIRST: Duration = Duration::from_millis(1250);
 
 /// For how long that is, from the moment at which the line fell silent.
 const FIRST: Duration = Duration::from_secs(90);
 
-/// How often after that: no pause is longer than 2 s.
-const RENEW_THEN: Duration = Duration::from_secs(3);
+/// How often after that: packets leave after 0, 1, 3 and 7 s, and no pause is longer than 1 s.
+const RENEW_THEN: Duration = Duration::from_millis(2500);
 
 /// For how long; in the rest of a long outage each dial is one handshake, and battery and a metered line matter
 /// more than seconds.
@@ -194,6 +194,29 @@ mod tests {
         }
         assert_eq!(pauses.first(), Some(&PROBE_MIN));
         assert!(pauses.is_sorted() && pauses.last() == Some(&PROBE_MAX));
+    }
+
+    /// Goal: while a line is dark, packets leave as often as is said. Method: the moments, from the pauses between
+    /// the packets of one handshake, for as long as one may take.
+    #[test]
+    fn pauses_between_knocks_are_short() {
+        let (mut route, now) = start();
+        route.answered(Transport::Quic, now);
+        route.lost(now);
+        for (dark_s, longest_ms) in [(0, 500), (100, 1_000)] {
+            let plan = route.plan(now + Duration::from_secs(dark_s));
+            let packets = [0, 1, 3, 7].map(Duration::from_secs).into_iter();
+            let packets = packets.filter(|after| *after < plan.handshake()).collect::<Vec<_>>();
+            let starts = (0_u32..40).map(|dial| plan.renew * dial);
+            let mut moments: Vec<_> =
+                starts.flat_map(|at| packets.iter().map(move |after| at + *after)).collect();
+            moments.sort();
+            // From when all handshakes overlap that can, until the last begins.
+            let steady =
+                moments.windows(2).filter(|pair| pair[0] >= plan.handshake() && pair[1] <= plan.renew * 39);
+            let longest = steady.map(|pair| pair[1] - pair[0]).max();
+            assert_eq!(longest, Some(Duration::from_millis(longest_ms)), "{dark_s} s dark");
+        }
     }
 
     /// Goal: knocking gets rarer with the length of the outage and starts afresh after an answer.
