@@ -52,27 +52,30 @@ unit: build ## Runs unit and integration tests
 	fi
 
 .PHONY: sim
-sim: ## Simulates boxes, lines and the cloud, and attacks them, over fixed seeds; every planted defect must be found
+sim: ## The rings sim, simnet and adversary over fixed seeds; every planted defect must be found
 	if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run --workspace --features sonae-chaos/sim --test sim --test adversary --no-fail-fast; \
+	    cargo nextest run --workspace --features sonae-chaos/sim \
+	        --test sim --test simnet --test adversary --no-fail-fast; \
 	else \
-	    cargo test --workspace --features sonae-chaos/sim --test sim --test adversary; \
+	    cargo test --workspace --features sonae-chaos/sim --test sim --test simnet --test adversary; \
 	fi
 
 .PHONY: soak
-soak: ## Simulates and attacks one new seed after the other for HOURS=2; reports lie in target/soak
+soak: ## Runs these rings over one new seed after the other for HOURS=2; reports lie in target/soak
 	cargo build -p sonae-chaos --features sim
 	mkdir -p target/soak
 	from="$$(date +%s)"; seconds="$$(( $(HOURS) * 3600 ))"; failed=""; \
 	target/debug/sonae-chaos adversary --from "$$((from * 1000))" --cases 1000000000 --seconds "$$((seconds / 4))" \
 	    --planted --json > target/soak/adversary.json || failed="$$failed adversary"; \
-	target/debug/sonae-chaos sim --from "$$from" --seeds 1000000000 --seconds "$$((seconds * 3 / 4))" \
+	target/debug/sonae-chaos simnet --from "$$from" --seeds 1000000000 --seconds "$$((seconds / 4))" \
+	    --planted --json > target/soak/simnet.json || failed="$$failed simnet"; \
+	target/debug/sonae-chaos sim --from "$$from" --seeds 1000000000 --seconds "$$((seconds / 2))" \
 	    --planted --json > target/soak/sim.json || failed="$$failed sim"; \
-	cat target/soak/adversary.json target/soak/sim.json; \
+	cat target/soak/adversary.json target/soak/simnet.json target/soak/sim.json; \
 	if [ -n "$$failed" ]; then echo "these rings object:$$failed"; exit 1; fi
 
 .PHONY: replay
-replay: ## Runs one seed of a ring again and prints all that happens. SEED=1 RING=sim, or RING=adversary
+replay: ## Runs one seed of a ring again and prints all that happens. SEED=1 RING=sim, or simnet, or adversary
 	cargo build -q -p sonae-chaos --features sim
 	target/debug/sonae-chaos replay --ring $(RING) --seed $(SEED)
 

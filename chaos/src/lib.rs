@@ -16,5 +16,7 @@ pub mod line;
 pub mod program;
 #[cfg(feature = "sim")]
 pub mod sim;
+#[cfg(feature = "sim")]
+pub mod simnet;
 pub mod small_disk;
 pub mod town;

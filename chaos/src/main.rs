@@ -96,6 +96,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Runs the real drivers over real QUIC in simulated time on a simulated network, seed after seed
+    #[cfg(feature = "sim")]
+    Simnet(sonae_chaos::simnet::command::Arguments),
     /// Mutates inputs of every decoder and checks what must hold
     Fuzz {
         /// One target; all if absent
@@ -126,7 +129,7 @@ enum Command {
         /// The seed
         #[arg(long)]
         seed: u64,
-        /// The ring: sim or adversary
+        /// The ring: sim, simnet or adversary
         #[arg(long, default_value = "sim")]
         ring: Ring,
     },
@@ -253,6 +256,13 @@ async fn run(command: Command) -> Result<()> {
             tokio::task::block_in_place(|| command::run(cases, from, seconds, planted, json))
         }
         #[cfg(feature = "sim")]
+        Command::Simnet(arguments) => {
+            // The ring has a runtime of its own, whose time is simulated.
+            tokio::task::block_in_place(|| sonae_chaos::simnet::command::run(&arguments))
+        }
+        #[cfg(feature = "sim")]
+        Command::Replay { seed, ring: Ring::Simnet } => sonae_chaos::simnet::command::replay(seed),
+        #[cfg(feature = "sim")]
         Command::Replay { seed, ring: Ring::Sim } => replay(seed),
         #[cfg(feature = "sim")]
         Command::Replay { seed, ring: Ring::Adversary } => {
@@ -330,6 +340,7 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Ring {
     Sim,
+    Simnet,
     Adversary,
 }
 

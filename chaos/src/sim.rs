@@ -13,7 +13,7 @@ mod board;
 mod box_side;
 mod keeping;
 mod later;
-mod ledger;
+pub(crate) mod ledger;
 mod line;
 mod line_side;
 mod lives;
@@ -32,7 +32,7 @@ pub mod script;
 pub(crate) mod seal;
 mod settle;
 mod store;
-mod trace;
+pub(crate) mod trace;
 mod world;
 
 use std::collections::BTreeMap;

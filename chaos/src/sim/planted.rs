@@ -29,6 +29,13 @@ pub struct Find {
     pub violation: String,
 }
 
+impl Find {
+    /// What a report says of it, if it was not found.
+    pub(crate) fn objection(&self) -> Option<String> {
+        self.seed.is_none().then(|| format!("the planted defect {} was not found", self.defect))
+    }
+}
+
 /// Seconds that this thread has had of a processor; 0 where the kernel does not say.
 pub(crate) fn cpu_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();

@@ -24,6 +24,19 @@ pub struct Failure {
     pub violation: String,
 }
 
+impl Failure {
+    /// What a report says of it.
+    pub(crate) fn objection(&self) -> String {
+        format!("seed {}: {}", self.seed, self.violation)
+    }
+}
+
+/// What a report says when too many of its runs were the same.
+pub(crate) fn only_some_differ(distinct: usize, seeds: usize) -> Option<String> {
+    let are_too_few = distinct * 100 < seeds * DISTINCT_PERCENT_MIN;
+    are_too_few.then(|| format!("only {distinct} of {seeds} traces differ"))
+}
+
 /// What many runs showed.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
@@ -100,13 +113,9 @@ impl Report {
         if self.seeds == 0 {
             found.push("no seed was run".to_owned());
         }
-        if self.distinct_traces * 100 < self.seeds * DISTINCT_PERCENT_MIN {
-            found.push(format!("only {} of {} traces differ", self.distinct_traces, self.seeds));
-        }
-        let missed = self.planted.iter().filter(|find| find.seed.is_none());
-        found.extend(missed.map(|find| format!("the planted defect {} was not found", find.defect)));
-        let failed = |failure: &Failure| format!("seed {}: {}", failure.seed, failure.violation);
-        found.extend(self.failures.iter().map(failed));
+        found.extend(only_some_differ(self.distinct_traces, self.seeds));
+        found.extend(self.planted.iter().filter_map(Find::objection));
+        found.extend(self.failures.iter().map(Failure::objection));
         found
     }
 }
