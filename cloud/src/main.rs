@@ -102,6 +102,12 @@ fn main() -> ExitCode {
 
 fn run(options: Run) -> Exit {
     start_log();
+    #[cfg(feature = "planted")]
+    if let Ok(name) = std::env::var("SONAE_TEST_PLANT")
+        && let Err(error) = sonae_proto::planted::plant_everywhere(&name)
+    {
+        return fail(Exit::Usage, &error);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(Exit::Internal, &error),

@@ -23,10 +23,7 @@ pub mod limits;
 pub mod manifest;
 pub mod object;
 pub mod padme;
-#[cfg(feature = "planted")]
 pub mod planted;
-#[cfg(not(feature = "planted"))]
-mod planted;
 pub mod proof;
 pub mod receipt;
 pub mod record;

@@ -2,10 +2,11 @@
 //!
 //! **Invariant**: without the feature `planted` there is no switch: [`is_planted`] is a constant `false` and the
 //! defective paths are not compiled into anything that is shipped. With it, nothing is planted until a test
-//! says so, for its own thread only.
+//! says so, for its own thread only, or a program that was built for tests, for all its threads.
 
 /// A defect that a test can plant: of this crate, or of the drivers around its engines, as is said there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "planted", derive(serde::Deserialize), serde(rename_all = "snake_case"))]
 pub enum Defect {
     /// The uplink counts a receipt that was signed under an older loss counter.
     StaleReceipt,
@@ -82,6 +83,23 @@ thread_local! {
     static PLANTED: std::cell::Cell<Option<Defect>> = const { std::cell::Cell::new(None) };
 }
 
+/// What is planted for all threads.
+#[cfg(feature = "planted")]
+static EVERYWHERE: std::sync::OnceLock<Defect> = std::sync::OnceLock::new();
+
+/// Plants a defect for all threads, for good, by its name in `snake_case`.
+///
+/// # Errors
+/// When there is no such defect.
+#[cfg(feature = "planted")]
+pub fn plant_everywhere(name: &str) -> Result<(), serde::de::value::Error> {
+    use serde::de::{Deserialize as _, IntoDeserializer as _};
+    let defect = Defect::deserialize(name.into_deserializer())?;
+    // A second call changes nothing.
+    let _ = EVERYWHERE.set(defect);
+    Ok(())
+}
+
 /// Plants a defect for the calling thread, or takes it out.
 #[cfg(feature = "planted")]
 pub fn plant(defect: Option<Defect>) {
@@ -92,7 +110,7 @@ pub fn plant(defect: Option<Defect>) {
 #[cfg(feature = "planted")]
 #[must_use]
 pub fn is_planted(defect: Defect) -> bool {
-    PLANTED.get() == Some(defect)
+    PLANTED.get() == Some(defect) || EVERYWHERE.get() == Some(&defect)
 }
 
 /// Whether a defect is planted: never.
