@@ -1,5 +1,6 @@
 //! A client of the LAN service, as a browser or a script is: HTTPS with the board's trust root.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,11 +28,16 @@ impl LanClient {
         password: &str,
         otpauth: Option<&str>,
     ) -> Result<Self> {
-        let port = address.rsplit_once(':').context("an address without a port")?.1;
+        let address: SocketAddr = address.parse().context("no address with a port")?;
         let certificate = Certificate::from_pem(&std::fs::read(ca)?)?;
-        let http =
-            Client::builder().tls_built_in_root_certs(false).add_root_certificate(certificate).build()?;
-        let mut client = Self { http, base: format!("https://localhost:{port}"), token: String::new() };
+        let http = Client::builder()
+            .tls_built_in_root_certs(false)
+            .add_root_certificate(certificate)
+            // The one name that its certificate has, wherever it runs.
+            .resolve("localhost", address)
+            .build()?;
+        let base = format!("https://localhost:{}", address.port());
+        let mut client = Self { http, base, token: String::new() };
         let mut body = json!({ "login": login, "password": password });
         if let (Some(uri), Some(fields)) = (otpauth, body.as_object_mut()) {
             fields.insert("totp".into(), one_time_code(uri)?.into());

@@ -15,6 +15,8 @@ pub mod lan_client;
 pub mod line;
 pub mod program;
 #[cfg(feature = "sim")]
+pub(crate) mod random;
+#[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "sim")]
 pub mod simnet;

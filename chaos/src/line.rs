@@ -2,7 +2,7 @@
 //! move to another address, and keeps what passed for the search after canaries.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -141,9 +141,17 @@ impl Line {
     /// # Errors
     /// When there is no socket.
     pub async fn open(cloud: SocketAddr) -> Result<Self> {
+        Self::open_at(Ipv4Addr::LOCALHOST.into(), cloud).await
+    }
+
+    /// Opens a line to the cloud that the school dials at an address of this machine.
+    ///
+    /// # Errors
+    /// When there is no socket.
+    pub async fn open_at(address: IpAddr, cloud: SocketAddr) -> Result<Self> {
         let mut tries = PORTS_TRIED;
         let (near, listener) = loop {
-            let near = UdpSocket::bind("127.0.0.1:0").await?;
+            let near = UdpSocket::bind((address, 0)).await?;
             match TcpListener::bind(near.local_addr()?).await {
                 Ok(listener) => break (Arc::new(near), listener),
                 Err(error) if tries == 0 => return Err(error.into()),
@@ -256,7 +264,8 @@ async fn relay(near: Arc<UdpSocket>, cloud: SocketAddr, shared: Arc<Shared>) {
         let socket = match far.get(&from) {
             Some(socket) => Arc::clone(socket),
             None => {
-                let Ok(socket) = UdpSocket::bind("127.0.0.1:0").await else { return };
+                let Ok(address) = near.local_addr() else { return };
+                let Ok(socket) = UdpSocket::bind((address.ip(), 0)).await else { return };
                 let socket = Arc::new(socket);
                 let back = back(Arc::clone(&socket), Arc::clone(&near), from, moves, Arc::clone(&shared));
                 tokio::spawn(back);

@@ -1,11 +1,54 @@
 //! The programs under test: where they are, how they are started, and that none outlives its owner.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
+
+/// How long a daemon may take until it is ready, where nobody says otherwise: long enough for a repair on a loaded
+/// machine. One that takes longer hangs.
+const READY_MAX: Duration = Duration::from_secs(300);
+
+/// Where and how a program runs. The default is this machine as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// The command that runs it, such as `nsenter` with the name of a network; it must not fork.
+    pub under: Vec<String>,
+    /// The address and port that a daemon listens on; loopback and a free port if absent.
+    pub listen: Option<(IpAddr, u16)>,
+    /// What it has in its environment, besides.
+    pub environment: Vec<(String, String)>,
+    /// Files that take a daemon's process id: control groups that it joins.
+    pub joins: Vec<PathBuf>,
+    /// How long a daemon may take until it is ready; five minutes if absent.
+    pub ready_within: Option<Duration>,
+}
+
+impl Place {
+    /// The address that a daemon is told to listen on.
+    #[must_use]
+    pub fn listen_text(&self) -> String {
+        self.listen.map_or_else(|| "127.0.0.1:0".into(), |(address, port)| format!("{address}:{port}"))
+    }
+
+    fn command(&self, name: &str) -> Result<Command> {
+        let program = find(name)?;
+        let mut command = match self.under.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        Ok(command)
+    }
+}
 
 /// Finds a program beside this one, or in `SONAE_BIN_DIR`.
 ///
@@ -51,7 +94,15 @@ pub fn run_in(
     input: &str,
     environment: &[(String, String)],
 ) -> Result<String> {
-    let (code, out, error) = to_end(name, arguments, input, environment)?;
+    run_at(&Place { environment: environment.to_vec(), ..Place::default() }, name, arguments, input)
+}
+
+/// Does the same as [`run`] somewhere.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_at(place: &Place, name: &str, arguments: &[&str], input: &str) -> Result<String> {
+    let (code, out, error) = to_end(place, name, arguments, input)?;
     if code == 0 { Ok(out) } else { bail!("{name} {} ended with {code}: {error}", arguments.join(" ")) }
 }
 
@@ -60,19 +111,14 @@ pub fn run_in(
 /// # Errors
 /// When it cannot be run.
 pub fn run_to_end(name: &str, arguments: &[&str], input: &str) -> Result<(i32, String, String)> {
-    to_end(name, arguments, input, &[])
+    to_end(&Place::default(), name, arguments, input)
 }
 
-fn to_end(
-    name: &str,
-    arguments: &[&str],
-    input: &str,
-    environment: &[(String, String)],
-) -> Result<(i32, String, String)> {
-    let mut child = Command::new(find(name)?)
+fn to_end(place: &Place, name: &str, arguments: &[&str], input: &str) -> Result<(i32, String, String)> {
+    let mut child = place
+        .command(name)?
         .args(arguments)
         .env("RUST_LOG", "warn")
-        .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -158,12 +204,13 @@ impl Daemon {
         arguments: &[&str],
         input: &str,
         log: &Path,
-        environment: &[(&str, &str)],
+        place: &Place,
     ) -> Result<Self> {
         let log_file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let mut child = Command::new(find(name)?)
+        let mut child = place
+            .command(name)?
             .args(arguments)
-            .envs(environment.iter().copied())
+            .env("RUST_LOG", "info")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log_file)
@@ -172,11 +219,17 @@ impl Daemon {
         if let Some(mut stdin) = child.stdin.take() {
             let _ = stdin.write_all(input.as_bytes());
         }
-        let mut line = String::new();
         let stdout = child.stdout.take().context("no standard output")?;
-        let mut reader = BufReader::new(stdout.take(64 * 1024));
-        reader.read_line(&mut line)?;
         let mut daemon = Self { name, child, ready: Value::Null };
+        for group in &place.joins {
+            std::fs::write(group, daemon.id().to_string())
+                .with_context(|| format!("cannot put {name} into {}", group.display()))?;
+        }
+        let mut line = String::new();
+        if has_something(&stdout, place.ready_within.unwrap_or(READY_MAX))? {
+            // The ready line is written at once.
+            BufReader::new(stdout.take(64 * 1024)).read_line(&mut line)?;
+        }
         daemon.ready = serde_json::from_str(&line).map_err(|_| {
             let said = std::fs::read_to_string(log).unwrap_or_default();
             let tail: Vec<&str> = said.lines().rev().take(5).collect();
@@ -200,6 +253,23 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Returns whether it has ended by itself.
+    ///
+    /// # Errors
+    /// When the system cannot tell.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        Ok(rustix::process::kill_process(id.context("no process id")?, signal)?)
+    }
+
     /// Kills it as `kill -9` does, and waits until it is gone.
     ///
     /// # Errors
@@ -215,10 +285,24 @@ impl Daemon {
     /// # Errors
     /// When it does not end well.
     pub fn stop(&mut self) -> Result<()> {
-        let id = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(id.context("no process id")?, rustix::process::Signal::TERM)?;
+        self.signal(rustix::process::Signal::TERM)?;
         let status = self.child.wait()?;
         if status.success() { Ok(()) } else { bail!("{} ended with {status}", self.name) }
+    }
+}
+
+/// Waits until a pipe has something, or its end. Returns whether it has by then.
+fn has_something(pipe: &impl std::os::fd::AsFd, at_most: Duration) -> Result<bool> {
+    let until = Instant::now() + at_most;
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        let left = rustix::event::Timespec::try_from(left).context("too long a wait")?;
+        let mut pipes = [rustix::event::PollFd::new(pipe, rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut pipes, Some(&left)) {
+            Ok(ready) => return Ok(ready > 0),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 

@@ -24,7 +24,6 @@ mod node_side;
 pub mod options;
 pub mod planted;
 mod pruning;
-pub(crate) mod random;
 mod replica;
 pub mod report;
 mod revoked;

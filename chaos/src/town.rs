@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::generate;
 use crate::lan_client::LanClient;
 use crate::line::Line;
-use crate::program::{Daemon, run, run_in, run_to_end};
+use crate::program::{Daemon, Place, run, run_in, run_to_end};
 
 /// Sign-in name of the teacher that a town has.
 pub const LOGIN: &str = "tanaka";
@@ -26,8 +26,12 @@ pub struct Town {
     pub dir: PathBuf,
     /// The school's code.
     pub school: String,
+    /// The folders of the cloud's sites.
+    pub sites: Vec<PathBuf>,
+    /// Where the cloud runs.
+    pub cloud_place: Place,
     cloud_passphrase: String,
-    cloud_listen: String,
+    cloud_listen: Option<String>,
     /// Environment of the cloud, for test switches.
     pub cloud_environment: Vec<(String, String)>,
     /// Environment of the appliances, for test switches.
@@ -85,6 +89,8 @@ pub struct Appliance {
     pub data: PathBuf,
     /// Where `run` writes the trust root.
     pub ca: PathBuf,
+    /// Where it runs.
+    pub place: Place,
 }
 
 fn text(path: &Path) -> String {
@@ -110,8 +116,10 @@ impl Town {
         Ok(Self {
             dir: dir.to_owned(),
             school: school.to_owned(),
+            sites: ["site-a", "site-b"].map(|name| dir.join(name)).into(),
+            cloud_place: Place::default(),
             cloud_passphrase: last_line(&said)?,
-            cloud_listen: "127.0.0.1:0".into(),
+            cloud_listen: None,
             cloud_environment: Vec::new(),
             edge_environment: Vec::new(),
         })
@@ -128,33 +136,21 @@ impl Town {
     /// # Errors
     /// When it does not become ready.
     pub fn start_cloud(&mut self) -> Result<Daemon> {
-        let [data, site_a, site_b] = self.cloud_dirs().map(|path| text(&path));
-        std::fs::create_dir_all(self.dir.join("site-a"))?;
-        std::fs::create_dir_all(self.dir.join("site-b"))?;
+        let [data, ..] = self.cloud_dirs().map(|path| text(&path));
         let bundle = text(&self.dir.join("cloud.bundle"));
-        let arguments = [
-            "run",
-            "--bundle",
-            &bundle,
-            "--passphrase-stdin",
-            "--data",
-            &data,
-            "--site",
-            &site_a,
-            "--site",
-            &site_b,
-            "--listen",
-            &self.cloud_listen,
-        ];
-        let environment: Vec<(&str, &str)> = self
-            .cloud_environment
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .chain([("RUST_LOG", "info")])
-            .collect();
+        let listen = self.cloud_listen.clone().unwrap_or_else(|| self.cloud_place.listen_text());
+        let mut arguments =
+            vec!["run", "--bundle", &bundle, "--passphrase-stdin", "--data", &data, "--listen", &listen];
+        let sites: Vec<String> = self.sites.iter().map(|site| text(site)).collect();
+        for site in &sites {
+            std::fs::create_dir_all(site)?;
+            arguments.extend(["--site", site]);
+        }
+        let mut place = self.cloud_place.clone();
+        place.environment.extend(self.cloud_environment.iter().cloned());
         let log = self.dir.join("cloud.log");
-        let daemon = Daemon::start("sonae-cloud", &arguments, &self.cloud_passphrase, &log, &environment)?;
-        self.cloud_listen = daemon.said("listen")?;
+        let daemon = Daemon::start("sonae-cloud", &arguments, &self.cloud_passphrase, &log, &place)?;
+        self.cloud_listen = Some(daemon.said("listen")?);
         Ok(daemon)
     }
 
@@ -163,7 +159,8 @@ impl Town {
     /// # Errors
     /// Before it was started.
     pub fn cloud_address(&self) -> Result<SocketAddr> {
-        self.cloud_listen.parse().context("the cloud has not been started")
+        let listen = self.cloud_listen.as_deref().context("the cloud has not been started")?;
+        listen.parse().context("the cloud listens on no address")
     }
 
     /// Has the board make a bundle. Returns its file and passphrase.
@@ -196,11 +193,8 @@ impl Town {
     /// # Errors
     /// When a command fails.
     pub fn appliance(&self, name: &str) -> Result<(Appliance, String)> {
-        let (bundle, passphrase) = self.enrol_bundle("appliance", &format!("{name}.bundle"))?;
-        let appliance = self.appliance_at(name);
+        let appliance = self.enrol(name)?;
         let data = text(&appliance.data);
-        let bundle = text(&bundle);
-        self.edge(&["enrol", "--data", &data, "--bundle", &bundle, "--passphrase-stdin"], &passphrase)?;
         let said = self.edge(
             &[
                 "staff",
@@ -221,6 +215,18 @@ impl Town {
         Ok((appliance, last_line(&said)?))
     }
 
+    /// Enrols an appliance, which has nobody to sign in with until it has heard of other replicas.
+    ///
+    /// # Errors
+    /// When a command fails.
+    pub fn enrol(&self, name: &str) -> Result<Appliance> {
+        let (bundle, passphrase) = self.enrol_bundle("appliance", &format!("{name}.bundle"))?;
+        let appliance = self.appliance_at(name);
+        let (data, bundle) = (text(&appliance.data), text(&bundle));
+        self.edge(&["enrol", "--data", &data, "--bundle", &bundle, "--passphrase-stdin"], &passphrase)?;
+        Ok(appliance)
+    }
+
     /// Runs `sonae-edge` with what the appliances have in their environment. Returns what it said.
     ///
     /// # Errors
@@ -232,7 +238,8 @@ impl Town {
     /// Names an appliance's folders.
     #[must_use]
     pub fn appliance_at(&self, name: &str) -> Appliance {
-        Appliance { data: self.dir.join(name), ca: self.dir.join(format!("{name}-ca.pem")) }
+        let (data, ca) = (self.dir.join(name), self.dir.join(format!("{name}-ca.pem")));
+        Appliance { data, ca, place: Place::default() }
     }
 
     /// Starts an appliance that dials through a line.
@@ -240,15 +247,24 @@ impl Town {
     /// # Errors
     /// When it does not become ready.
     pub fn start_edge(&self, appliance: &Appliance, line: &Line) -> Result<Daemon> {
-        let (data, ca, cloud) = (text(&appliance.data), text(&appliance.ca), line.address().to_string());
-        let environment = self.edge_environment.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let environment: Vec<(&str, &str)> = environment.chain([("RUST_LOG", "info")]).collect();
+        self.start_edge_to(appliance, line.address())
+    }
+
+    /// Starts an appliance that dials an address.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_edge_to(&self, appliance: &Appliance, cloud: SocketAddr) -> Result<Daemon> {
+        let (data, ca, cloud) = (text(&appliance.data), text(&appliance.ca), cloud.to_string());
+        let listen = appliance.place.listen_text();
+        let mut place = appliance.place.clone();
+        place.environment.extend(self.edge_environment.iter().cloned());
         Daemon::start(
             "sonae-edge",
-            &["run", "--data", &data, "--listen", "127.0.0.1:0", "--cloud", &cloud, "--ca-out", &ca],
+            &["run", "--data", &data, "--listen", &listen, "--cloud", &cloud, "--ca-out", &ca],
             "",
             &self.dir.join("edge.log"),
-            &environment,
+            &place,
         )
     }
 }
@@ -330,6 +346,24 @@ impl Appliance {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
+}
+
+/// Copies files and folders, sockets left out: a box that is copied.
+///
+/// # Errors
+/// When one cannot be copied.
+pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
+        if kind.is_dir() {
+            copy_dir(&entry.path(), &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
 }
 
 fn last_line(said: &str) -> Result<String> {

@@ -3,13 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::program::{Daemon, run};
-use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Settled};
+use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Settled, copy_dir};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -28,19 +27,6 @@ async fn mark(client: &LanClient, ledger: &mut Ledger, pupil: &str, day: u32, co
     let path = format!("/api/v1/attendance/2026-11-{day:02}/{pupil}");
     client.put(&path, json!({ "code": code })).await.unwrap();
     ledger.insert(path, code);
-}
-
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
-        let target = to.join(entry.file_name().unwrap());
-        if kind.is_dir() {
-            copy_dir(&entry, &target);
-        } else if kind.is_file() {
-            std::fs::copy(&entry, &target).unwrap();
-        }
-    }
 }
 
 /// Waits until the command line says of a running appliance what is asked.
@@ -98,7 +84,7 @@ async fn an_old_copy_goes_on_under_a_new_name() {
     mark(&client, &mut ledger, &pupils[0], 1, "late").await;
     appliance.wait_until_safe(&client, LONG).await.unwrap();
     edge.kill_hard().unwrap();
-    copy_dir(&appliance.data, &dir.path().join("copy"));
+    copy_dir(&appliance.data, &dir.path().join("copy")).unwrap();
     let (mut edge, client) = settled.start(appliance).await.unwrap();
     mark(&client, &mut ledger, &pupils[1], 2, "absent_sick").await;
     mark(&client, &mut ledger, &pupils[2], 2, "late").await;
@@ -106,7 +92,7 @@ async fn an_old_copy_goes_on_under_a_new_name() {
     let ended = edge.said("incarnation").unwrap();
     edge.kill_hard().unwrap();
     std::fs::remove_dir_all(&appliance.data).unwrap();
-    copy_dir(&dir.path().join("copy"), &appliance.data);
+    copy_dir(&dir.path().join("copy"), &appliance.data).unwrap();
     settled.line.set_cut(true);
     let (mut edge, client) = settled.start(appliance).await.unwrap();
     // The same place in the log as what the cloud has; the last one is a conflict for a person.
@@ -143,7 +129,7 @@ async fn an_old_copy_goes_on_under_a_new_name() {
 async fn a_clone_that_runs_beside_it_parts_and_merges() {
     let (dir, settled) = settle(30).await;
     let (first, second) = (&settled.appliance, &settled.town.appliance_at("clone"));
-    copy_dir(&first.data, &second.data);
+    copy_dir(&first.data, &second.data).unwrap();
     let mut ledger = Ledger::new();
     let (mut one, client) = settled.start(first).await.unwrap();
     let (mut two, other) = settled.start(second).await.unwrap();
@@ -188,14 +174,14 @@ async fn a_box_that_began_with_snapshots_renews_too() {
     edge.kill_hard().unwrap();
     rebuilt(&settled);
     let spare = settled.town.appliance_at("spare");
-    copy_dir(&spare.data, &dir.path().join("copy"));
+    copy_dir(&spare.data, &dir.path().join("copy")).unwrap();
     let mut ledger = Ledger::new();
     let (mut edge, client) = settled.start(&spare).await.unwrap();
     mark(&client, &mut ledger, &pupils[1], 2, "absent_sick").await;
     spare.wait_until_safe(&client, LONG).await.unwrap();
     edge.kill_hard().unwrap();
     std::fs::remove_dir_all(&spare.data).unwrap();
-    copy_dir(&dir.path().join("copy"), &spare.data);
+    copy_dir(&dir.path().join("copy"), &spare.data).unwrap();
     let (mut edge, client) = settled.start(&spare).await.unwrap();
     mark(&client, &mut ledger, &pupils[2], 2, "late").await;
     wait_for(&spare, "it does not take a new name", is_renewed).await;

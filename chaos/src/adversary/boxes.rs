@@ -15,7 +15,7 @@ use super::proxy::Proxy;
 use super::signal::Signal;
 use super::tamper::contradicts;
 use super::{Mutation, is_expected};
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Connections that a box makes at most while it is attacked, and afterwards.
 const CONNECTIONS: usize = 4;

@@ -23,7 +23,7 @@ use super::options::{Mutation, Options};
 use super::proxy::welcome;
 use super::signal::Signal;
 use super::{encode_whole, is_expected};
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// The connection of a courier.
 const CONNECTION: u64 = 77;

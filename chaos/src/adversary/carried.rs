@@ -8,7 +8,7 @@ use sonae_proto::vector::Heads;
 use super::history::History;
 use super::options::Mutation;
 use super::tamper::forge;
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Records that are chosen to be altered, by their places.
 struct Chosen {

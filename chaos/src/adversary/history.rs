@@ -19,7 +19,7 @@ use sonae_proto::wire::{Frame, Hello, PROTOCOL};
 use super::board::{Board, Life, School};
 use super::cloud::{Cloud, Object};
 use super::options::HistoryOptions;
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Time of the first change, in milliseconds.
 const START_MS: u64 = 1_764_000_000_000;

@@ -13,7 +13,7 @@ use super::cloud::{Object, name};
 use super::history::History;
 use super::options::{Mutation, Options};
 use super::tamper::{forge, forked};
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// A record of an object.
 type Record = (RecordKind, Vec<u8>);

@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Seeds that share a history.
 pub const CASES_PER_HISTORY: u64 = 16;

@@ -17,7 +17,7 @@ use super::board::Life;
 use super::cloud::Cloud;
 use super::history::History;
 use super::options::{Mutation, Options};
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// What an adversary does, and with what luck.
 pub(crate) struct Plan {

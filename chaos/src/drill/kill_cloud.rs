@@ -162,7 +162,7 @@ pub async fn wait_for_line(client: &LanClient) -> Result<()> {
 }
 
 /// What the appliance calls safe: log to sequence.
-fn safe(status: &Value) -> BTreeMap<String, u64> {
+pub(crate) fn safe(status: &Value) -> BTreeMap<String, u64> {
     let incarnation = status.get("incarnation").and_then(Value::as_str).unwrap_or_default();
     let tiers = status.get("safe").and_then(Value::as_object).into_iter().flatten();
     tiers

@@ -73,7 +73,7 @@ pub async fn run_drill(dir: &Path, rounds: u32, seed: u64) -> Result<Report> {
         let mut edge = town.start_edge(&appliance, &line)?;
         let address = edge.said("listen")?;
         let client = LanClient::sign_in(&address, &appliance.ca, LOGIN, PASSWORD, None).await?;
-        let found = read_back(&client, &ledger).await?;
+        let found = read_back(&client, ledger.values.keys()).await?;
         let value_of = |path: &str| found.get(path).cloned();
         lost += u64::try_from(ledger.lost(value_of, &under_way).len())?;
         ledger.settle(value_of, under_way);
@@ -125,17 +125,22 @@ pub(super) async fn write(
     (answered, None)
 }
 
-/// Reads the values of all days that the ledger speaks of.
-pub(super) async fn read_back(client: &LanClient, ledger: &Ledger) -> Result<BTreeMap<String, String>> {
+/// Reads the values of all days that the paths speak of.
+pub(crate) async fn read_back(
+    client: &LanClient,
+    paths: impl Iterator<Item = &String>,
+) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
-    let days: std::collections::BTreeSet<&str> =
-        ledger.values.keys().filter_map(|path| path.split('/').nth(4)).collect();
+    let days: std::collections::BTreeSet<&str> = paths.filter_map(|path| path.split('/').nth(4)).collect();
     for day in days {
         let answer = client.get(&format!("/api/v1/attendance/{day}")).await?;
         let entries = answer.get("attendance").and_then(Value::as_array).context("no attendance")?;
         for entry in entries {
             let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
-            found.insert(format!("/api/v1/attendance/{day}/{}", text("student_id")), text("code"));
+            // What nobody has recorded is listed too.
+            if text("code") != "not_recorded" {
+                found.insert(format!("/api/v1/attendance/{day}/{}", text("student_id")), text("code"));
+            }
         }
     }
     Ok(found)

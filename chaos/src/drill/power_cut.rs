@@ -268,7 +268,7 @@ impl Drill {
 
     async fn compare(&mut self, under_way: BTreeMap<String, String>) -> Result<()> {
         let client = self.client().await?;
-        let found = read_back(&client, &self.ledger).await?;
+        let found = read_back(&client, self.ledger.values.keys()).await?;
         let value_of = |path: &str| found.get(path).cloned();
         self.report.lost += u64::try_from(self.ledger.lost(value_of, &under_way).len())?;
         self.ledger.settle(value_of, under_way);

@@ -9,6 +9,7 @@ use std::ffi::{OsStr, OsString};
 use std::sync::Arc;
 
 use fuser::{Errno, FileType};
+use serde::Serialize;
 
 /// Bytes that a device writes wholly or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -17,7 +18,8 @@ const SECTOR_BYTES: usize = 512;
 pub(super) const ROOT: u64 = 1;
 
 /// What becomes of what was not flushed when the power goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Loss {
     /// All of it is dropped.
     Drop,
@@ -28,7 +30,8 @@ pub enum Loss {
 }
 
 /// How an operation fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Fault {
     /// EIO. A failed flush may have written some sectors, and forgets the others.
     Io,

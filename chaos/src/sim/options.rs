@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use super::random::Random;
+use crate::random::Random;
 
 /// A kind of trouble that a run may contain. Each run has some of them, so that rare ones meet undisturbed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

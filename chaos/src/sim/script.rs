@@ -5,7 +5,7 @@ use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
 use super::options::{Options, Trouble};
-use super::random::Random;
+use crate::random::Random;
 
 /// One thing that is done. Boxes and sites are named by any number, taken modulo how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use super::line::Connection;
 use super::node::{Node, Site};
 use super::options::Options;
 use super::planted::Planted;
-use super::random::Random;
 use super::replica::Replica;
 use super::revoked::Word;
 use super::store::Keeping;
 use super::trace::Trace;
+use crate::random::Random;
 
 /// What the clocks of boxes show at the start, milliseconds since 1970.
 const CLOCK_START_MS: u64 = 1_764_000_000_000;
