@@ -13,12 +13,13 @@ pub mod fuzz;
 pub mod generate;
 pub mod lan_client;
 pub mod line;
+pub mod proc;
 pub mod program;
-#[cfg(feature = "sim")]
 pub(crate) mod random;
 #[cfg(feature = "sim")]
 pub mod sim;
 #[cfg(feature = "sim")]
 pub mod simnet;
 pub mod small_disk;
+pub mod soak;
 pub mod town;

@@ -1,206 +1,19 @@
 //! `sonae-chaos`: the generator, the demo, drills, the simulation and benches.
 
+mod arguments;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+#[cfg(feature = "sim")]
+use arguments::Ring;
+use arguments::{Arguments, Bench, Command, Drill};
+use clap::Parser;
 use serde::Serialize;
-use sonae_chaos::{bench, demo, drill, fuzz, generate};
-
-const EXIT_CODES: &str = "Exit codes:\n  0  done, and every promise held\n  1  a promise was broken or a program failed\n  2  wrong use of the command line";
-
-/// Generates a school, tells the demo, runs drills and benches. Drives the other programs as processes.
-#[derive(Debug, Parser)]
-#[command(name = "sonae-chaos", version, after_help = EXIT_CODES)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Writes a generated school as a OneRoster zip, contacts.csv, attendance.csv and summary.json
-    Generate {
-        /// Pupils, 1 to 3000
-        #[arg(long, default_value_t = 600)]
-        pupils: u32,
-        /// School years of attendance, 1 to 6
-        #[arg(long, default_value_t = 1)]
-        years: u32,
-        /// The same seed gives the same school
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Edition of the Japan Profile
-        #[arg(long, default_value = "jp-1.2.1")]
-        profile: String,
-        /// Folder to write into
-        #[arg(long)]
-        out: PathBuf,
-        /// Prints one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Shows the main job as a story with measured figures
-    Demo {
-        /// Stops everything at the end
-        #[arg(long)]
-        once: bool,
-        /// Folder of the demo; emptied first
-        #[arg(long, default_value = "target/demo")]
-        dir: PathBuf,
-    },
-    /// Runs a drill with an outside ledger
-    Drill {
-        #[command(subcommand)]
-        drill: Drill,
-        /// Prints one JSON object
-        #[arg(long, global = true)]
-        json: bool,
-    },
-    /// Simulates boxes, lines and the cloud in virtual time, seed after seed
-    #[cfg(feature = "sim")]
-    Sim {
-        /// Seeds to run
-        #[arg(long, default_value_t = 1_000)]
-        seeds: u64,
-        /// The first seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// Stops after so many seconds
-        #[arg(long)]
-        seconds: Option<u64>,
-        /// Also plants each defect and reports how fast it is found
-        #[arg(long)]
-        planted: bool,
-        /// Prints one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Attacks what the cloud serves, what its sites hold and what couriers carry, each case with an honest twin
-    #[cfg(feature = "sim")]
-    Adversary {
-        /// Cases to run
-        #[arg(long, default_value_t = 2_000)]
-        cases: u64,
-        /// The first seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// Stops after so many seconds
-        #[arg(long)]
-        seconds: Option<u64>,
-        /// Also plants each defect and reports how fast it is found
-        #[arg(long)]
-        planted: bool,
-        /// Prints one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
-    },
-    /// Runs the real drivers over real QUIC in simulated time on a simulated network, seed after seed
-    #[cfg(feature = "sim")]
-    Simnet(sonae_chaos::simnet::command::Arguments),
-    /// Mutates inputs of every decoder and checks what must hold
-    Fuzz {
-        /// One target; all if absent
-        #[arg(long)]
-        target: Option<String>,
-        /// Seconds for all targets together
-        #[arg(long, default_value_t = 60)]
-        seconds: u64,
-        /// The same seed tries the same inputs in the same order
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Plants a bug of the target, which must be found out
-        #[arg(long, requires = "target")]
-        plant: Option<String>,
-        /// Folder for failing inputs
-        #[arg(long, default_value = "target/fuzz")]
-        out: PathBuf,
-        /// Judges the input of this file and nothing else
-        #[arg(long)]
-        replay: Option<PathBuf>,
-        /// Prints one JSON object
-        #[arg(long)]
-        json: bool,
-    },
-    /// Simulates one seed again and prints what it decides and all that happens; makes a failing one short
-    #[cfg(feature = "sim")]
-    Replay {
-        /// The seed
-        #[arg(long)]
-        seed: u64,
-        /// The ring: sim, simnet or adversary
-        #[arg(long, default_value = "sim")]
-        ring: Ring,
-    },
-    /// Measures this machine
-    Bench {
-        #[command(subcommand)]
-        bench: Bench,
-        /// Prints one JSON object
-        #[arg(long, global = true)]
-        json: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Drill {
-    /// kill -9 of the appliance at random moments under load
-    KillEdge {
-        /// Kills
-        #[arg(long, default_value_t = 50)]
-        rounds: u32,
-    },
-    /// kill -9 of the cloud at the moment of a receipt; CUT=cloud-fsync must be found out
-    KillCloud {
-        /// Kills
-        #[arg(long, default_value_t = 50)]
-        rounds: u32,
-    },
-    /// Cuts the power of the appliance's disk at random operations under load, and lets operations fail; needs root
-    /// and FUSE. CUT=edge-flush, a disk whose flushes lie, must be found out
-    PowerCut {
-        /// Cuts
-        #[arg(long, default_value_t = 50)]
-        rounds: u32,
-    },
-    /// Fills the appliance's disk: tier 2 is refused, then tier 1, tier 0 goes on; needs root. CUT=edge-reserve, an
-    /// appliance without a reserve, must be found out
-    FullDisk,
-    /// Looks for names and numbers of a school in the cloud's folders and in captured packets
-    Canary,
-}
-
-#[derive(Debug, Subcommand)]
-enum Bench {
-    /// Seconds and bytes of a year of a school by USB stick
-    Courier,
-    /// Bytes on the wire per change
-    Wire,
-    /// A rebuild over a satellite link: 256 kbit/s, 700 ms, 2 % loss
-    Satellite,
-    /// Seconds from the end of a blackout to the first receipt
-    Blackout {
-        /// Seconds without a packet; once for each length
-        #[arg(long, default_values_t = [30, 120])]
-        seconds: Vec<u64>,
-        /// Blackouts of each length
-        #[arg(long, default_value_t = 3)]
-        rounds: u32,
-        /// Blocks UDP all the time, so that TCP is measured
-        #[arg(long)]
-        tcp: bool,
-        /// Milliseconds that a packet takes, one way
-        #[arg(long, default_value_t = 0)]
-        delay_ms: u64,
-    },
-    /// Wakeups a second and resident memory of an idle appliance
-    Idle {
-        /// Seconds to watch
-        #[arg(long, default_value_t = 30)]
-        seconds: u64,
-    },
-}
+#[cfg(feature = "sim")]
+use sonae_chaos::soak;
+use sonae_chaos::{bench, demo, drill, fuzz, generate, proc};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -235,6 +48,11 @@ async fn run(command: Command) -> Result<()> {
         Command::Fuzz { target, seconds, seed, plant, out, replay: None, json: _ } => {
             run_fuzz(&fuzz::Options { target, seconds, seed, plant, out })
         }
+        Command::Proc { seed: Some(seed), .. } => proc::command::replay(&scratch("proc")?, seed).await,
+        Command::Proc { seeds, from, seed: None, seconds, planted, json: _ } => {
+            let seeds = from..from.saturating_add(seeds);
+            proc::command::run(&scratch("proc")?, seeds, seconds, planted).await
+        }
         Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
         #[cfg(feature = "sim")]
         Command::Sim { seeds, from, seconds, planted, json: _ } => {
@@ -267,6 +85,13 @@ async fn run(command: Command) -> Result<()> {
         #[cfg(feature = "sim")]
         Command::Replay { seed, ring: Ring::Adversary } => {
             tokio::task::block_in_place(|| sonae_chaos::adversary::command::replay(seed))
+        }
+        #[cfg(feature = "sim")]
+        Command::Replay { seed, ring: Ring::Proc } => proc::command::replay(&scratch("proc")?, seed).await,
+        #[cfg(feature = "sim")]
+        Command::Soak { hours, commit, out, sum } => {
+            let seconds = std::time::Duration::try_from_secs_f64(hours * 3_600.0)?.as_secs();
+            tokio::task::block_in_place(|| soak::run_or_sum(&out, &commit, (!sum).then_some(seconds)))
         }
         Command::Bench { bench, json: _ } => {
             let dir = scratch("bench")?;
@@ -311,8 +136,9 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
                 bail!("P2 is broken: changes that were called safe were lost");
             }
         }
-        Drill::PowerCut { rounds } => {
-            let report = drill::power_cut::run_drill(&dir, rounds, 1, cut == Some("edge-flush")).await?;
+        Drill::PowerCut { rounds, seconds, seed } => {
+            let lies = cut == Some("edge-flush");
+            let report = drill::power_cut::run_drill(&dir, rounds, seconds, seed, lies).await?;
             print(&report)?;
             if !report.holds() {
                 bail!("P1 is broken: acknowledged writes were lost, or the appliance did not start");
@@ -334,14 +160,6 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-#[cfg(feature = "sim")]
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Ring {
-    Sim,
-    Simnet,
-    Adversary,
 }
 
 /// Prints one run of the simulation; a failing one also as the shortest script that still fails.

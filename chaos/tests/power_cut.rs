@@ -108,7 +108,7 @@ async fn an_acknowledged_write_survives_a_power_cut() {
     // A second install changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
-    let report = power_cut::run_drill(dir.path(), 7, 1, false).await.unwrap();
+    let report = power_cut::run_drill(dir.path(), 7, None, 1, false).await.unwrap();
     assert!(
         report.acknowledged > 0 && report.cut_starts > 0 && report.faults_met > 0,
         "nothing was shown: {report:?}"
@@ -125,7 +125,7 @@ async fn a_disk_that_lies_is_caught() {
     // A second install changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
-    let report = power_cut::run_drill(dir.path(), 1, 1, true).await.unwrap();
+    let report = power_cut::run_drill(dir.path(), 1, None, 1, true).await.unwrap();
     assert!(report.acknowledged > 0 && report.lost > 0, "{report:?}");
 }
 

@@ -71,6 +71,8 @@ pub struct Report {
     pub ways: BTreeMap<&'static str, u32>,
     /// Cuts, besides, while the appliance started.
     pub cut_starts: u32,
+    /// All cuts of the disk.
+    pub cuts: u64,
     /// Faults that met an operation.
     pub faults_met: u32,
     /// Writes that were acknowledged.
@@ -97,6 +99,8 @@ impl Report {
 
 /// The drill under way.
 struct Drill {
+    /// Somebody who is signed in at the appliance that runs.
+    client: Option<LanClient>,
     // Before the disk, because nothing may use it when it is unmounted.
     edge: Option<Daemon>,
     _cloud: Daemon,
@@ -109,20 +113,27 @@ struct Drill {
     report: Report,
 }
 
-/// Runs the drill in an empty folder. With `flushes_lie` the disk answers flushes well and does nothing: the
+/// Runs the drill in an empty folder, at most for so many seconds. With `flushes_lie` the disk answers flushes well and does nothing: the
 /// control, which must lose something.
 ///
 /// # Errors
 /// When a program fails, or when there is no such file system here: then nothing was verified. A loss is no error
 /// but stands in the report.
-pub async fn run_drill(dir: &Path, rounds: u32, seed: u64, flushes_lie: bool) -> Result<Report> {
+pub async fn run_drill(
+    dir: &Path,
+    rounds: u32,
+    seconds: Option<u64>,
+    seed: u64,
+    flushes_lie: bool,
+) -> Result<Report> {
     let started = Instant::now();
+    let is_over = || seconds.is_some_and(|seconds| started.elapsed() >= Duration::from_secs(seconds));
     let mut drill = Drill::found(dir, seed).await?;
     drill.disk.set_lying(flushes_lie);
     if drill.start()? {
         for (number, round) in (0..rounds).zip(ROUNDS.iter().cycle()) {
             // One loss is enough; a box that has lost something repairs itself from the cloud, which may take long.
-            if !drill.round(number, *round).await? || !drill.report.holds() {
+            if is_over() || !drill.round(number, *round).await? || !drill.report.holds() {
                 break;
             }
         }
@@ -172,7 +183,18 @@ impl Drill {
         let (data, package) = (appliance.data.display().to_string(), written.package.display().to_string());
         run("sonae-edge", &["import", "--data", &data, &package], "")?;
         let (ledger, report) = (Ledger::default(), Report::default());
-        Ok(Self { edge: None, _cloud: cloud, disk, town, line, appliance, random: seed | 1, ledger, report })
+        Ok(Self {
+            client: None,
+            edge: None,
+            _cloud: cloud,
+            disk,
+            town,
+            line,
+            appliance,
+            random: seed | 1,
+            ledger,
+            report,
+        })
     }
 
     fn below(&mut self, bound: u64) -> u64 {
@@ -181,9 +203,14 @@ impl Drill {
         (self.random >> 33) % bound
     }
 
-    async fn client(&self) -> Result<LanClient> {
+    async fn client(&mut self) -> Result<LanClient> {
         let Some(edge) = &self.edge else { bail!("the appliance does not run") };
-        LanClient::sign_in(&edge.said("listen")?, &self.appliance.ca, LOGIN, PASSWORD, None).await
+        if let Some(client) = &self.client {
+            return Ok(client.clone());
+        }
+        let client =
+            LanClient::sign_in(&edge.said("listen")?, &self.appliance.ca, LOGIN, PASSWORD, None).await?;
+        Ok(self.client.insert(client).clone())
     }
 
     /// Writes, cuts, starts again, compares. Returns whether the appliance runs.
@@ -200,7 +227,7 @@ impl Drill {
             .collect();
         let under_way = self.end_of_load(writers).await?;
         self.report.faults_met += u32::from(matches!(round, Round::Fail(_)) && !self.disk.is_fault_due());
-        self.disk.power_cycle(round.loss())?;
+        self.power_cycle(round.loss())?;
         self.report.rounds += 1;
         *self.report.ways.entry(round.name()).or_default() += 1;
         let is_well = !matches!(round, Round::CutTwice(_)) || self.cut_start(round.loss())?;
@@ -227,10 +254,16 @@ impl Drill {
             under_way.extend(pending);
         }
         self.disk.cut();
+        self.client = None;
         if let Some(mut edge) = self.edge.take() {
             edge.kill_hard()?;
         }
         Ok(under_way)
+    }
+
+    fn power_cycle(&mut self, loss: Loss) -> Result<()> {
+        self.report.cuts += 1;
+        self.disk.power_cycle(loss)
     }
 
     /// Starts the appliance. Returns whether it runs; if not, all that was acknowledged is lost.
@@ -262,7 +295,7 @@ impl Drill {
             Err(_) => {}
         }
         self.report.cut_starts += 1;
-        self.disk.power_cycle(loss)?;
+        self.power_cycle(loss)?;
         Ok(true)
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::options::Conditions;
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Bytes that wait before a slow line; what comes on top is dropped. As in a router.
 const QUEUE_BYTES_MAX: u64 = 64 * 1024;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::link::{Fate, Link};
 use super::options::{Conditions, Way};
-use crate::sim::random::Random;
+use crate::random::Random;
 use crate::sim::trace::Trace;
 
 /// Datagrams that one run may send: more are a storm, which is a violation.

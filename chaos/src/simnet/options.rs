@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// What a line does to datagrams all the time, in both directions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -18,7 +18,7 @@ use super::planted::Planted;
 use super::replica::Replica;
 use super::sites::Mood;
 use super::time::{Time, sleep_ms};
-use crate::sim::random::Random;
+use crate::random::Random;
 
 /// Between two looks of the witness.
 const LOOK_MS: u64 = 100;
