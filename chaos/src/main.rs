@@ -79,15 +79,7 @@ async fn run(command: Command) -> Result<()> {
             tokio::task::block_in_place(|| sonae_chaos::simnet::command::run(&arguments))
         }
         #[cfg(feature = "sim")]
-        Command::Replay { seed, ring: Ring::Simnet } => sonae_chaos::simnet::command::replay(seed),
-        #[cfg(feature = "sim")]
-        Command::Replay { seed, ring: Ring::Sim } => replay(seed),
-        #[cfg(feature = "sim")]
-        Command::Replay { seed, ring: Ring::Adversary } => {
-            tokio::task::block_in_place(|| sonae_chaos::adversary::command::replay(seed))
-        }
-        #[cfg(feature = "sim")]
-        Command::Replay { seed, ring: Ring::Proc } => proc::command::replay(&scratch("proc")?, seed).await,
+        Command::Replay { seed, ring } => replay(ring, seed).await,
         #[cfg(feature = "sim")]
         Command::Soak { hours, commit, out, sum } => {
             let seconds = std::time::Duration::try_from_secs_f64(hours * 3_600.0)?.as_secs();
@@ -162,9 +154,20 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// Runs one seed of a ring again.
+#[cfg(feature = "sim")]
+async fn replay(ring: Ring, seed: u64) -> Result<()> {
+    match ring {
+        Ring::Sim => replay_simulation(seed),
+        Ring::Simnet => sonae_chaos::simnet::command::replay(seed),
+        Ring::Adversary => tokio::task::block_in_place(|| sonae_chaos::adversary::command::replay(seed)),
+        Ring::Proc => proc::command::replay(&scratch("proc")?, seed).await,
+    }
+}
+
 /// Prints one run of the simulation; a failing one also as the shortest script that still fails.
 #[cfg(feature = "sim")]
-fn replay(seed: u64) -> Result<()> {
+fn replay_simulation(seed: u64) -> Result<()> {
     use sonae_chaos::sim::{self, options::Options, script};
     use std::io::Write;
     let options = Options::of_seed(seed);
