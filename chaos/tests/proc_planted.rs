@@ -3,15 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 use sonae_chaos::proc::missing;
-use sonae_chaos::proc::planted::{ALL, Find, find};
+use sonae_chaos::proc::planted::{ALL, Find, RECEIPT_FIRST, find};
 
 /// Seconds of processors within which a planted defect is found.
 const CPU_SECONDS_MAX: f64 = 60.0;
 
-/// Goal: the ring sees defects of the engine through the real programs, and nothing where there is none. Method: plant
-/// each for one run, and do the same without it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn planted_defects_are_found() {
+/// Goal: the ring sees a defect of the engine through the real programs, and nothing where there is none. Method: plant
+/// it for one run, and do the same without it. One test for each, so that two run at a time.
+async fn is_found(defect: &str) {
     if let Some(what) = missing() {
         println!("not verified: {what}");
         return;
@@ -19,12 +18,42 @@ async fn planted_defects_are_found() {
     // A second install changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let dir = tempfile::tempdir().unwrap();
-    for (defect, troubles, seed) in ALL {
-        let Find { violation, without, cpu_seconds, .. } =
-            find(dir.path(), defect, troubles, seed).await.unwrap();
-        println!("{defect}: {cpu_seconds:.1} s of CPU: {violation:?}");
-        assert_eq!(without, None, "{defect} is not needed for that");
-        assert!(violation.is_some(), "{defect} was not found");
-        assert!(cpu_seconds < CPU_SECONDS_MAX, "{defect} took {cpu_seconds} s of CPU");
-    }
+    let (_, troubles, seed) = ALL.into_iter().find(|(name, ..)| *name == defect).unwrap();
+    let Find { violation, without, cpu_seconds, .. } =
+        find(dir.path(), defect, troubles, seed).await.unwrap();
+    println!("{defect}: {cpu_seconds:.1} s of CPU: {violation:?}");
+    assert_eq!(without, None, "{defect} is not needed for that");
+    assert!(violation.is_some(), "{defect} was not found");
+    assert!(cpu_seconds < CPU_SECONDS_MAX, "{defect} took {cpu_seconds} s of CPU");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipt_first_is_found() {
+    is_found(RECEIPT_FIRST).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn base_ignored_is_found() {
+    is_found("base_ignored").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn loss_not_noticed_is_found() {
+    is_found("loss_not_noticed").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_as_they_came_is_found() {
+    is_found("heads_as_they_came").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sent_for_good_is_found() {
+    is_found("sent_for_good").await;
+}
+
+/// Goal: no defect is left out. Method: as many tests as defects.
+#[test]
+fn each_defect_has_its_test() {
+    assert_eq!(ALL.len(), 5);
 }
