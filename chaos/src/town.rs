@@ -255,13 +255,21 @@ impl Town {
     /// # Errors
     /// When it does not become ready.
     pub fn start_edge_to(&self, appliance: &Appliance, cloud: SocketAddr) -> Result<Daemon> {
-        let (data, ca, cloud) = (text(&appliance.data), text(&appliance.ca), cloud.to_string());
+        self.start_edge_with(appliance, &cloud.to_string(), &[])
+    }
+
+    /// Starts an appliance that dials this address for the cloud, with more on its command line.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_edge_with(&self, appliance: &Appliance, cloud: &str, rest: &[&str]) -> Result<Daemon> {
+        let (data, ca) = (text(&appliance.data), text(&appliance.ca));
         let listen = appliance.place.listen_text();
         let mut place = appliance.place.clone();
         place.environment.extend(self.edge_environment.iter().cloned());
         Daemon::start(
             "sonae-edge",
-            &["run", "--data", &data, "--listen", &listen, "--cloud", &cloud, "--ca-out", &ca],
+            &[&["run", "--data", &data, "--listen", &listen, "--cloud", cloud, "--ca-out", &ca], rest].concat(),
             "",
             &self.dir.join("edge.log"),
             &place,

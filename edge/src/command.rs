@@ -3,6 +3,7 @@
 mod bundle;
 mod failure;
 mod import;
+mod neighbours;
 mod print;
 mod prove;
 mod rebuild;

@@ -15,7 +15,7 @@ mod export;
 mod import;
 mod socket;
 
-use sonae_proto::batch::Batch;
+use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::Hash32;
 use sonae_proto::uplink::{CarriedBatch, CarriedReceipt, Effect, KeysOutcome, Uplink as Engine};
@@ -26,7 +26,7 @@ use sonae_store::{Clock, Quarantine, Store, WriteError};
 use tokio::sync::{mpsc, oneshot};
 
 pub use export::Exported;
-pub use import::{Early, Imported};
+pub use import::{Early, GROUP_BATCHES, GROUP_BYTES, Imported};
 pub use socket::{Request, bind, serve, serve_one, socket};
 
 /// Asks that may wait for the task that owns the engine.
@@ -43,6 +43,8 @@ pub enum Ask {
     Batches(Vec<Batch>, oneshot::Sender<Result<Vec<CarriedBatch>, WriteError>>),
     /// Take a receipt.
     Receipt(Vec<u8>, oneshot::Sender<CarriedReceipt>),
+    /// A batch of an own log is held elsewhere; its signature has been checked.
+    Elsewhere(Box<BatchHeader>),
     /// Take key documents.
     Keys(Box<KeyDocuments>, oneshot::Sender<KeysOutcome>),
 }
@@ -148,6 +150,7 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
             let _ = reply.send(outcome);
             return others;
         }
+        Ask::Elsewhere(header) => engine.handle_elsewhere(&header),
         Ask::Receipt(bytes, reply) => {
             let _ = reply.send(engine.handle_carried_receipt(bytes, now_ms));
         }

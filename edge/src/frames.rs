@@ -34,3 +34,14 @@ pub async fn read(stream: &mut RecvStream) -> Result<Frame, StreamError> {
 pub async fn write(stream: &mut SendStream, frame: &Frame) -> Result<(), StreamError> {
     stream.write_all(&frame.to_bytes()?).await.map_err(|_| StreamError::Gone)
 }
+
+/// Asks something on a stream of its own. Its sending half is ended, and is kept until the answer has been read.
+pub(crate) async fn ask(
+    line: &sonae_line::Connection,
+    frame: &Frame,
+) -> Result<(SendStream, RecvStream), String> {
+    let (mut send, receive) = line.open().await.map_err(|error| error.to_string())?;
+    write(&mut send, frame).await.map_err(|error| error.to_string())?;
+    send.finish().await.map_err(|error| error.to_string())?;
+    Ok((send, receive))
+}

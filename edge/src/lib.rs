@@ -15,6 +15,7 @@ pub mod fetch;
 pub mod frames;
 pub mod import;
 pub mod logging;
+pub mod neighbours;
 pub mod proof;
 pub mod renewal;
 pub mod repair;

@@ -1,5 +1,6 @@
 //! An open replica: data directory, enrolment, keys and store together, as every command needs them.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use sonae_store::data_dir::{DataDir, DataDirError};
 use sonae_store::enrolment::{self, EnrolmentError};
 use sonae_store::identity::{IdentityError, ReplicaKeys, board_key};
 use sonae_store::keyring::{Keyring, KeyringError};
+use sonae_store::neighbours::Neighbours;
 use sonae_store::proof::Proofs;
 use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
@@ -18,6 +20,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use crate::courier::Desk;
+use crate::neighbours::{self, Known};
 use crate::{proof, uplink};
 
 /// Why a replica cannot be opened.
@@ -145,6 +148,7 @@ impl Replica {
         let status = StatusSource {
             store: opened.store.clone(),
             uplink: Uplink::default(),
+            neighbours: Neighbours::default(),
             school_name: bundle.school_name.clone(),
             replica,
             incarnation,
@@ -182,8 +186,30 @@ impl Replica {
             couriers,
             purpose: uplink::Purpose::Serve,
             proofs: self.status.proofs.clone(),
+            known: watch::Sender::new(Known::at_start(&self.opened.evidence, self.opened.store.documents())),
         };
         Ok((config, desk))
+    }
+
+    /// Takes what the task around neighbours needs; `known` is told by the uplink that answers the desk.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn neighbours(
+        &self,
+        desk: Desk,
+        known: watch::Receiver<Known>,
+        listener: Option<TcpListener>,
+        addresses: Vec<String>,
+    ) -> Result<neighbours::Config, ReplicaError> {
+        let keys = self.keys()?;
+        let tls = neighbours::Own {
+            key: keys.device,
+            certificate_pem: self.bundle.tls_certificate_pem.clone(),
+            authority_pem: self.bundle.ca_pem.clone(),
+        };
+        let (identity, board, shared) = (keys.identity, keys.board, self.status.neighbours.clone());
+        Ok(neighbours::Config { desk, identity, board, tls, known, shared, listener, addresses })
     }
 
     /// Loads the keys again; each user of them has its own copy.

@@ -34,6 +34,7 @@ use sonae_store::{Clock, Evidence, Quarantine, Store};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use crate::neighbours::Known;
 use crate::{courier, tls};
 use connection::Event;
 use dial::Dialler;
@@ -106,6 +107,8 @@ pub struct Config {
     pub purpose: Purpose,
     /// Where evidence of restore proofs waits to be published.
     pub proofs: Proofs,
+    /// Where neighbours read what decides about them.
+    pub known: watch::Sender<Known>,
 }
 
 /// Why an uplink cannot start.
@@ -137,6 +140,10 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             Some(outcome) = inputs.made.recv() => driver.snapshot_made(outcome),
             Ok(()) = inputs.unpublished.changed() => driver.publish(),
             Some(ask) = inputs.couriers.recv() => {
+                // What was sealed before it was asked is known when it is answered.
+                while let Ok(header) = inputs.sealed.try_recv() {
+                    driver.sealed(&header);
+                }
                 let now_ms = driver.engine_ms();
                 let desk = courier::Shelf { store: &driver.store, quarantine: &driver.quarantine };
                 for effect in courier::answer(&mut driver.engine, desk, ask, now_ms).await {
@@ -207,6 +214,7 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
         maker,
         purpose: config.purpose,
         proofs: config.proofs,
+        known: config.known,
         takes_proofs: false,
         publishing: false,
         refused_from: None,

@@ -21,6 +21,7 @@ pub mod ids;
 pub mod intake;
 pub mod limits;
 pub mod manifest;
+pub mod neighbours;
 pub mod object;
 pub mod padme;
 pub mod planted;

@@ -21,6 +21,9 @@ pub const PROTOCOL: u32 = 1;
 /// The protocol's name in TLS (ALPN).
 pub const ALPN: &[u8] = b"sonae/1";
 
+/// The name of the protocol between replicas on one LAN. Spec: `docs/spec/neighbours.md`.
+pub const ALPN_NEIGHBOURS: &[u8] = b"sonae-lan/1";
+
 /// Bytes before a body: length and type.
 pub const FRAME_HEADER_BYTES: usize = 5;
 

@@ -137,7 +137,32 @@ pub fn notes(status: &Status) -> Vec<Both> {
         let ja = format!("最後の不具合：{}（{}前）", what.ja, age.ja);
         both(ja, format!("Last error: {} ({} ago)", what.en, age.en))
     });
-    [Some(line), error].into_iter().flatten().collect()
+    [Some(line), neighbours(status), error].into_iter().flatten().collect()
+}
+
+/// Says how far other boxes in the building are, and that a copy there is none outside.
+fn neighbours(status: &Status) -> Option<Both> {
+    let all = &status.neighbours;
+    let there: Vec<_> = all.iter().filter(|one| one.connected).collect();
+    if there.is_empty() {
+        let last = all.iter().filter_map(|one| one.last_contact_age_ms).min().map(age);
+        let (ja, en) = last.map_or_else(Default::default, |age| {
+            (format!("（最後の応答 {}前）", age.ja), format!(" (last answer {} ago)", age.en))
+        });
+        let ja = format!("近くの装置：つながっていません{ja}");
+        return (!all.is_empty()).then(|| both(ja, format!("Boxes nearby: not connected{en}")));
+    }
+    let (count, here): (usize, u64) = (there.len(), there.iter().map(|one| one.lacking_here).sum());
+    let waiting: u64 = there.iter().map(|one| one.lacking_there).sum();
+    Some(both(
+        format!(
+            "近くの装置：{count}台とつながっています（受け取り待ち{here}件、渡し待ち{waiting}件）。近くの写しは校外の控えではありません"
+        ),
+        format!(
+            "Boxes nearby: {count} connected ({here} changes still to come, {waiting} still to go). A copy nearby is no \
+             copy outside the school."
+        ),
+    ))
 }
 
 /// Names an error for people by its code; its text is for whoever runs `sonae-edge status`.
@@ -167,6 +192,7 @@ mod tests {
     use super::*;
     use crate::status_line::status_line;
     use crate::status_line::tests::{NOW_MS, status};
+    use sonae_store::neighbours::NeighbourStatus;
     use sonae_store::status::{ErrorStatus, StallStatus, Storage, UplinkStatus};
     use std::collections::BTreeMap;
 
@@ -214,6 +240,29 @@ mod tests {
         assert!(line.alarms[0].en.contains("has not moved for 7 min"));
         assert_eq!(line.notes[1].ja, "最後の不具合：回線が切れました（3時間前）");
         assert_eq!(line.notes[0].en, "Line: up");
+    }
+
+    /// Goal: boxes nearby are said to be there or not, and never to make anything safe. Method: none, one away, two there.
+    #[test]
+    fn boxes_nearby_are_no_copy_outside() {
+        assert_eq!(neighbours(&status()), None);
+        let one = |connected, lacking_here| NeighbourStatus {
+            connected,
+            lacking_here,
+            lacking_there: 2,
+            last_contact_age_ms: Some(7 * 60_000),
+            ..NeighbourStatus::default()
+        };
+        let line = |told: Vec<NeighbourStatus>| neighbours(&Status { neighbours: told, ..status() }).unwrap();
+        assert_eq!(line(vec![one(false, 0)]).ja, "近くの装置：つながっていません（最後の応答 7分前）");
+        let told = line(vec![one(true, 3), one(false, 9), one(true, 1)]);
+        assert_eq!(
+            told.ja,
+            "近くの装置：2台とつながっています（受け取り待ち4件、渡し待ち4件）。近くの写しは校外の控えではありません"
+        );
+        assert!(told.en.ends_with("A copy nearby is no copy outside the school."));
+        let told = Status { neighbours: vec![one(true, 0)], ..status() };
+        assert_eq!(status_line(&told).ja, status_line(&status()).ja, "what is safe is what it was");
     }
 
     /// Goal: each tier says what waits and for how long; times that cannot be are not shown. Method: a tier that waits,

@@ -160,6 +160,7 @@ pub mod tests {
             snapshots: Vec::new(),
             proof: ProofStatus::default(),
             uplink: UplinkStatus::default(),
+            neighbours: Vec::new(),
             last_error: None,
         }
     }

@@ -11,7 +11,7 @@ use sonae_edge::proof::Prover;
 use sonae_edge::renewal::RenewalError;
 use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
-use sonae_edge::{control, renewal, uplink};
+use sonae_edge::{control, neighbours, renewal, uplink};
 use sonae_lan::LanConfig;
 use sonae_store::data_dir::{DataDir, REBUILDING};
 use sonae_store::enrolment;
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use super::neighbours::{NeighbourArguments, NeighbourDoor};
 use super::print::print_line;
 use super::room::RoomArguments;
 
@@ -42,6 +43,8 @@ pub(super) struct RunArguments {
     ca_out: Option<PathBuf>,
     #[command(flatten)]
     room: RoomArguments,
+    #[command(flatten)]
+    neighbours: NeighbourArguments,
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
@@ -66,6 +69,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     };
     let listener = TcpListener::bind(arguments.listen).map_err(bind)?;
     listener.set_nonblocking(true).map_err(bind)?;
+    let doors = Doors { lan: listener, neighbours: arguments.neighbours.open()? };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -81,7 +85,7 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
             }
             opened => (opened?, None),
         };
-        serve_lives(replica, note, &listener, arguments).await
+        serve_lives(replica, note, &doors, arguments).await
     });
     // Whatever still sleeps must not hold up a shutdown on battery.
     runtime.shutdown_timeout(Duration::from_secs(2));
@@ -134,7 +138,7 @@ async fn repaired(
 async fn serve_lives(
     mut replica: Replica,
     mut note: Note,
-    listener: &TcpListener,
+    doors: &Doors,
     arguments: &RunArguments,
 ) -> Result<Exit, Failure> {
     let cloud = arguments.cloud.as_deref();
@@ -145,8 +149,8 @@ async fn serve_lives(
         if let Some((code, text)) = note.take() {
             status.note_error(&clock, code, text);
         }
-        let listener = listener.try_clone().map_err(internal)?;
-        let Some((old, next)) = serve(replica, listener, cloud, life == 0, not_before).await? else { break };
+        let doors = doors.again().map_err(internal)?;
+        let Some((old, next)) = serve(replica, doors, cloud, life == 0, not_before).await? else { break };
         let (dir, exchanged) = renewal::exchange(old, *next).await;
         note = Some(match exchanged {
             Ok(carried) => {
@@ -180,18 +184,41 @@ fn internal(error: std::io::Error) -> Failure {
     Failure::new(Exit::Internal, error.to_string())
 }
 
+/// Where people and neighbours knock, in every life.
+struct Doors {
+    lan: TcpListener,
+    neighbours: NeighbourDoor,
+}
+
+impl Doors {
+    fn again(&self) -> std::io::Result<Self> {
+        let listener = self.neighbours.listener.as_ref().map(TcpListener::try_clone).transpose()?;
+        let neighbours = NeighbourDoor { listener, addresses: self.neighbours.addresses.clone() };
+        Ok(Self { lan: self.lan.try_clone()?, neighbours })
+    }
+}
+
 /// Serves until somebody asks it to stop, or until a second store is ready to go on with; returns both then.
 async fn serve(
     mut replica: Replica,
-    listener: TcpListener,
+    doors: Doors,
     cloud: Option<&str>,
     announce: bool,
     renew_not_before: Instant,
 ) -> Result<Option<(Replica, Box<Replica>)>, Failure> {
     let (stop, stopped) = watch::channel(false);
-    let address = listener.local_addr().map_err(internal)?;
+    let address = doors.lan.local_addr().map_err(internal)?;
     let (config, desk) = replica.uplink(cloud.map(str::to_owned))?;
     let renew = config.renew.subscribe();
+    let NeighbourDoor { listener, addresses } = doors.neighbours;
+    let neighbour_address = listener.as_ref().and_then(|listener| listener.local_addr().ok());
+    let near = replica.neighbours(desk.clone(), config.known.subscribe(), listener, addresses)?;
+    let near = neighbours::run(near, stopped.clone());
+    let near = tokio::spawn(async move {
+        if let Err(error) = near.await {
+            log::error!(error = error.to_string(); "neighbours cannot be served");
+        }
+    });
     let mut uplink = tokio::spawn(uplink::run(config, stopped.clone()));
     let socket = control::bind(replica.dir.path())?;
     let mut control = tokio::spawn(control::serve(socket, replica.status.clone(), stopped.clone()));
@@ -207,12 +234,12 @@ async fn serve(
         argon2: sonae_trust::password::Cost::STANDARD,
     };
     let mut lan_stop = stopped.clone();
-    let lan = sonae_lan::serve(listener, config, async move {
+    let lan = sonae_lan::serve(doors.lan, config, async move {
         let _ = lan_stop.changed().await;
     });
     let mut lan = tokio::spawn(lan);
     if announce {
-        print_ready(&replica, address);
+        print_ready(&replica, address, neighbour_address);
     }
     let mut terminate = signal(SignalKind::terminate()).map_err(internal)?;
     let outcome: Result<Option<Box<Replica>>, Failure> = tokio::select! {
@@ -225,7 +252,7 @@ async fn serve(
     };
     log::info!("stopping");
     let _ = stop.send(true);
-    tokio::join!(wait(lan), wait(uplink), wait(control), wait(couriers), wait(prover));
+    tokio::join!(wait(lan), wait(uplink), wait(control), wait(couriers), wait(prover), wait(near));
     if let Ok(Some(next)) = outcome {
         return Ok(Some((replica, next)));
     }
@@ -260,18 +287,19 @@ async fn next_life(
     }
 }
 
-fn print_ready(replica: &Replica, address: SocketAddr) {
-    print_line(
-        &serde_json::json!({
+fn print_ready(replica: &Replica, address: SocketAddr, neighbours: Option<SocketAddr>) {
+    let mut ready = serde_json::json!({
             "ready": true,
             "listen": address.to_string(),
             "url": format!("https://localhost:{}/", address.port()),
             "school": replica.bundle.school,
             "replica": replica.status.replica,
             "incarnation": replica.status.incarnation,
-        })
-        .to_string(),
-    );
+    });
+    if let Some(neighbours) = neighbours {
+        ready["neighbour_listen"] = neighbours.to_string().into();
+    }
+    print_line(&ready.to_string());
 }
 
 fn flatten<T, E: Into<Failure>>(

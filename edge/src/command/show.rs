@@ -63,6 +63,7 @@ fn describe(status: &Value, running: bool) -> String {
                 _ => "",
             }
         ),
+        neighbours(status),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         keys(status),
         format!("quarantine {}", quarantine(status)),
@@ -88,6 +89,33 @@ fn describe(status: &Value, running: bool) -> String {
         ),
     ]
     .join("\n")
+}
+
+/// Other boxes on the LAN, a line each.
+fn neighbours(status: &Value) -> String {
+    let one = |neighbour: &Value| {
+        let text = |name: &str| neighbour.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        let number = |name: &str| neighbour.get(name).and_then(Value::as_u64);
+        let who = format!("{} at {}", text("replica"), text("address"));
+        let error = match text("last_error").as_str() {
+            "-" => String::new(),
+            error => format!(": {error}"),
+        };
+        if neighbour.get("connected") != Some(&Value::Bool(true)) {
+            let age =
+                number("last_contact_age_ms").map_or("never".into(), |ms| format!("{} s ago", ms / 1_000));
+            return format!("near       {who}, not connected, last contact {age}{error}");
+        }
+        let count = |name: &str| number(name).unwrap_or(0);
+        format!(
+            "near       {who}, connected; {} change(s) still to come, {} still to go; nothing there counts as safe{error}",
+            count("lacking_here"),
+            count("lacking_there")
+        )
+    };
+    let all = status.get("neighbours").and_then(Value::as_array).into_iter().flatten();
+    let lines: Vec<String> = all.map(one).collect();
+    if lines.is_empty() { "near       nobody".to_owned() } else { lines.join("\n") }
 }
 
 fn keys(status: &Value) -> String {

@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
 use super::compare::Restored;
+use crate::neighbours::Known;
 use crate::replica::ReplicaError;
 use crate::uplink::{self, Purpose};
 
@@ -129,6 +130,7 @@ impl Scratch {
             ..self.opened.evidence.clone()
         };
         let (_, couriers) = mpsc::channel(1);
+        let known = watch::Sender::new(Known::at_start(&evidence, self.opened.store.documents()));
         Ok(uplink::Config {
             keys: ReplicaKeys::load(&self.data, &self.bundle)?,
             tls_certificate_pem: self.bundle.tls_certificate_pem.clone(),
@@ -147,6 +149,7 @@ impl Scratch {
             couriers,
             purpose,
             proofs: Proofs::default(),
+            known,
         })
     }
 

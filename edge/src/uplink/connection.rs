@@ -213,34 +213,24 @@ impl Connection {
     }
 }
 
-/// Asks something on a stream of its own. Its sending half is ended, and is kept until the answer has been read.
-pub(super) async fn ask(
-    line: &sonae_line::Connection,
-    frame: &Frame,
-) -> Result<(sonae_line::SendStream, sonae_line::RecvStream), String> {
-    let (mut send, receive) = line.open().await.map_err(|error| error.to_string())?;
-    frames::write(&mut send, frame).await.map_err(|error| error.to_string())?;
-    send.finish().await.map_err(|error| error.to_string())?;
-    Ok((send, receive))
-}
-
 async fn send_batch(
     line: &sonae_line::Connection,
     log: LogName,
     first: u64,
     store: &Store,
 ) -> Result<(u64, u64, BatchReply), String> {
-    let bytes = store.batch(log, first).await.ok_or("a sealed batch cannot be read")?;
+    let bytes =
+        store.batch(log, first).await.ok_or("a sealed batch cannot be read")?;
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let batch = Batch::from_bytes(bytes).map_err(|error| error.to_string())?;
-    let (_send, mut receive) = ask(line, &Frame::Batch(batch.bytes().to_vec())).await?;
+    let (_send, mut receive) = frames::ask(line, &Frame::Batch(batch.bytes().to_vec())).await?;
     let answer = frames::read(&mut receive).await.map_err(|error| error.to_string())?;
     let reply = batch_reply(answer).ok_or("the cloud answered a batch with another frame")?;
     Ok((batch.header().changes(), length, reply))
 }
 
 async fn publish(line: &sonae_line::Connection, proof: ProofText) -> Result<ProofText, String> {
-    let (_send, mut receive) = ask(line, &Frame::Proof(proof.clone())).await?;
+    let (_send, mut receive) = frames::ask(line, &Frame::Proof(proof.clone())).await?;
     match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
         Frame::Proof(held) if held == proof => Ok(proof),
         Frame::Refusal(refusal) => Err(refusal.text),
@@ -266,7 +256,7 @@ async fn receive_batches(
     generation: u64,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
-    let (_send, mut receive) = ask(line, &Frame::Fetch(fetch)).await?;
+    let (_send, mut receive) = frames::ask(line, &Frame::Fetch(fetch)).await?;
     loop {
         match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
             Frame::Batch(bytes) => {

@@ -24,6 +24,7 @@ use super::dial::Dialler;
 use super::route::{Plan, Route};
 use super::silence::{Silence, Standby};
 use super::snapshots::Maker;
+use crate::neighbours::Known;
 
 /// Between two tries of what a full disk did not take.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -69,6 +70,7 @@ pub(super) struct Driver {
     pub maker: Maker,
     pub purpose: Purpose,
     pub proofs: Proofs,
+    pub known: watch::Sender<Known>,
     /// Whether the node takes the evidence of restore proofs.
     pub takes_proofs: bool,
     /// Whether evidence is under way.
@@ -252,6 +254,7 @@ impl Driver {
             self.effect(effect).await;
         }
         self.consider_snapshot();
+        self.tell_known();
         let (sent, received) = self.connection.as_ref().map(Connection::bytes).unwrap_or_default();
         self.shared.update(|status| {
             status.up = self.engine.is_up();

@@ -5,7 +5,7 @@ use sonae_proto::uplink::SnapshotReply;
 use sonae_proto::wire::{FetchSnapshot, Frame};
 use tokio::sync::{mpsc, watch};
 
-use super::connection::{Connection, Event, ask};
+use super::connection::{Connection, Event};
 use crate::frames;
 
 impl Connection {
@@ -42,7 +42,7 @@ async fn receive(
     generation: u64,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
-    let (_send, mut receive) = ask(line, &Frame::FetchSnapshot(fetch)).await?;
+    let (_send, mut receive) = frames::ask(line, &Frame::FetchSnapshot(fetch)).await?;
     // Streams overtake each other, and only the welcome says who its author is.
     welcomed.wait_for(|welcomed| *welcomed).await.map_err(|error| error.to_string())?;
     loop {
@@ -69,7 +69,7 @@ async fn receive(
 }
 
 async fn offer(line: &sonae_line::Connection, frame: &Frame) -> Result<SnapshotReply, String> {
-    let (_send, mut receive) = ask(line, frame).await?;
+    let (_send, mut receive) = frames::ask(line, frame).await?;
     match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
         Frame::Receipt(bytes) => Ok(SnapshotReply::Receipt(bytes)),
         Frame::SnapshotWants(wants) => Ok(SnapshotReply::Wants(wants)),

@@ -7,6 +7,7 @@ use sonae_store::status::ReplicaStatus;
 
 use super::driver::Driver;
 use crate::courier;
+use crate::neighbours::Known;
 
 impl Driver {
     /// Seals by newer key documents from now on, and offers again what they may accept.
@@ -20,6 +21,19 @@ impl Driver {
     pub(super) async fn offer_quarantined(&mut self) {
         let shelf = courier::Shelf { store: &self.store, quarantine: &self.quarantine };
         self.later.extend(courier::offer_quarantined(&mut self.engine, shelf).await);
+    }
+
+    /// Tells neighbours' task what has changed of who may connect and what they are told.
+    pub(super) fn tell_known(&self) {
+        let (version, is_renewing) = (self.engine.manifest_version(), self.engine.is_renewing());
+        self.known.send_if_modified(|known| {
+            let moved = known.manifest_version != version || known.is_renewing != is_renewing;
+            if moved {
+                let documents = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
+                *known = Known::of(&self.engine, documents);
+            }
+            moved
+        });
     }
 
     /// Notes the incarnations of this school that the cloud knows; two of one device are a rebuild or a bundle
@@ -78,7 +92,7 @@ impl Driver {
             Alarm::OwnLogElsewhere { log, here, there } => (
                 "own_log_elsewhere",
                 format!(
-                    "the cloud has change {there} of log {log}, this box has {here}: its data was restored from \
+                    "somebody else has change {there} of log {log}, this box has {here}: its data was restored from \
                      a copy, or a copy runs elsewhere; it goes on under a new incarnation and loses nothing"
                 ),
             ),

@@ -149,6 +149,13 @@ impl BatchIndex {
         self.logs.keys().copied()
     }
 
+    /// Returns the first change of the batch that holds the change after this one, or of the earliest later batch.
+    pub(crate) fn first_after(&self, log: LogName, after: u64) -> Option<u64> {
+        let batches = self.logs.get(&log).map(Vec::as_slice).unwrap_or_default();
+        let position = batches.partition_point(|(header, _)| header.last <= after);
+        batches.get(position).map(|(header, _)| header.first)
+    }
+
     /// Returns the headers of a log, in order.
     pub fn headers(&self, log: LogName) -> impl Iterator<Item = BatchHeader> + '_ {
         self.logs.get(&log).into_iter().flatten().map(|(header, _)| *header)

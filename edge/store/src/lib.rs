@@ -18,6 +18,7 @@ mod frame;
 pub mod identity;
 mod keeper;
 pub mod keyring;
+pub mod neighbours;
 pub mod options;
 pub mod proof;
 pub mod quarantine;

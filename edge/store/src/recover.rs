@@ -16,6 +16,7 @@ use sonae_proto::clock;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
+use tokio::sync::watch;
 
 use crate::archive::Archive;
 use crate::batches::BatchIndex;
@@ -84,6 +85,7 @@ pub(crate) fn recover(
         documents: RwLock::new(keyring.documents().clone()),
         shelf,
         place: Place { disk: Arc::clone(&open.disk), dir: open.journal.clone() },
+        heads: watch::Sender::default(),
     });
     let name = open.keys.name();
     let mut keeper = Keeper {

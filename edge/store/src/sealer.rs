@@ -45,16 +45,21 @@ struct Waiting {
 pub(crate) struct Sealer {
     tiers: BTreeMap<Tier, Waiting>,
     line_is_up: bool,
+    has_neighbours: bool,
 }
 
 impl Sealer {
     pub fn new() -> Self {
         let tiers = Tier::ALL.into_iter().map(|tier| (tier, Waiting::default())).collect();
-        Self { tiers, line_is_up: false }
+        Self { tiers, line_is_up: false, has_neighbours: false }
     }
 
     pub fn set_line(&mut self, up: bool) {
         self.line_is_up = up;
+    }
+
+    pub fn set_neighbours(&mut self, any: bool) {
+        self.has_neighbours = any;
     }
 
     /// Takes a change whose commit is durable.
@@ -85,7 +90,7 @@ impl Sealer {
         }
         let full = u64::try_from(waiting.lines.len()).is_ok_and(|count| count >= BATCH_CHANGES_MAX)
             || waiting.bytes >= BATCH_RAW_BYTES_MAX;
-        let window = if self.line_is_up { WINDOW_UP_MS } else { WINDOW_DOWN_MS };
+        let window = if self.line_is_up || self.has_neighbours { WINDOW_UP_MS } else { WINDOW_DOWN_MS };
         match waiting.sealed_ms {
             Some(sealed_ms) if !full => Some(sealed_ms.saturating_add(window)),
             _ => Some(0),

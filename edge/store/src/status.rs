@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Clock;
 use crate::keyring::KeyYears;
+use crate::neighbours::{NeighbourStatus, Neighbours};
 use crate::proof::{ProofStatus, Proofs};
 use crate::quarantine::{Quarantine, WaitingLog};
 use crate::retention::{self, RetentionStatus};
@@ -238,6 +239,8 @@ pub struct Status {
     pub proof: ProofStatus,
     /// The uplink.
     pub uplink: UplinkStatus,
+    /// Other replicas of the school on the same LAN.
+    pub neighbours: Vec<NeighbourStatus>,
     /// The newest error, if any.
     pub last_error: Option<ErrorStatus>,
 }
@@ -283,6 +286,8 @@ pub struct StatusSource {
     pub store: Store,
     /// The uplink.
     pub uplink: Uplink,
+    /// The neighbours.
+    pub neighbours: Neighbours,
     /// The school's name.
     pub school_name: String,
     /// The device.
@@ -336,6 +341,7 @@ impl StatusSource {
             proof: self.proofs.status(now_ms),
             last_error: failed.or_else(|| uplink.errors.last().cloned()),
             snapshots: snapshots(&self.store),
+            neighbours: self.neighbours.get(steady_ms),
             uplink,
         }
     }

@@ -16,7 +16,7 @@ use sonae_proto::record::RecordState;
 use sonae_proto::snapshot::Record;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::clock::Clock;
 use crate::edit::{Action, Kept};
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) documents: RwLock<KeyDocuments>,
     pub(crate) shelf: Shelf,
     pub(crate) place: Place,
+    /// Heads of logs as far as sealed batches are durable here.
+    pub(crate) heads: watch::Sender<Heads>,
 }
 
 /// A handle to the store; cheap to clone.
@@ -145,6 +147,25 @@ impl Store {
         answer.await.ok()?
     }
 
+    /// Reads the held batch with the change of a log after this one, or the earliest later batch.
+    pub async fn batch_after(&self, log: LogName, after: u64) -> Option<Vec<u8>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::BatchAfter { log, after, reply }).ok()?;
+        answer.await.ok()?
+    }
+
+    /// Returns whether a batch that ends a log with this very head is held.
+    pub async fn has_head(&self, log: LogName, head: LogHead) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.send(Request::HasHead { log, head, reply }).is_ok() && answer.await.unwrap_or(false)
+    }
+
+    /// Returns the heads of all logs of which sealed batches are held durably, and tells of each that moves.
+    #[must_use]
+    pub fn heads(&self) -> watch::Receiver<Heads> {
+        self.shared.heads.subscribe()
+    }
+
     /// Returns whether a batch that ends a log with this very head is held. For callers without a runtime.
     #[must_use]
     pub fn has_head_blocking(&self, log: LogName, head: LogHead) -> bool {
@@ -185,6 +206,11 @@ impl Store {
     /// Tells the sealer whether the line is up; batches are made larger while it is down.
     pub fn set_line(&self, up: bool) {
         let _ = self.send(Request::Line { up });
+    }
+
+    /// Tells the sealer whether a neighbour is there to take batches: they are not made larger then, line or not.
+    pub fn set_neighbours(&self, any: bool) {
+        let _ = self.send(Request::Neighbours { any });
     }
 
     /// Refuses all writes of people and imports from now on, with [`WriteError::Moving`], until it is opened again.

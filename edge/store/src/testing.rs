@@ -249,6 +249,7 @@ pub fn open_replica(data: &Path) -> (Opened, StatusSource) {
     let source = StatusSource {
         store: opened.store.clone(),
         uplink: Uplink::default(),
+        neighbours: crate::neighbours::Neighbours::default(),
         school_name: bundle.school_name.clone(),
         replica: keys.identity.device.body().replica(),
         incarnation: keys.name(),

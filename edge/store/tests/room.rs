@@ -43,6 +43,7 @@ fn ages_do_not_jump_with_the_clock() {
             store: opened.store.clone(),
             proofs: sonae_store::proof::Proofs::default(),
             uplink: uplink.clone(),
+            neighbours: sonae_store::neighbours::Neighbours::default(),
             school_name: String::new(),
             replica: ReplicaId::from_bytes([1; 16]),
             incarnation: Incarnation::from_bytes([1; 16]),

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName};
 use socket2::{SockRef, TcpKeepalive};
-use sonae_proto::wire::ALPN;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
@@ -65,7 +64,7 @@ struct Inner {
     alive: watch::Receiver<()>,
 }
 
-/// Dials a node. `name` goes to it in clear.
+/// Dials a node or a neighbour. `name` goes to it in clear.
 ///
 /// # Errors
 /// [`TcpError`]. A node that refuses this side's certificate may say so only after this has returned.
@@ -80,7 +79,7 @@ pub async fn connect(
     TcpConnection::start(stream.into(), yamux::Mode::Client, counts)
 }
 
-/// Serves a replica that has connected.
+/// Serves a replica that has connected, to a node or to a neighbour.
 ///
 /// # Errors
 /// [`TcpError`], when it shows no certificate that `tls` accepts.
@@ -109,7 +108,8 @@ fn prepared(stream: TcpStream) -> io::Result<TcpStream> {
 impl TcpConnection {
     fn start(stream: TlsStream<Counted>, mode: yamux::Mode, counts: Arc<Counts>) -> Result<Self, TcpError> {
         let (_, session) = stream.get_ref();
-        if session.alpn_protocol() != Some(ALPN) {
+        // TLS has agreed on one that both configurations name; a side that names none is turned away.
+        if session.alpn_protocol().is_none() {
             return Err(TcpError::Protocol);
         }
         let certificate = session.peer_certificates().and_then(<[_]>::first).cloned();

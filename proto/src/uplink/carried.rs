@@ -3,13 +3,13 @@
 //! **Invariant**: a carried receipt counts as one from the line: signature, school, present loss counter, a held
 //! batch without receipt. Heads in a bundle are old; they never lower what is safe and raise no counter.
 
-use crate::batch::Batch;
+use crate::batch::{Batch, BatchHeader};
 use crate::identity::IdentityText;
 use crate::ids::SchoolCode;
 use crate::receipt::Receipt;
 
 use super::own::Comparison;
-use super::{Effect, Fetched, Uplink};
+use super::{Alarm, Effect, Fetched, Uplink};
 
 /// What became of a carried batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,18 @@ impl Uplink {
     #[must_use]
     pub fn peer_identities(&self) -> Vec<IdentityText> {
         self.peers.identities()
+    }
+
+    /// Somebody holds this batch of an own log, signed by the own key: if it is no part of what is held here, this data
+    /// was restored from a copy, or a copy runs elsewhere. The signature has been checked, and all that is sealed was
+    /// told before.
+    pub fn handle_elsewhere(&mut self, header: &BatchHeader) {
+        let Some(own) = self.own.get_mut(&header.log) else { return };
+        if own.compare(header.head()) == Comparison::Elsewhere && own.wedge() {
+            let (log, here, there) = (header.log, own.held().sequence, header.last);
+            self.effects.push_back(Effect::Alarm(Alarm::OwnLogElsewhere { log, here, there }));
+            self.renew();
+        }
     }
 
     /// Takes identities that a courier brought. Those that do not verify are passed over.

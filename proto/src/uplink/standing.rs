@@ -1,5 +1,6 @@
 //! How replication stands, for status pages and for the shell. Reads only.
 
+use crate::ids::ReplicaId;
 use crate::vector::Heads;
 
 use super::{Line, Uplink};
@@ -39,6 +40,11 @@ impl Uplink {
     #[must_use]
     pub fn is_renewing(&self) -> bool {
         self.renewing
+    }
+
+    /// Returns the devices that the board has revoked, as far as is known here.
+    pub fn revoked_devices(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.peers.revocations().devices()
     }
 
     /// Returns when the cloud was last heard of.

@@ -2,7 +2,8 @@
 //!
 //! Owns passwords ([`password`]), time-based codes ([`totp`]), the brake on guessing ([`lockout`]),
 //! sessions ([`session`]), roles and decisions ([`role`], [`catalogue`], [`policy`]), the board's
-//! certificate authority ([`authority`], [`leaf`], [`device_name`], [`private_key`]), files of secrets
+//! certificate authority ([`authority`], [`leaf`], [`device_name`], [`device_chain`],
+//! [`private_key`]), files of secrets
 //! ([`secret_file`]) and one-time passphrases ([`passphrase`]).
 //!
 //! **Invariants**
@@ -17,6 +18,7 @@
 
 pub mod authority;
 pub mod catalogue;
+pub mod device_chain;
 pub mod device_name;
 pub mod entropy;
 pub mod leaf;

@@ -8,6 +8,7 @@ use ed25519_dalek::SigningKey;
 use ed25519_dalek::pkcs8::{EncodePrivateKey as _, KeypairBytes};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use sonae_trust::authority::{Authority, AuthorityError};
+use sonae_trust::device_chain::{DeviceChainError, verify as verify_device};
 use sonae_trust::device_name::DeviceName;
 use sonae_trust::entropy::SystemEntropy;
 use sonae_trust::leaf::{LEAF_DAYS_DEFAULT, LEAF_DAYS_MAX, ServerNames};
@@ -252,4 +253,32 @@ fn serials_differ() {
     let (one, two) = (serial(), serial());
     assert_ne!(one, two);
     assert!([&one, &two].iter().all(|serial| serial.len() == 16 && (0x40..=0x7f).contains(&serial[0])));
+}
+
+/// Goal: a device is known by authority, purpose and name, whatever the clock says, and nothing else is a device.
+/// Method: certificates of now, of long ago and of a clock in 1970's reach; another authority; a server's certificate;
+/// flipped bytes.
+#[test]
+fn a_device_is_known_whatever_the_clock_says() {
+    let (name, key, _) = device();
+    let public = key.verifying_key().to_bytes();
+    for at in [NOW, datetime!(2001-01-01 00:00 UTC)] {
+        let authority = Authority::create("みなと市教育委員会", at, &mut SystemEntropy).unwrap();
+        let issued = authority.issue_device(&name, &public, 1, at, &mut SystemEntropy).unwrap();
+        let found = verify_device(&issued.certificate_der, authority.certificate_der()).unwrap();
+        assert_eq!((found.name, found.key), (name.clone(), public));
+    }
+    let authority = authority();
+    let issued = authority.issue_device(&name, &public, 1, NOW, &mut SystemEntropy).unwrap();
+    let other = Authority::create("みなと市教育委員会", NOW, &mut SystemEntropy).unwrap();
+    let foreign = verify_device(&issued.certificate_der, other.certificate_der());
+    assert!(matches!(foreign, Err(DeviceChainError::Foreign(_))), "{foreign:?}");
+    let server = authority.issue_lan_server(&names(), LEAF_DAYS_DEFAULT, NOW, &mut SystemEntropy).unwrap();
+    assert!(verify_device(&server.certificate_der, authority.certificate_der()).is_err());
+    assert!(verify_device(authority.certificate_der(), authority.certificate_der()).is_err());
+    for at in (0..issued.certificate_der.len()).step_by(7) {
+        let mut flipped = issued.certificate_der.to_vec();
+        flipped[at] ^= 1;
+        assert!(verify_device(&flipped.into(), authority.certificate_der()).is_err(), "byte {at}");
+    }
 }

@@ -167,13 +167,10 @@ impl Keeper {
                 let _ = reply.send(self.index.logs().map(headers).collect());
             }
             Request::StoreBatch { batch, reply } => self.take_batch(&batch, reply, round, staged),
-            Request::ReadBatch { log, first, reply } => {
-                let found = self.index.read(&self.journal, log, first);
-                if let Err(error) = &found {
-                    log::error!(log = log.to_string(), first, error = error.to_string();
-                        "a held batch cannot be read");
-                }
-                let _ = reply.send(found.ok().flatten().map(|batch| batch.bytes().to_vec()));
+            Request::ReadBatch { log, first, reply } => drop(reply.send(self.read_batch(log, first))),
+            Request::BatchAfter { log, after, reply } => {
+                let first = self.index.first_after(log, after);
+                let _ = reply.send(first.and_then(|first| self.read_batch(log, first)));
             }
             Request::HasHead { log, head, reply } => {
                 let _ = reply.send(self.index.has(log, head));
@@ -192,6 +189,7 @@ impl Keeper {
             Request::Identity(identity) => self.identity(*identity),
             Request::Documents(documents) => self.documents(&documents),
             Request::Line { up } => self.sealer.set_line(up),
+            Request::Neighbours { any } => self.sealer.set_neighbours(any),
             Request::Quota(quota) => self.set_quota(quota),
             Request::Freeze => self.is_frozen = true,
             Request::Late(late) => self.late.push(late),
@@ -205,6 +203,14 @@ impl Keeper {
             Request::Mark { reply } => self.marks.push(reply),
             Request::Close => {}
         }
+    }
+
+    fn read_batch(&self, log: LogName, first: u64) -> Option<Vec<u8>> {
+        let found = self.index.read(&self.journal, log, first);
+        if let Err(error) = &found {
+            log::error!(log = log.to_string(), first, error = error.to_string(); "a held batch cannot be read");
+        }
+        found.ok().flatten().map(|batch| batch.bytes().to_vec())
     }
 
     fn take_batch(&mut self, batch: &Batch, reply: Reply<()>, round: &mut Round, staged: &mut Staged<'_>) {

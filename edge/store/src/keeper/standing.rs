@@ -177,9 +177,10 @@ impl Keeper {
             *oldest = (*oldest).min(*at);
         }
         state.safe_heads = self.safe.iter().map(|(log, safe)| (*log, safe.head)).collect();
-        let peers = self.index.logs().filter(|log| !self.own.contains(&log.incarnation));
         let applied = |log: LogName| self.index.head_at(log, self.fold.applied(log));
-        state.safe_heads.extend(peers.map(|log| (log, applied(log))));
+        let heads: Heads = self.index.logs().map(|log| (log, applied(log))).collect();
+        let peers = heads.iter().filter(|(log, _)| !self.own.contains(&log.incarnation));
+        state.safe_heads.extend(peers);
         state.vector.clone_from(&self.fold.sequences);
         state.digests.clone_from(&self.fold.digests);
         state.own_bytes.clone_from(&self.own_bytes);
@@ -192,6 +193,11 @@ impl Keeper {
         state.loss_counter = self.loss_counter;
         state.room = self.room_state();
         state.failed.clone_from(&self.failed);
+        self.shared.heads.send_if_modified(|told| {
+            let moved = *told != heads;
+            *told = heads;
+            moved
+        });
     }
 }
 
