@@ -326,7 +326,7 @@ async fn a_neighbour_knows_a_restored_box() {
     // The longer branch: its head hides that of the neighbour.
     let mut one = scene.start(&first, &[], &cloud);
     let staff = client(&one, &first).await;
-    for pupil in 1..4 {
+    for pupil in [1, 2, 3] {
         mark(&staff, &pupils[pupil], 2).await;
         ledger.push((pupil, 2));
     }
@@ -356,4 +356,43 @@ async fn a_neighbour_knows_a_restored_box() {
     }
     one.stop().unwrap();
     two.stop().unwrap();
+}
+
+/// Goal: what a box wrote without a line and gave to its neighbour survives the box: the neighbour brings it to the cloud,
+/// and calls nothing of it safe. Method: a box that the cloud knows; cut the line, write, destroy the box, mend the line;
+/// a rebuild has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_neighbour_brings_what_a_lost_box_wrote() {
+    let mut scene = Scene::new();
+    let _cloud = scene.town.start_cloud().unwrap();
+    let line = Line::open(scene.town.cloud_address().unwrap()).await.unwrap();
+    let cloud = line.address().to_string();
+    let (lost, other) = (scene.filled("lost"), scene.empty("other"));
+    let mut at_lost = scene.start(&lost, &[], &cloud);
+    let _at_other = scene.start(&other, &[&near(&at_lost)], &cloud);
+    until("all is safe", || status(&lost)["unsafe"] == 0).await;
+    until_equal(&[&lost, &other]).await;
+    line.set_cut(true);
+    let staff = client(&at_lost, &lost).await;
+    let pupils = staff.pupils("").await.unwrap();
+    let (log, sequence) = mark(&staff, &pupils[0], 1).await;
+    until("the neighbour has it", || applied(&other, &log) == sequence).await;
+    assert!(status(&lost)["unsafe"].as_u64().unwrap() > 0);
+    at_lost.kill_hard().unwrap();
+    std::fs::remove_dir_all(&lost.data).unwrap();
+    line.set_cut(false);
+    let [data, ..] = scene.town.cloud_dirs();
+    until("the cloud has it", || {
+        let said = run("sonae-cloud", &["status", "--data", &text(&data), "--json"], "").unwrap();
+        let told: Value = serde_json::from_str(&said).unwrap();
+        told["schools"][0]["heads"][&log]["sequence"] == sequence
+    })
+    .await;
+    assert_eq!(rebuilt(&scene, &cloud)["digests"], other.digest().unwrap()["digests"]);
+    let told = status(&other);
+    assert_eq!(
+        (&told["safe"], &told["loss_counter"]),
+        (&json!({}), &json!(0)),
+        "it has written nothing itself"
+    );
 }

@@ -138,6 +138,7 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
                 outcomes
             });
             let _ = reply.send(kept);
+            engine.handle_relay(now_ms);
             return others;
         }
         Ask::Keys(keys, reply) => {

@@ -187,6 +187,9 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
     if config.store.shelf().is_empty() && config.purpose == Purpose::Serve {
         engine.ask_at_once();
     }
+    if config.purpose == Purpose::Serve {
+        engine.set_relay();
+    }
     let driver = Driver {
         engine,
         dialler: Dialler::new(ways, client, hosts),

@@ -220,7 +220,7 @@ async fn send_batch(
     store: &Store,
 ) -> Result<(u64, u64, BatchReply), String> {
     let bytes =
-        store.batch(log, first).await.ok_or("a sealed batch cannot be read")?;
+        store.batch_after(log, first.saturating_sub(1)).await.ok_or("a sealed batch cannot be read")?;
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let batch = Batch::from_bytes(bytes).map_err(|error| error.to_string())?;
     let (_send, mut receive) = frames::ask(line, &Frame::Batch(batch.bytes().to_vec())).await?;

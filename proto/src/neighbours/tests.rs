@@ -1,6 +1,8 @@
 //! Tests of neighbours: many replicas, any links, any order, links that break in mid-fetch; then what each has, how
 //! often it was sent, and that a quiet LAN is quiet.
 
+use std::collections::btree_map::Entry;
+
 use super::*;
 use crate::ids::Hash32;
 use proptest::prelude::*;
@@ -51,8 +53,8 @@ impl Lan {
     /// The name of a link at one end is the node at the other.
     fn join(&mut self, a: usize, b: usize) {
         for (from, to) in [(a, b), (b, a)] {
-            if !self.links.contains_key(&(from, to)) {
-                self.links.insert((from, to), VecDeque::new());
+            if let Entry::Vacant(link) = self.links.entry((from, to)) {
+                link.insert(VecDeque::new());
                 self.nodes[from].0.handle_greeted(NeighbourId(to as u64));
                 self.drain(from);
             }

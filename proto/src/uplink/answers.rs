@@ -9,13 +9,17 @@ use crate::wire::{Refusal, RefusalCode};
 impl Uplink {
     /// The cloud has answered a batch.
     pub fn handle_batch_reply(&mut self, log: LogName, reply: BatchReply, now_ms: u64) {
-        self.in_flight = self.in_flight.saturating_sub(1);
         self.last_contact_ms = Some(now_ms);
+        if !self.own.contains_key(&log) {
+            return self.relayed(log, reply, now_ms);
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
         match reply {
             BatchReply::Receipt(bytes) => self.receive_receipt(bytes, now_ms),
             BatchReply::Refusal(refusal) => self.receive_refusal(log, refusal),
         }
         self.send_more();
+        self.handle_relay(now_ms);
     }
 
     fn receive_refusal(&mut self, log: LogName, refusal: Refusal) {

@@ -22,7 +22,7 @@ pub enum Effect {
     SendBatch {
         /// Which log.
         log: LogName,
-        /// First sequence of the batch.
+        /// First sequence of the batch; of a log of another, a change in it.
         first: u64,
     },
     /// Ask for the batches of a log, hand each to `handle_fetched`, then call `handle_fetch_end`.

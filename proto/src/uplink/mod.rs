@@ -18,6 +18,7 @@ mod effect;
 mod fetched;
 mod own;
 mod peers;
+mod relay;
 mod revoked;
 mod snapshots;
 mod stall;
@@ -42,6 +43,8 @@ pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
 use own::OwnLog;
 use peers::{Fetched, Peers};
+pub use relay::RELAY_MS;
+use relay::Relay;
 pub use revoked::KeysOutcome;
 use snapshots::Snapshots;
 pub use stall::STALL_MS;
@@ -104,6 +107,7 @@ pub struct Uplink {
     /// Whether the cloud could read enough sites to say what it has.
     is_complete: bool,
     stall: Stall,
+    relay: Relay,
     effects: VecDeque<Effect>,
     last_contact_ms: Option<u64>,
 }
@@ -135,6 +139,7 @@ impl Uplink {
             renewing: false,
             is_complete: false,
             stall: Stall::default(),
+            relay: Relay::default(),
             effects: VecDeque::new(),
             last_contact_ms: None,
         };
@@ -183,6 +188,7 @@ impl Uplink {
             // A new connection is the only remedy that there is from here.
             self.effects.extend([Effect::Alarm(Alarm::Stalled { since_ms }), Effect::Disconnect]);
         }
+        self.handle_relay(now_ms);
     }
 
     /// Returns when `handle_timeout` is due, if ever. The told time may jump back, so nobody sleeps longer than
@@ -192,7 +198,7 @@ impl Uplink {
         match self.line {
             Line::Down { retry_at_ms, .. } => (!self.renewing).then_some(retry_at_ms),
             Line::Dialling { .. } | Line::Greeting { .. } => None,
-            Line::Up => self.stall.due_ms(),
+            Line::Up => self.stall.due_ms().into_iter().chain(self.relay.due_ms()).min(),
         }
     }
 
@@ -234,6 +240,7 @@ impl Uplink {
             self.peers.forget_fetches();
         }
         self.snapshots.forget();
+        self.relay.forget();
         if !is_planted(Defect::SentForGood) {
             self.own.values_mut().for_each(OwnLog::forget_sent);
         }
@@ -272,7 +279,9 @@ impl Uplink {
         }
         self.welcome_snapshots(welcome.snapshots.as_deref());
         self.want_peers(&welcome.heads);
+        self.relay.learn(&welcome.identities);
         self.send_more();
+        self.handle_relay(now_ms);
     }
 
     fn learn(&mut self, identities: &[IdentityText]) {
@@ -315,6 +324,8 @@ impl Uplink {
             return;
         }
         self.want_peers(&news.heads);
+        self.relay.learn(&news.identities);
+        self.handle_relay(now_ms);
     }
 
     /// Whether something that is sealed has no receipt.

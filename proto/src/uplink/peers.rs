@@ -137,6 +137,11 @@ impl Peers {
         self.identities.values().map(Identity::text).collect()
     }
 
+    /// Returns the text of a known incarnation's certificate.
+    pub(super) fn identity(&self, incarnation: Incarnation) -> Option<&str> {
+        self.identities.get(&incarnation).map(|identity| identity.incarnation.text())
+    }
+
     /// Learns an identity. Returns whether it is new and good.
     pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
         // Every welcome names all of them, and verifying one costs two signatures.

@@ -23,6 +23,7 @@ mod forks;
 mod losses;
 mod peers;
 mod receipts;
+mod relay;
 mod replay;
 mod revocation;
 mod revoked_forks;

@@ -1,0 +1,92 @@
+//! Batches of others that the cloud lacks are brought to it, after a wait, and make nothing safe.
+
+use sonae_proto::batch::Batch;
+use sonae_proto::ids::Tier;
+use sonae_proto::receipt::Receipt;
+use sonae_proto::uplink::{BatchReply, CarriedBatch, Effect, RELAY_MS};
+use sonae_proto::vector::Heads;
+use sonae_proto::wire::{News, Refusal, RefusalCode};
+
+use crate::board::{Board, Life, school, site};
+use crate::receipts::{effects, up, welcome};
+use crate::replica::Replica;
+
+/// A replica on the line that a neighbour, whose identity the cloud has or has not, has given three batches.
+fn given(board: &Board, known_there: bool) -> (Replica, Life, Vec<Batch>) {
+    let peer = board.enrol(school(), 20);
+    let chain = board.chain(&peer, Tier::Safety, 3);
+    let mut answer = welcome(Heads::new());
+    answer.identities.extend(known_there.then(|| peer.identity.clone()));
+    let (mut replica, _) = up(board, 0, welcome(Heads::new()));
+    replica.engine.set_relay();
+    replica.engine.handle_welcome(&answer, 1);
+    replica.engine.handle_carried_identities(std::slice::from_ref(&peer.identity));
+    for batch in &chain {
+        assert_eq!(replica.engine.handle_carried_batch(batch.clone()), CarriedBatch::Taken);
+    }
+    replica.engine.handle_relay(10);
+    effects(&mut replica);
+    (replica, peer, chain)
+}
+
+fn receipt(board: &Board, batch: &Batch) -> BatchReply {
+    let (log, head) = (batch.header().log, batch.header().head());
+    let sites = vec![site(0), site(1)];
+    let receipt = Receipt { school: school(), log, head, loss_counter: 0, issued_ms: 9, sites };
+    BatchReply::Receipt(receipt.sign(&board.receipt_key))
+}
+
+/// Goal: what a neighbour left is sent in order, one at a time, after a wait, and nothing of it is called safe. Method:
+/// the wait, then a receipt for each.
+#[test]
+fn what_is_left_of_others_is_brought() {
+    let board = Board::new(1);
+    let (mut replica, peer, chain) = given(&board, true);
+    let log = peer.log(Tier::Safety);
+    let due = replica.engine.poll_timeout().unwrap();
+    assert!((10 + RELAY_MS..10 + 2 * RELAY_MS).contains(&due), "{due}");
+    replica.engine.handle_timeout(due - 1);
+    assert_eq!(effects(&mut replica), []);
+    replica.engine.handle_timeout(due);
+    for batch in &chain {
+        let first = batch.header().first;
+        assert_eq!(effects(&mut replica), [Effect::SendBatch { log, first }]);
+        replica.engine.handle_batch_reply(log, receipt(&board, batch), due + 1);
+    }
+    assert_eq!(effects(&mut replica), []);
+    assert_eq!(replica.engine.poll_timeout(), None, "nothing wakes it any more");
+    assert!(replica.engine.receipted().is_empty(), "a copy of another's is not safe here");
+    assert_eq!(replica.engine.cloud_heads()[&log], chain[2].header().head());
+}
+
+/// Goal: the writer's own sending makes it unneeded. Method: news of all of it before the wait is over.
+#[test]
+fn a_writer_that_is_there_sends_its_own() {
+    let board = Board::new(1);
+    let (mut replica, peer, chain) = given(&board, true);
+    let heads = Heads::from([(peer.log(Tier::Safety), chain[2].header().head())]);
+    replica.engine.handle_news(&News { heads, identities: vec![] }, 20);
+    assert_eq!(effects(&mut replica), []);
+    assert_eq!(replica.engine.poll_timeout(), None);
+}
+
+/// Goal: what the cloud cannot take is not sent again and again. Method: a writer that it does not know; a refusal; a
+/// receipt of another log.
+#[test]
+fn what_is_refused_is_left() {
+    let board = Board::new(1);
+    let (replica, ..) = given(&board, false);
+    assert_eq!(replica.engine.poll_timeout(), None);
+    let fork = Refusal { code: RefusalCode::Fork, text: "fork".into(), heads: Heads::new() };
+    let stranger = board.chain(&board.enrol(school(), 21), Tier::Safety, 1);
+    for reply in [BatchReply::Refusal(fork), receipt(&board, &stranger[0])] {
+        let (mut replica, peer, _) = given(&board, true);
+        let log = peer.log(Tier::Safety);
+        let due = replica.engine.poll_timeout().unwrap();
+        replica.engine.handle_timeout(due);
+        assert_eq!(effects(&mut replica), [Effect::SendBatch { log, first: 1 }]);
+        replica.engine.handle_batch_reply(log, reply, due + 1);
+        assert_eq!(effects(&mut replica), []);
+        assert_eq!(replica.engine.poll_timeout(), None);
+    }
+}
