@@ -9,7 +9,7 @@ use sonae_chaos::generate::{self, Options, Written};
 use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::line::Line;
 use sonae_chaos::program::{Daemon, run};
-use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town};
+use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town, copy_dir};
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -282,19 +282,6 @@ async fn strangers_get_nothing() {
     drop((strangers, at_friend));
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let (entry, kind) = entry.map(|entry| (entry.path(), entry.file_type().unwrap())).unwrap();
-        let target = to.join(entry.file_name().unwrap());
-        if kind.is_dir() {
-            copy_dir(&entry, &target);
-        } else if kind.is_file() {
-            std::fs::copy(&entry, &target).unwrap();
-        }
-    }
-}
-
 /// Goal: a box that was restored from an old copy is told so by its neighbour, before it has met the cloud, and nothing
 /// that anybody acknowledged is lost. Method: the line is down; copy, write, put the copy back, write more than before;
 /// then the line.
@@ -311,7 +298,7 @@ async fn a_neighbour_knows_a_restored_box() {
     until_equal(&[&first, &second]).await;
     one.kill_hard().unwrap();
     let copy = scene.dir.path().join("copy");
-    copy_dir(&first.data, &copy);
+    copy_dir(&first.data, &copy).unwrap();
     let mut one = scene.start(&first, &[&near(&two)], &cloud);
     let staff = client(&one, &first).await;
     let pupils = staff.pupils("").await.unwrap();
@@ -322,7 +309,7 @@ async fn a_neighbour_knows_a_restored_box() {
     let ended = one.said("incarnation").unwrap();
     one.kill_hard().unwrap();
     std::fs::remove_dir_all(&first.data).unwrap();
-    copy_dir(&copy, &first.data);
+    copy_dir(&copy, &first.data).unwrap();
     // The longer branch: its head hides that of the neighbour.
     let mut one = scene.start(&first, &[], &cloud);
     let staff = client(&one, &first).await;

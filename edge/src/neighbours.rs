@@ -33,6 +33,7 @@ use sonae_proto::uplink::Uplink as Engine;
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::Evidence;
 use sonae_store::neighbours::Neighbours as Shared;
+use sonae_trust::entropy::{Entropy, EntropyError, SystemEntropy};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -136,11 +137,22 @@ type Who = (ReplicaId, String);
 /// Who is there now.
 type Present = BTreeMap<Who, NeighbourId>;
 
+/// Why neighbours cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum NeighboursError {
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The system gives no entropy.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}
+
 /// Serves neighbours until `stop` says so; returns at once when there is neither a listener nor an address.
 ///
 /// # Errors
-/// [`TlsError`].
-pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), TlsError> {
+/// [`NeighboursError`].
+pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), NeighboursError> {
     if config.listener.is_none() && config.addresses.is_empty() {
         return Ok(());
     }
@@ -182,9 +194,8 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     Ok(())
 }
 
-fn random_nonce() -> Result<String, TlsError> {
-    use sonae_trust::entropy::{Entropy, SystemEntropy};
-    let mut nonce = [0; 16];
-    SystemEntropy.fill(&mut nonce).map_err(|_| TlsError::Damaged { what: "entropy" })?;
+fn random_nonce() -> Result<String, EntropyError> {
+    let mut nonce = [0; connection::NONCE_CHARS / 2];
+    SystemEntropy.fill(&mut nonce)?;
     Ok(data_encoding::HEXLOWER.encode(&nonce))
 }

@@ -107,8 +107,11 @@ fn neighbours(status: &Value) -> String {
             return format!("near       {who}, not connected, last contact {age}{error}");
         }
         let count = |name: &str| number(name).unwrap_or(0);
+        let own = neighbour.get("holds_own").and_then(Value::as_object).into_iter().flatten();
+        let own: Vec<String> = own.map(|(tier, sequence)| format!("tier {tier} up to {sequence}")).collect();
+        let own = if own.is_empty() { "nothing of this box yet".to_owned() } else { own.join(", ") };
         format!(
-            "near       {who}, connected; {} change(s) still to come, {} still to go; nothing there counts as safe{error}",
+            "near       {who}, connected; {} change(s) still to come, {} still to go; has {own}, which is not safe{error}",
             count("lacking_here"),
             count("lacking_there")
         )

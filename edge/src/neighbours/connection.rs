@@ -35,7 +35,10 @@ const CONTROL_WAITING_MAX: usize = 64;
 const SERVED_MAX: usize = 4;
 
 /// Characters of a nonce.
-const NONCE_CHARS: usize = 32;
+pub(super) const NONCE_CHARS: usize = 32;
+
+/// Characters of what a neighbour says for people that are kept.
+const WORDS_CHARS_MAX: usize = 200;
 
 /// What tasks report to the driver.
 pub(super) enum Event {
@@ -148,7 +151,7 @@ async fn greet(line: &Connection, side: &Side, common: &Common) -> Result<Greete
     frames::write(&mut send, &hello).await.map_err(|error| refused(error.to_string()))?;
     let answer = frames::read(&mut receive).await.map_err(|error| refused(error.to_string()))?;
     if let Frame::Refusal(refusal) = answer {
-        return Err(Unserved::Refused(refusal.text));
+        return Err(Unserved::Refused(words(&refusal)));
     }
     let Frame::Hello(hello) = answer else { return Err(refuse(send, "there was no hello").await) };
     if hello.nonce == common.nonce {
@@ -167,6 +170,11 @@ async fn refuse(mut send: SendStream, reason: &str) -> Unserved {
         let _ = send.finish().await;
     }
     Unserved::Refused(reason.to_owned())
+}
+
+/// Returns what a neighbour says for people, short and without what a terminal would obey.
+fn words(refusal: &Refusal) -> String {
+    refusal.text.chars().filter(|c| !c.is_control()).take(WORDS_CHARS_MAX).collect()
 }
 
 /// What is said first. It names no data: heads follow when the other side has been checked.
@@ -233,7 +241,7 @@ async fn read_control(mut receive: RecvStream, id: NeighbourId, common: &Common)
                     return format!("its key documents are refused: {reason}");
                 }
             }
-            Ok(Frame::Refusal(refusal)) => return refusal.text,
+            Ok(Frame::Refusal(refusal)) => return words(&refusal),
             Ok(_) => return "it sent a frame out of turn".to_owned(),
             Err(error) => return error.to_string(),
         }
