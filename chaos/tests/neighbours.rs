@@ -1,130 +1,18 @@
 //! Replicas of one school on one LAN, without the cloud, with the real programs (P7, P9): `make build` first.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+#[path = "neighbours/scene.rs"]
+mod scene;
 
 use serde_json::{Value, json};
-use sonae_chaos::generate::{self, Options, Written};
-use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::line::Line;
-use sonae_chaos::program::{Daemon, run};
-use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town, copy_dir};
+use sonae_chaos::program::run;
+use sonae_chaos::town::{Appliance, Town, copy_dir};
 
-const LONG: Duration = Duration::from_secs(300);
-
-/// An address at which nobody answers: the cloud of a dark day.
-const NOWHERE: &str = "127.0.0.1:1";
-
-fn text(path: &Path) -> String {
-    path.display().to_string()
-}
-
-struct Scene {
-    dir: tempfile::TempDir,
-    town: Town,
-    written: Written,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let dir = tempfile::tempdir().unwrap();
-        let school =
-            generate::school(Options { pupils: 30, years: 1, seed: 9, ..Options::default() }).unwrap();
-        let town = Town::found(&dir.path().join("town"), &school.school_code, &school.school_name).unwrap();
-        let written = generate::write(&school, &dir.path().join("school")).unwrap();
-        Self { dir, town, written }
-    }
-
-    /// A box of the school with its staff and its pupils.
-    fn filled(&self, name: &str) -> Appliance {
-        let (appliance, _) = self.town.appliance(name).unwrap();
-        for file in [&self.written.package, &self.written.contacts] {
-            run("sonae-edge", &["import", "--data", &text(&appliance.data), &text(file)], "").unwrap();
-        }
-        appliance
-    }
-
-    /// An empty box of the school.
-    fn empty(&self, name: &str) -> Appliance {
-        enrol(&self.town, &self.town.school, name)
-    }
-
-    /// Starts a box that waits for neighbours, and dials these.
-    fn start(&self, appliance: &Appliance, neighbours: &[&str], cloud: &str) -> Daemon {
-        let mut rest = vec!["--neighbour-listen", "127.0.0.1:0"];
-        neighbours.iter().for_each(|address| rest.extend(["--neighbour", address]));
-        self.town.start_edge_with(appliance, cloud, &rest).unwrap()
-    }
-
-    /// Has the board revoke a device of which nothing counts; returns the file of its word.
-    fn revoke(&self, daemon: &Daemon) -> PathBuf {
-        let (board, out) =
-            (text(&self.town.dir.join("board")), self.dir.path().join("revoked.sonae-courier"));
-        let replica = daemon.said("replica").unwrap();
-        let arguments = ["replica", "revoke", "--dir", &board, "--school", &self.town.school];
-        run(
-            "sonae-provision",
-            &[&arguments[..], &["--replica", &replica, "--out", &text(&out)]].concat(),
-            "",
-        )
-        .unwrap();
-        out
-    }
-}
-
-/// Enrols an empty box of a school of this board.
-fn enrol(town: &Town, school: &str, name: &str) -> Appliance {
-    let (board, bundle) = (text(&town.dir.join("board")), text(&town.dir.join(format!("{name}.bundle"))));
-    let arguments =
-        ["replica", "enrol", "--dir", &board, "--school", school, "--kind", "spare", "--out", &bundle];
-    let said = run("sonae-provision", &arguments, "").unwrap();
-    let appliance = town.appliance_at(name);
-    let arguments = ["enrol", "--data", &text(&appliance.data), "--bundle", &bundle, "--passphrase-stdin"];
-    run("sonae-edge", &arguments, said.lines().last().unwrap()).unwrap();
-    appliance
-}
-
-fn near(daemon: &Daemon) -> String {
-    daemon.said("neighbour_listen").unwrap()
-}
-
-async fn client(daemon: &Daemon, appliance: &Appliance) -> LanClient {
-    LanClient::sign_in(&daemon.said("listen").unwrap(), &appliance.ca, LOGIN, PASSWORD, None).await.unwrap()
-}
-
-async fn mark(client: &LanClient, pupil: &str, day: u32) -> (String, u64) {
-    let path = format!("/api/v1/attendance/2026-11-{day:02}/{pupil}");
-    client.put(&path, json!({ "code": "late" })).await.unwrap()
-}
-
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let began = Instant::now();
-    while !is_so() {
-        assert!(began.elapsed() < LONG, "{what}");
-        // paced: asks again
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn status(appliance: &Appliance) -> Value {
-    appliance.status().unwrap_or(Value::Null)
-}
-
-fn applied(appliance: &Appliance, log: &str) -> u64 {
-    appliance.digest().map_or(0, |report| report["version_vector"][log].as_u64().unwrap_or(0))
-}
-
-/// Digests and vectors, without what differs: who asks.
-fn state(appliance: &Appliance) -> Value {
-    let report = appliance.digest().unwrap();
-    json!([report["digests"], report["version_vector"]])
-}
-
-async fn until_equal(boxes: &[&Appliance]) {
-    until("the boxes have one state", || boxes.windows(2).all(|pair| state(pair[0]) == state(pair[1]))).await;
-}
+use scene::{
+    NOWHERE, Scene, applied, client, enrol, import_attendance, log_of, mark, near, rebuilt, state, status,
+    text, until, until_equal,
+};
 
 /// Goal: two boxes without any cloud agree, whatever is killed; nothing of it is called safe; when the cloud comes, all
 /// of it becomes safe, once. Method: writes on both, `kill -9` of either while much is on its way; then the cloud.
@@ -182,25 +70,6 @@ async fn two_boxes_agree_without_a_cloud() {
     assert_eq!((state(&first), state(&second)), (agreed.clone(), agreed.clone()));
     assert_eq!(rebuilt(&scene, &address)["digests"], agreed[0]);
     drop((one, two, cloud));
-}
-
-fn log_of(daemon: &Daemon, tier: u8) -> String {
-    format!("{}/{tier}", daemon.said("incarnation").unwrap())
-}
-
-fn import_attendance(scene: &Scene, appliance: &Appliance) {
-    let file = text(&scene.written.attendance);
-    run("sonae-edge", &["import", "--data", &text(&appliance.data), &file], "").unwrap();
-}
-
-/// What the cloud alone makes.
-fn rebuilt(scene: &Scene, cloud: &str) -> Value {
-    let (bundle, passphrase) = scene.town.enrol_bundle("spare", "rebuilt.bundle").unwrap();
-    let spare = scene.town.appliance_at("rebuilt");
-    let (data, bundle) = (text(&spare.data), text(&bundle));
-    let arguments = ["rebuild", "--data", &data, "--bundle", &bundle, "--passphrase-stdin", "--cloud", cloud];
-    run("sonae-edge", &arguments, &passphrase).unwrap();
-    spare.digest().unwrap()
 }
 
 /// Goal: what one end of a chain writes reaches the other through a box between, both ways, also after the middle was
@@ -382,4 +251,41 @@ async fn a_neighbour_brings_what_a_lost_box_wrote() {
         (&json!({}), &json!(0)),
         "it has written nothing itself"
     );
+}
+
+/// Goal: boxes that dial each other, and themselves, end with one connection that stays, and find each other again after
+/// either was away. Method: addresses of all at both; what the log counts while changes pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boxes_that_dial_each_other_keep_one_line() {
+    let scene = Scene::new();
+    let (first, second) = (scene.filled("first"), scene.empty("second"));
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let (a, b) = (free(), free());
+    let start = |appliance: &Appliance, own: &str| {
+        let rest = ["--neighbour-listen", own, "--neighbour", &a, "--neighbour", &b];
+        scene.town.start_edge_with(appliance, NOWHERE, &rest).unwrap()
+    };
+    let (one, mut two) = (start(&first, &a), start(&second, &b));
+    until_equal(&[&first, &second]).await;
+    let log = scene.town.dir.join("edge.log");
+    let comings = || std::fs::read_to_string(&log).unwrap().matches("a neighbour is there").count();
+    let is_met = |appliance: &Appliance| {
+        let told = status(appliance)["neighbours"].as_array().cloned().unwrap_or_default();
+        let met: Vec<_> = told.iter().filter(|entry| !entry["replica"].is_null()).collect();
+        met.len() == 1 && met[0]["connected"] == true
+    };
+    until("each has met the other", || is_met(&first) && is_met(&second)).await;
+    let staff = client(&one, &first).await;
+    let pupils = staff.pupils("").await.unwrap();
+    let before = comings();
+    for day in 1..5 {
+        let (log, sequence) = mark(&staff, &pupils[0], day).await;
+        until("it passes", || applied(&second, &log) == sequence).await;
+    }
+    assert_eq!(comings(), before, "the line was changed for another");
+    two.kill_hard().unwrap();
+    until("it is missed", || !is_met(&first)).await;
+    let _two = start(&second, &b);
+    let (log, sequence) = mark(&staff, &pupils[1], 1).await;
+    until("it is found again", || applied(&second, &log) == sequence && is_met(&first)).await;
 }
