@@ -43,8 +43,9 @@ pub enum Ask {
     Batches(Vec<Batch>, oneshot::Sender<Result<Vec<CarriedBatch>, WriteError>>),
     /// Take a receipt.
     Receipt(Vec<u8>, oneshot::Sender<CarriedReceipt>),
-    /// A batch of an own log is held elsewhere; its signature has been checked.
-    Elsewhere(Box<BatchHeader>),
+    /// A batch of an own log is held elsewhere; its signature has been checked. Answered with whether it is no part of
+    /// what is held here.
+    Elsewhere(Box<BatchHeader>, oneshot::Sender<bool>),
     /// Take key documents.
     Keys(Box<KeyDocuments>, oneshot::Sender<KeysOutcome>),
 }
@@ -151,7 +152,7 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
             let _ = reply.send(outcome);
             return others;
         }
-        Ask::Elsewhere(header) => engine.handle_elsewhere(&header),
+        Ask::Elsewhere(header, reply) => drop(reply.send(engine.handle_elsewhere(&header))),
         Ask::Receipt(bytes, reply) => {
             let _ = reply.send(engine.handle_carried_receipt(bytes, now_ms));
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use sonae_edge::neighbours::Known;
 use sonae_edge::uplink::{self, Purpose, Ways};
 use sonae_journal::sim::{Cut, SimDisk};
 use sonae_proto::bundle::ReplicaBundle;
@@ -111,6 +112,7 @@ impl Replica {
         let (shared, renew, (stop, stopped)) =
             (Shared::default(), watch::Sender::new(false), watch::channel(false));
         let renewing = renew.subscribe();
+        let known = watch::Sender::new(Known::at_start(&evidence, store.documents()));
         let config = uplink::Config {
             keys: ReplicaKeys::load(&self.data, &self.bundle)?,
             tls_certificate_pem: self.bundle.tls_certificate_pem.clone(),
@@ -129,6 +131,7 @@ impl Replica {
             couriers: mpsc::channel(1).1,
             purpose: Purpose::Serve,
             proofs: Proofs::default(),
+            known,
         };
         let uplink = tokio::spawn(uplink::run(config, stopped));
         self.life = Some(Life { store, shared, renew: renewing, endpoint, uplink, _stop: stop });

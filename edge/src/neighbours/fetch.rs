@@ -136,6 +136,7 @@ pub(super) async fn question(
     if store.has_head(log, header.head()).await {
         return Ok(false);
     }
-    common.desk.asks.send(Ask::Elsewhere(Box::new(header))).await.map_err(line)?;
-    Ok(true)
+    let (reply, answer) = oneshot::channel();
+    common.desk.asks.send(Ask::Elsewhere(Box::new(header), reply)).await.map_err(line)?;
+    answer.await.map_err(line)
 }

@@ -61,14 +61,16 @@ impl Uplink {
 
     /// Somebody holds this batch of an own log, signed by the own key: if it is no part of what is held here, this data
     /// was restored from a copy, or a copy runs elsewhere. The signature has been checked, and all that is sealed was
-    /// told before.
-    pub fn handle_elsewhere(&mut self, header: &BatchHeader) {
-        let Some(own) = self.own.get_mut(&header.log) else { return };
-        if own.compare(header.head()) == Comparison::Elsewhere && own.wedge() {
+    /// told before. Returns whether it is so; of what was pruned nobody can tell.
+    pub fn handle_elsewhere(&mut self, header: &BatchHeader) -> bool {
+        let Some(own) = self.own.get_mut(&header.log) else { return false };
+        let is_elsewhere = own.compare(header.head()) == Comparison::Elsewhere;
+        if is_elsewhere && own.wedge() {
             let (log, here, there) = (header.log, own.held().sequence, header.last);
             self.effects.push_back(Effect::Alarm(Alarm::OwnLogElsewhere { log, here, there }));
             self.renew();
         }
+        is_elsewhere
     }
 
     /// Takes identities that a courier brought. Those that do not verify are passed over.
