@@ -116,6 +116,9 @@ impl Driver {
     fn greeted(&mut self, id: NeighbourId, line: Line) {
         let there = self.present.borrow().get(&line.who).copied();
         let keeps = there.and_then(|there| self.lines.get(&there)).is_none_or(|old| self.prefers(&line, old));
+        if there.is_some() {
+            log::info!(replica = line.who.0.to_string(), keeps; "a neighbour came by a second connection");
+        }
         let revoked = self.common.known.borrow().revoked.contains(&line.who.0);
         if !keeps || revoked || self.lines.len() >= NEIGHBOURS_MAX {
             return line.line.close(0, b"");
