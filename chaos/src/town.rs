@@ -93,24 +93,6 @@ pub struct Appliance {
     pub place: Place,
 }
 
-/// Copies a folder with what is in it; sockets stay behind, as they do in a backup.
-///
-/// # Errors
-/// Those of the system.
-pub fn copy_dir(from: &Path, to: &Path) -> Result<()> {
-    std::fs::create_dir_all(to)?;
-    for entry in std::fs::read_dir(from)? {
-        let entry = entry?;
-        let (kind, target) = (entry.file_type()?, to.join(entry.file_name()));
-        if kind.is_dir() {
-            copy_dir(&entry.path(), &target)?;
-        } else if kind.is_file() {
-            std::fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
-}
-
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
