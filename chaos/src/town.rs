@@ -269,7 +269,8 @@ impl Town {
         place.environment.extend(self.edge_environment.iter().cloned());
         Daemon::start(
             "sonae-edge",
-            &[&["run", "--data", &data, "--listen", &listen, "--cloud", cloud, "--ca-out", &ca], rest].concat(),
+            &[&["run", "--data", &data, "--listen", &listen, "--cloud", cloud, "--ca-out", &ca], rest]
+                .concat(),
             "",
             &self.dir.join("edge.log"),
             &place,
