@@ -2,7 +2,7 @@
 //! clock and bounds of its own, under trouble that a seed decides, while people write through the LAN.
 //!
 //! A run draws a script, does it, looks at every box and every site after each step, then heals everything and proves
-//! that all becomes safe, equal and complete. What is checked is listed at [`judge`]; what a seed decides, at
+//! that all becomes safe, equal and complete. What is checked is listed in `judge.rs`; what a seed decides, at
 //! [`options`]. The same seed does the same things in the same order, but real programs take their own time, and keys
 //! are drawn anew: a failing seed is run again until it fails again.
 //!
