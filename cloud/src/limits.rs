@@ -91,3 +91,7 @@ pub const PASSPHRASE_BYTES_MAX: u64 = 1024;
 pub const SITES_MAX: usize = sonae_proto::limits::RECEIPT_SITES_MAX;
 
 const _: () = assert!(GROUP_BYTES_MAX + sonae_proto::limits::FRAME_BYTES_MAX < 8 * 1024 * 1024);
+
+/// Bytes that are sent before anything is known of the line: 20 datagrams, what a satellite link of 256 kbit/s and 700 ms
+/// has under way. With quinn's 12 a box that is rebuilt waits a quarter of a second longer for tier 0.
+pub const FIRST_FLIGHT_BYTES: u64 = 24 * 1024;
