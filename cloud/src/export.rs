@@ -248,17 +248,25 @@ impl Export<'_> {
         }
         let position = u64::try_from(self.done).unwrap_or(u64::MAX);
         let key = (header.log, header.first, header.hash());
-        if let Some(known) = self.entries.get_mut(&key).filter(|known| known.verified) {
+        let prefix = batch.bytes().get(..PREFIX_BYTES).unwrap_or_default().to_vec();
+        let known = self.entries.get_mut(&key).filter(|known| known.verified);
+        let is_known = known.is_some();
+        if let Some(known) = known {
             known.position = position;
-            return Ok(());
+            if known.prefix == prefix {
+                return Ok(());
+            }
         }
+        // A copy with another signature is no rival, but somebody has altered it.
         let objection = self.documents.objection(&batch);
         let verified = self.request.root.is_some() && objection.is_none();
-        if let Some(text) = objection.filter(|_| !self.entries.contains_key(&key)) {
+        if let Some(text) = objection.filter(|_| is_known || !self.entries.contains_key(&key)) {
             let (log, first, last) = (header.log, header.first, header.last);
             problems.push(Problem::UnverifiedBatch { log, first, last, text });
         }
-        let prefix = batch.bytes().get(..PREFIX_BYTES).unwrap_or_default().to_vec();
+        if is_known {
+            return Ok(());
+        }
         let file = out.write(&batch_file(&header), batch.payload())?;
         self.entries.insert(key, Entry { header, prefix, file, verified, position });
         Ok(())

@@ -174,6 +174,21 @@ async fn an_altered_copy_does_not_displace_the_true_one() {
     assert_eq!((fed.forged, damaged), (1, 1));
 }
 
+/// Goal: an auditor says that a copy was altered although a true one is there. Method: a second copy of a batch in an
+/// object of its own, with a bit of its signature flipped; found by adversary seed 1796000000752.
+#[tokio::test]
+async fn an_altered_second_copy_is_said() {
+    let town = Town::new();
+    let mut copy = town.scene.batches[0].bytes().to_vec();
+    copy[200] ^= 1;
+    assert_eq!(Batch::from_bytes(copy.clone()).unwrap().header(), town.scene.batches[0].header());
+    town.add_records(&town.sites(), &[(RecordKind::Batch, &copy)]);
+    let verdict = town.audit(Heads::new()).await;
+    let is_said = |problem: &Problem| matches!(problem, Problem::UnverifiedBatch { .. });
+    assert_eq!(verdict.summary.problems.iter().filter(|problem| is_said(problem)).count(), 1);
+    assert_eq!(verdict.completeness, Completeness::Incomplete);
+}
+
 /// Goal: a batch that was altered under a right checksum is said to be missing, even if it was the last of its log.
 /// Method: one bit of its payload, at all sites.
 #[tokio::test]
