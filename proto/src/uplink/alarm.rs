@@ -20,7 +20,7 @@ pub enum Alarm {
     Unfillable {
         /// Which log.
         log: LogName,
-        /// The last change that the cloud has.
+        /// The last change that the cloud still had.
         has: u64,
         /// The last change that was pruned here.
         pruned: u64,

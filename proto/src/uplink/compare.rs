@@ -38,7 +38,8 @@ impl Uplink {
                 Comparison::Unfillable if !welcome.complete => {}
                 Comparison::Unfillable => {
                     if own.wedge() {
-                        let (has, pruned) = (there.sequence, own.base().sequence);
+                        let has = own.receipted().unwrap_or(LogHead::EMPTY).sequence;
+                        let pruned = own.base().sequence;
                         self.effects.push_back(Effect::Alarm(Alarm::Unfillable { log: *log, has, pruned }));
                         renew = true;
                     }

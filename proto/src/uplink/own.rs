@@ -26,7 +26,8 @@ pub(super) enum Comparison {
         /// What had a receipt.
         had: LogHead,
     },
-    /// It lies below what was pruned, and "safe" is lowered to it already: what follows it cannot be sent.
+    /// "Safe" was lowered to below what was pruned, and nothing is held whose receipt would raise it again: what it
+    /// takes to fill the gap cannot be sent.
     Unfillable,
     /// It is no point of the history that is held.
     Elsewhere,
@@ -112,6 +113,10 @@ impl OwnLog {
         match held {
             false => Comparison::Elsewhere,
             true if there.sequence < had.sequence => Comparison::Lost { had },
+            // The cloud has come back with what it had lost, but only what is sent again gets a receipt again.
+            true if had.sequence < self.base.sequence && self.unsafe_batches.is_empty() => {
+                Comparison::Unfillable
+            }
             true => Comparison::Fits,
         }
     }

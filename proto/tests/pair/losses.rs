@@ -124,6 +124,39 @@ fn pruned(lost: usize) -> (World, LogName) {
     (world, log)
 }
 
+/// Goal: a cloud that lost what was pruned and comes back with it leaves nothing unsafe for good: what cannot be sent
+/// again gets no receipt. Method: all is lost, that is noticed, and all is there again; with a batch behind what was
+/// pruned, whose receipt covers the rest, and without; found by simulation seed 1796000049.
+#[test]
+fn a_cloud_that_comes_back_leaves_nothing_unsafe() {
+    for pruned in [3, 4] {
+        let mut world = World::new(Shape::calm(1, 2, 2));
+        for _ in 0..4 {
+            world.write(0, Tier::Safety, "r1");
+            world.seal(0, 10);
+            world.converge(20_000);
+        }
+        let log = world.replicas[0].life.log(Tier::Safety);
+        let base = world.replicas[0].disk.sealed[&log][pruned - 1].header().head();
+        world.replicas[0].engine.handle_pruned(&Heads::from([(log, base)]));
+        let image = world.sites.clone();
+        world.crash_node();
+        world.lose_tails(4);
+        world.boot_node(false);
+        while world.replicas[0].disk.loss_counter == 0 {
+            world.run_for(1);
+            assert!(world.now < 200_000, "the loss is noticed");
+        }
+        world.crash_node();
+        world.sites = image;
+        world.boot_node(false);
+        world.run_for(60_000);
+        let replica = &world.replicas[0];
+        let safe = replica.engine.receipted().get(&log).map_or(0, |head| head.sequence);
+        assert_eq!((replica.renewals, safe), if pruned == 4 { (1, 0) } else { (0, 4) });
+    }
+}
+
 /// Goal: a loss behind what was pruned is filled as ever. Method: the cloud ends exactly where pruning ended.
 #[test]
 fn a_loss_behind_what_was_pruned_is_sent_again() {
