@@ -60,18 +60,8 @@ pub(super) enum Command {
         /// Seeds to run
         #[arg(long, default_value_t = 1_000)]
         seeds: u64,
-        /// The first seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// Stops after so many seconds
-        #[arg(long)]
-        seconds: Option<u64>,
-        /// Also plants each defect and reports how fast it is found
-        #[arg(long)]
-        planted: bool,
-        /// Prints one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        runs: Runs,
     },
     /// Attacks what the cloud serves, what its sites hold and what couriers carry, each case with an honest twin
     #[cfg(feature = "sim")]
@@ -79,18 +69,8 @@ pub(super) enum Command {
         /// Cases to run
         #[arg(long, default_value_t = 2_000)]
         cases: u64,
-        /// The first seed
-        #[arg(long, default_value_t = 0)]
-        from: u64,
-        /// Stops after so many seconds
-        #[arg(long)]
-        seconds: Option<u64>,
-        /// Also plants each defect and reports how fast it is found
-        #[arg(long)]
-        planted: bool,
-        /// Prints one JSON object instead of a table
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        runs: Runs,
     },
     /// Runs the real drivers over real QUIC in simulated time on a simulated network, seed after seed
     #[cfg(feature = "sim")]
@@ -239,6 +219,24 @@ pub(super) enum Bench {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
+}
+
+/// What is asked of a ring that runs one seed after the other.
+#[cfg(feature = "sim")]
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(super) struct Runs {
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    pub from: u64,
+    /// Stops after so many seconds
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Also plants each defect and reports how fast it is found
+    #[arg(long)]
+    pub planted: bool,
+    /// Prints one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(feature = "sim")]

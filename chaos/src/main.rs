@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-#[cfg(feature = "sim")]
-use arguments::Ring;
 use arguments::{Arguments, Bench, Command, Drill};
+#[cfg(feature = "sim")]
+use arguments::{Ring, Runs};
 use clap::Parser;
 use serde::Serialize;
 #[cfg(feature = "sim")]
@@ -55,7 +55,7 @@ async fn run(command: Command) -> Result<()> {
         }
         Command::Drill { drill, json: _ } => run_drill(drill, cut.as_deref()).await,
         #[cfg(feature = "sim")]
-        Command::Sim { seeds, from, seconds, planted, json: _ } => {
+        Command::Sim { seeds, runs: Runs { from, seconds, planted, json: _ } } => {
             let limit = seconds.map(std::time::Duration::from_secs);
             let mut report = sonae_chaos::sim::report::Report::of_seeds(from, seeds, limit)?;
             if planted {
@@ -68,7 +68,7 @@ async fn run(command: Command) -> Result<()> {
             }
         }
         #[cfg(feature = "sim")]
-        Command::Adversary { cases, from, seconds, planted, json } => {
+        Command::Adversary { cases, runs: Runs { from, seconds, planted, json } } => {
             use sonae_chaos::adversary::command;
             // The ring has a runtime of its own for its object stores.
             tokio::task::block_in_place(|| command::run(cases, from, seconds, planted, json))

@@ -107,8 +107,8 @@ fn a_loss_survives_a_crash_of_the_replica() {
     assert_eq!(world.replicas[0].disk.loss_counter, 1);
 }
 
-/// A replica with four safe batches of which it has pruned three, and a cloud that has lost its last objects.
-fn pruned(lost: usize) -> (World, LogName) {
+/// A replica with four safe batches of which it has pruned some.
+fn pruned(up_to: usize) -> (World, LogName) {
     let mut world = World::new(Shape::calm(1, 2, 2));
     for _ in 0..4 {
         world.write(0, Tier::Safety, "r1");
@@ -116,12 +116,18 @@ fn pruned(lost: usize) -> (World, LogName) {
         world.converge(20_000);
     }
     let log = world.replicas[0].life.log(Tier::Safety);
-    let base = world.replicas[0].disk.sealed[&log][2].header().head();
+    let base = world.replicas[0].disk.sealed[&log][up_to - 1].header().head();
     world.replicas[0].engine.handle_pruned(&Heads::from([(log, base)]));
-    world.crash_node();
-    world.lose_tails(lost);
-    world.boot_node(false);
     (world, log)
+}
+
+impl World {
+    /// Every site loses its last objects.
+    fn lose(&mut self, objects: usize) {
+        self.crash_node();
+        self.lose_tails(objects);
+        self.boot_node(false);
+    }
 }
 
 /// Goal: a cloud that lost what was pruned and comes back with it leaves nothing unsafe for good: what cannot be sent
@@ -129,20 +135,10 @@ fn pruned(lost: usize) -> (World, LogName) {
 /// pruned, whose receipt covers the rest, and without; found by simulation seed 1796000049.
 #[test]
 fn a_cloud_that_comes_back_leaves_nothing_unsafe() {
-    for pruned in [3, 4] {
-        let mut world = World::new(Shape::calm(1, 2, 2));
-        for _ in 0..4 {
-            world.write(0, Tier::Safety, "r1");
-            world.seal(0, 10);
-            world.converge(20_000);
-        }
-        let log = world.replicas[0].life.log(Tier::Safety);
-        let base = world.replicas[0].disk.sealed[&log][pruned - 1].header().head();
-        world.replicas[0].engine.handle_pruned(&Heads::from([(log, base)]));
+    for up_to in [3, 4] {
+        let (mut world, log) = pruned(up_to);
         let image = world.sites.clone();
-        world.crash_node();
-        world.lose_tails(4);
-        world.boot_node(false);
+        world.lose(4);
         while world.replicas[0].disk.loss_counter == 0 {
             world.run_for(1);
             assert!(world.now < 200_000, "the loss is noticed");
@@ -153,14 +149,15 @@ fn a_cloud_that_comes_back_leaves_nothing_unsafe() {
         world.run_for(60_000);
         let replica = &world.replicas[0];
         let safe = replica.engine.receipted().get(&log).map_or(0, |head| head.sequence);
-        assert_eq!((replica.renewals, safe), if pruned == 4 { (1, 0) } else { (0, 4) });
+        assert_eq!((replica.renewals, safe), if up_to == 4 { (1, 0) } else { (0, 4) });
     }
 }
 
 /// Goal: a loss behind what was pruned is filled as ever. Method: the cloud ends exactly where pruning ended.
 #[test]
 fn a_loss_behind_what_was_pruned_is_sent_again() {
-    let (mut world, log) = pruned(1);
+    let (mut world, log) = pruned(3);
+    world.lose(1);
     while world.alarms(0, |alarm| matches!(alarm, Alarm::CloudLost { .. })) == 0 {
         world.run_for(1);
         assert!(world.now < 200_000, "the loss is noticed");
@@ -176,7 +173,8 @@ fn a_loss_behind_what_was_pruned_is_sent_again() {
 #[test]
 fn a_loss_of_what_was_pruned_is_told() {
     for (lost, has) in [(2, 2), (4, 0)] {
-        let (mut world, log) = pruned(lost);
+        let (mut world, log) = pruned(3);
+        world.lose(lost);
         while world.replicas[0].renewals == 0 {
             world.run_for(1);
             assert!(world.now < 200_000, "a new incarnation is asked for");
