@@ -1,5 +1,6 @@
-//! A stolen box, with the real programs: sent away, what it writes later kept aside, new keys that it cannot open, and
-//! the board's later word. `make build` first.
+//! What the board says of a box, with the real programs. A stolen one: sent away, what it writes later kept aside, new
+//! keys that it cannot open, and the board's later word. One that is dug out: it merges, and people only read there.
+//! `make build` first.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
@@ -53,12 +54,14 @@ impl Scene {
     }
 
     /// Has the board say something of a replica; returns the file of its word.
-    fn board(&self, verb: &str, replica: &str, heads: &Path, out: &str) -> PathBuf {
+    fn board(&self, verb: &str, replica: &str, heads: Option<&Path>, out: &str) -> PathBuf {
         let (board, out) = (text(&self.settled.town.dir.join("board")), self.path(out));
         let school = &self.settled.town.school;
         let arguments = ["replica", verb, "--dir", &board, "--school", school, "--replica", replica];
-        let rest = ["--heads", &text(heads), "--out", &text(&out), "--json"];
-        run("sonae-provision", &[&arguments[..], &rest].concat(), "").unwrap();
+        let heads = heads.map(text);
+        let heads: Vec<&str> = heads.iter().flat_map(|path| ["--heads", path]).collect();
+        let rest = ["--out", &text(&out), "--json"];
+        run("sonae-provision", &[&arguments[..], &heads, &rest].concat(), "").unwrap();
         out
     }
 
@@ -140,7 +143,7 @@ async fn a_stolen_box_counts_no_further() {
 
     let replica = stolen_edge.said("replica").unwrap();
     let heads = scene.cloud_says("before.json", |school| school["heads"][&log]["sequence"] == accepted).await;
-    let word = scene.board("revoke", &replica, &heads, "revoked.sonae-courier");
+    let word = scene.board("revoke", &replica, Some(&heads), "revoked.sonae-courier");
     assert_eq!(scene.bring_to_cloud(&word)["documents"], 1);
     let status = wait_for(stolen, "it is told", |status| {
         let errors = status.pointer("/uplink/errors").and_then(Value::as_array).into_iter().flatten();
@@ -170,7 +173,7 @@ async fn a_stolen_box_counts_no_further() {
     let waits = |school: &Value| school["quarantined"].as_array().is_some_and(|waiting| !waiting.is_empty());
     let is_told = |school: &Value| school["revoked"] == json!([replica]) && waits(school);
     let heads = scene.cloud_says("after.json", is_told).await;
-    let word = scene.board("accept", &replica, &heads, "accepted.sonae-courier");
+    let word = scene.board("accept", &replica, Some(&heads), "accepted.sonae-courier");
     assert_eq!(scene.bring_to_cloud(&word)["documents"], 1);
     wait_for(&other, "what was accepted is there", |status| {
         applied(&other, &log) == later && status["quarantine"] == json!([])
@@ -198,4 +201,55 @@ fn new_keys_are_closed_to(scene: &Scene, stolen: &Appliance, other: &Appliance) 
     assert_eq!(opened, all);
     let (opened, all) = opened_by(&device_key(other), &keys, false);
     assert_eq!(opened, all);
+}
+
+/// Goal: a box that was given up for lost and is dug out sends what only it has and takes what it lacks; nobody writes
+/// there, by page or by command, also after a restart, until the board releases it. Method: a box that writes in the
+/// dark, another that goes on, a hold, the line back, a kill, a release.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_is_dug_out_is_read_only_until_released() {
+    let scene = Scene::new().await;
+    let settled = &scene.settled;
+    let buried = &settled.appliance;
+    let (other, _) = settled.town.appliance("other").unwrap();
+    let (mut edge, staff) = settled.start(buried).await.unwrap();
+    let pupils = staff.pupils("").await.unwrap();
+    buried.wait_until_safe(&staff, LONG).await.unwrap();
+    settled.line.set_cut(true);
+    let (log, unsent) = mark(&staff, &pupils[0], 1).await;
+    let replica = edge.said("replica").unwrap();
+    edge.kill_hard().unwrap();
+
+    settled.line.set_cut(false);
+    let (_other_edge, elsewhere) = settled.start(&other).await.unwrap();
+    wait_for(&other, "the school goes on", |status| status["uplink"]["has_all"] == true).await;
+    assert_eq!(applied(&other, &log), unsent - 1);
+    let (other_log, later) = mark(&elsewhere, &pupils[1], 2).await;
+    let word = scene.board("hold", &replica, None, "held.sonae-courier");
+    assert_eq!(scene.bring_to_cloud(&word)["documents"], 1);
+
+    let (mut edge, _) = settled.start(buried).await.unwrap();
+    wait_for(buried, "it learns of the hold", |status| status["held_ms"].is_u64()).await;
+    wait_for(buried, "it takes what it lacks", |_| applied(buried, &other_log) == later).await;
+    wait_for(&other, "what only it had is there", |_| applied(&other, &log) == unsent).await;
+    wait_for(buried, "and is safe", |status| status["unsafe"] == 0).await;
+    edge.kill_hard().unwrap();
+
+    settled.line.set_cut(true);
+    let (_edge, staff) = settled.start(buried).await.unwrap();
+    let path = format!("/api/v1/attendance/2026-11-03/{}", pupils[2]);
+    let (code, body) = staff.ask(reqwest::Method::PUT, &path, Some(json!({ "code": "late" }))).await.unwrap();
+    assert_eq!((code.as_u16(), &body["error"]["code"]), (403, &json!("held")), "{body}");
+    assert!(staff.pupils("").await.unwrap().len() == pupils.len(), "reading goes on");
+    let contacts = settled.town.dir.join("school/contacts.csv");
+    let changed = std::fs::read_to_string(&contacts).unwrap().replacen("070-", "090-", 1);
+    std::fs::write(scene.path("contacts.csv"), changed).unwrap();
+    let arguments = ["import", "--data", &text(&buried.data), &text(&scene.path("contacts.csv"))];
+    let (code, _, error) = run_to_end("sonae-edge", &arguments, "").unwrap();
+    assert!(code == 3 && error.contains("hold"), "{code} {error}");
+
+    let word = scene.board("release", &replica, None, "released.sonae-courier");
+    run("sonae-edge", &["bundle", "import", "--data", &text(&buried.data), &text(&word)], "").unwrap();
+    wait_for(buried, "it is released", |status| status["held_ms"].is_null()).await;
+    mark(&staff, &pupils[2], 3).await;
 }

@@ -102,7 +102,7 @@ pub enum Refusal {
 impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Refused { .. } => Self::Asked(error.to_string()),
+            WriteError::Refused { .. } | WriteError::Held => Self::Asked(error.to_string()),
             WriteError::NoRoom { .. } | WriteError::Full | WriteError::Moving | WriteError::Failed => {
                 Self::Store(error.to_string())
             }

@@ -16,6 +16,7 @@ pub mod courier;
 pub mod descriptor;
 pub mod digest;
 pub mod export;
+pub mod hold;
 pub mod identity;
 pub mod ids;
 pub mod intake;

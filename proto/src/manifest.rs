@@ -8,8 +8,9 @@ use std::str::FromStr;
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::hold::Hold;
 use crate::identity::ReplicaKind;
-use crate::ids::{IdError, SchoolCode, Tier};
+use crate::ids::{IdError, ReplicaId, SchoolCode, Tier};
 use crate::limits::{
     MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX, MANIFEST_REVOKED_HEADS_MAX, MANIFEST_REVOKED_MAX,
 };
@@ -102,6 +103,10 @@ pub struct Manifest {
     /// that does not know it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revoked: Vec<Revocation>,
+    /// Devices at which nobody writes until the board lets them. Absent when there is none, and passed over by software
+    /// that does not know it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Hold>,
 }
 
 impl Document for Manifest {
@@ -116,7 +121,14 @@ impl Manifest {
         self.keys.len() <= MANIFEST_KEYS_MAX
             && self.readers.len() <= MANIFEST_READERS_MAX
             && self.revoked.len() <= MANIFEST_REVOKED_MAX
+            && self.held.len() <= MANIFEST_READERS_MAX
             && heads.sum::<usize>() <= MANIFEST_REVOKED_HEADS_MAX
+    }
+
+    /// Returns the board's word that nobody writes at a device; `None` when there is none.
+    #[must_use]
+    pub fn hold(&self, replica: ReplicaId) -> Option<&Hold> {
+        self.held.iter().find(|hold| hold.replica == replica)
     }
 
     /// Finds a key.
@@ -268,7 +280,7 @@ mod tests {
         let mut keys: Vec<ManifestKey> = epochs.iter().map(key).collect();
         keys.push(ManifestKey { key_use: KeyUse::Digest, epoch: 0, recipient: "d".into() });
         let school = "B113200000011".parse().unwrap();
-        Manifest { school, version: 1, keys, readers: vec![], revoked: vec![] }
+        Manifest { school, version: 1, keys, readers: vec![], revoked: vec![], held: vec![] }
     }
 
     /// Goal: a school year has one key; years without keys use the last; what was there before a rotation seals nothing.

@@ -30,6 +30,7 @@ pub mod disk;
 pub mod epochs;
 pub mod error;
 pub mod heads;
+pub mod hold;
 pub mod names;
 pub mod overview;
 pub mod replica;

@@ -20,6 +20,7 @@ use sonae_provision::disk::Disk;
 use sonae_provision::epochs;
 use sonae_provision::error::{Exit, ProvisionError};
 use sonae_provision::heads::{self, Which};
+use sonae_provision::hold;
 use sonae_provision::names::Host;
 use sonae_provision::overview::Overview;
 use sonae_provision::replica::{self, ReplicaRequest};
@@ -158,6 +159,28 @@ enum ReplicaCommand {
     /// Say that what came of a revoked replica afterwards does not count, and is not to be asked about again.
     #[command(after_help = Exit::HELP)]
     Drop(ReplicaWord),
+    /// Let nobody write at a box that was given up for lost, in case it comes back: what it still holds is merged, and
+    /// people can read there. `release` ends it. Take the written file where that of `revoke` goes.
+    #[command(after_help = Exit::HELP)]
+    Hold(HoldWord),
+    /// Let people write again at a box that was held.
+    #[command(after_help = Exit::HELP)]
+    Release(HoldWord),
+}
+
+#[derive(Args)]
+struct HoldWord {
+    #[command(flatten)]
+    common: Common,
+    /// Code of the school.
+    #[arg(long, value_name = "CODE")]
+    school: String,
+    /// The replica, 32 hexadecimal digits, as `show` names it.
+    #[arg(long, value_name = "REPLICA")]
+    replica: String,
+    /// File of the board's word; must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
 }
 
 #[derive(Args)]
@@ -253,6 +276,8 @@ fn run(command: Command) -> Result<(), ProvisionError> {
         Command::Replica(ReplicaCommand::Revoke(word)) => say(&word, None, now),
         Command::Replica(ReplicaCommand::Accept(word)) => say(&word, Some(Decision::Accept), now),
         Command::Replica(ReplicaCommand::Drop(word)) => say(&word, Some(Decision::Drop), now),
+        Command::Replica(ReplicaCommand::Hold(word)) => say_hold(&word, true, now),
+        Command::Replica(ReplicaCommand::Release(word)) => say_hold(&word, false, now),
         Command::Cloud(CloudCommand::Enrol { common, host, out }) => {
             let host = host.parse::<Host>()?;
             let board = Board::open(&common.dir, Disk::new())?;
@@ -268,6 +293,14 @@ fn run(command: Command) -> Result<(), ProvisionError> {
             print::overview(&Overview::of(&board)?, common.json)
         }
     }
+}
+
+/// Holds a replica, or releases it.
+fn say_hold(word: &HoldWord, is_held: bool, now: OffsetDateTime) -> Result<(), ProvisionError> {
+    let board = Board::open(&word.common.dir, Disk::new())?;
+    let school = School::load(&board, word.school.parse()?)?;
+    let school = hold::say(&board, &school, word.replica.parse()?, is_held, &word.out, now)?;
+    print::school_word(school, &word.out, word.common.json)
 }
 
 /// Revokes a replica, or decides about what came of it since.

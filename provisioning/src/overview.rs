@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::Serialize;
+use sonae_proto::hold::Hold;
 use sonae_proto::identity::ReplicaKind;
 use sonae_proto::ids::{Hash32, ReceiptKeyId, ReplicaId, SchoolCode};
 use sonae_proto::manifest::{ManifestKey, Reader};
@@ -60,6 +61,8 @@ pub struct SchoolOverview {
     pub replicas: Vec<ReplicaOverview>,
     /// Those that were revoked.
     pub revoked: Vec<Revocation>,
+    /// Those at which nobody may write.
+    pub held: Vec<Hold>,
 }
 
 /// A replica.
@@ -125,6 +128,7 @@ impl From<School> for SchoolOverview {
             readers: manifest.readers.clone(),
             replicas: replicas.collect(),
             revoked: manifest.revoked.clone(),
+            held: manifest.held.clone(),
         }
     }
 }
@@ -166,6 +170,9 @@ impl fmt::Display for SchoolOverview {
         }
         for revoked in &self.revoked {
             writeln!(f, "  revoked {}, {}", revoked.replica, utc(revoked.revoked_ms))?;
+        }
+        for hold in &self.held {
+            writeln!(f, "  held    {} since {}: people only read there", hold.replica, utc(hold.held_ms))?;
         }
         Ok(())
     }

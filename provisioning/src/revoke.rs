@@ -75,6 +75,7 @@ pub fn revoke(
     next.replicas.retain(|known| known.replica != replica);
     let name = replica.to_string();
     manifest.readers.retain(|reader| reader.name != name);
+    manifest.held.retain(|hold| hold.replica != replica);
     manifest.revoked.push(Revocation { replica, revoked_ms: now_ms, accepted, dropped: Heads::new() });
     let mut keys = school.open_all(board)?;
     epochs::rotate(school, &mut manifest, &mut keys, now_ms)?;

@@ -121,6 +121,7 @@ impl School {
                 .collect(),
             readers: vec![reader(OPERATIONS, &of_board.operations), reader(RECOVERY, &of_board.recovery)],
             revoked: Vec::new(),
+            held: Vec::new(),
         };
         let wrapped_keys = wrap_all(&manifest, keys)?;
         let school = Self {

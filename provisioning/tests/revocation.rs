@@ -20,6 +20,7 @@ use sonae_provision::disk::Disk;
 use sonae_provision::epochs::add_year;
 use sonae_provision::error::{Exit, ProvisionError};
 use sonae_provision::heads::{Which, of_status, parse};
+use sonae_provision::hold;
 use sonae_provision::revoke::{Decision, decide, revoke};
 use sonae_provision::school::School;
 use sonae_provision::words;
@@ -250,4 +251,39 @@ fn heads_are_read_from_a_status() {
     for wrong in ["", "x", &format!("{}:12", log(1)), &format!("{}:12:{hash}:1", log(1))] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
+}
+
+/// Goal: the board holds a replica and releases it, each once; keys and readers stay, and who is revoked is not held.
+/// Method: hold, release, the same again, a stranger, a revocation of one that is held.
+#[test]
+fn a_hold_is_said_and_taken_back() {
+    let place = Place::with_cloud();
+    let board = place.open();
+    let load = || School::load(&board, code()).unwrap();
+    enrol_replica(&board, &place.path("1.bundle")).unwrap();
+    let before = load();
+    let replica = before.replicas[0].replica;
+    let say = |is_held, name: &str| hold::say(&board, &load(), replica, is_held, &place.path(name), NOW);
+    say(true, "held").unwrap();
+    let (keys, manifest) = said(&place.path("held"), &board);
+    assert_eq!(manifest.hold(replica).map(|hold| hold.replica), Some(replica));
+    assert_eq!(
+        (&manifest.keys, &manifest.readers),
+        (&before.manifest.body().keys, &before.manifest.body().readers)
+    );
+    assert_eq!(keys.wrapped_keys, before.wrapped_keys, "it goes on reading: it has to merge");
+    assert!(matches!(say(true, "again"), Err(ProvisionError::NothingNew { .. })));
+    assert!(!place.path("again").exists());
+    say(false, "released").unwrap();
+    let (_, manifest) = said(&place.path("released"), &board);
+    assert!(manifest.hold(replica).is_none() && manifest.version == before.manifest.body().version + 2);
+    assert!(matches!(say(false, "again"), Err(ProvisionError::NothingNew { .. })));
+
+    let stranger = ReplicaId::of_key(&[9; 32]);
+    let outcome = hold::say(&board, &load(), stranger, true, &place.path("stranger"), NOW);
+    assert!(matches!(outcome, Err(ProvisionError::UnknownReplica { .. })));
+    say(true, "held again").unwrap();
+    revoke(&board, &load(), replica, Heads::new(), &place.path("revoked"), NOW).unwrap();
+    let (_, manifest) = said(&place.path("revoked"), &board);
+    assert!(manifest.held.is_empty() && manifest.revoked.len() == 1);
 }

@@ -62,7 +62,14 @@ impl School {
             }
             let reader = Reader { name: "operations".into(), kind: None, recipient: "age1double".into() };
             let version = u64::try_from(version)?;
-            let body = Manifest { school: code, version, keys, readers: vec![reader], revoked: Vec::new() };
+            let body = Manifest {
+                school: code,
+                version,
+                keys,
+                readers: vec![reader],
+                revoked: Vec::new(),
+                held: Vec::new(),
+            };
             Ok::<_, anyhow::Error>(Signed::sign(body, root)?)
         };
         Ok(Self { code, manifests: [manifest(1)?, manifest(2)?], open })

@@ -50,7 +50,14 @@ impl Board {
         let mut keys = Tier::ALL.map(|tier| key(KeyUse::Tier(tier), EPOCH)).to_vec();
         keys.push(key(KeyUse::Digest, 0));
         let reader = Reader { name: "operations".into(), kind: None, recipient: "age1double".into() };
-        let manifest = Manifest { school, version: 1, keys, readers: vec![reader], revoked: Vec::new() };
+        let manifest = Manifest {
+            school,
+            version: 1,
+            keys,
+            readers: vec![reader],
+            revoked: Vec::new(),
+            held: Vec::new(),
+        };
         let manifest = Signed::sign(manifest, &root)?;
         Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest, words: Vec::new() })
     }

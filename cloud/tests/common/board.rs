@@ -143,6 +143,7 @@ impl Board {
             keys: Tier::ALL.map(key).to_vec(),
             readers: Vec::new(),
             revoked: Vec::new(),
+            held: Vec::new(),
         };
         SchoolKeys { manifest: Signed::sign(manifest, &self.root).unwrap(), open }
     }

@@ -57,6 +57,7 @@ impl Scene {
             keys: open.iter().map(key).collect(),
             readers: vec![reader("operations", &operations), reader("recovery", &recovery)],
             revoked: Vec::new(),
+            held: Vec::new(),
         };
         let readers = [operations.recipient(), recovery.recipient()];
         let wrap = |(key_use, epoch, key): &(KeyUse, u32, OpenKey)| WrappedKey {

@@ -254,6 +254,14 @@ impl From<WriteError> for ApiError {
                 "Nothing was saved: the disk of this box is full. Write on paper and call the board.",
                 "保存できていません。紙に書いてください（空き容量がありません。教育委員会に連絡してください）。",
             ),
+            WriteError::Held => Self::new(
+                StatusCode::FORBIDDEN,
+                "held",
+                "Nothing was saved: the board has not released this box yet, so you can read here and not write. Write \
+                 at another box or on paper, and ask the board to release this one.",
+                "保存できていません。この装置は教育委員会の確認が済むまで、見るだけです。別の装置か紙に記録し、\
+                 教育委員会に確認を頼んでください。",
+            ),
             WriteError::Moving => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "moving",
@@ -293,6 +301,7 @@ mod tests {
             (WriteError::NoRoom { tier: Tier::Daily }, 507, "no_room"),
             (WriteError::NoRoom { tier: Tier::Archive }, 507, "no_room"),
             (WriteError::Full, 507, "disk_full"),
+            (WriteError::Held, 403, "held"),
             (WriteError::Moving, 503, "moving"),
             (WriteError::Failed, 503, "not_saved"),
         ];

@@ -76,6 +76,14 @@ pub fn tier_lines(status: &Status) -> Vec<TierLine> {
 /// Says what somebody must know now: a stall, tiers that are refused, a clock that cannot be right.
 pub fn alarms(status: &Status) -> Vec<Both> {
     let mut alarms = Vec::new();
+    if status.held_ms.is_some() {
+        alarms.push(both(
+            "この装置は教育委員会の確認が済むまで、見るだけです。別の装置か紙に記録し、教育委員会に確認を頼んでください。\
+             ここに残っていた記録は失われず、校外の控えに送られます",
+            "The board has not released this box yet: you can read here and not write. Write at another box or on paper, \
+             and ask the board to release it. What this box still held is not lost; it is sent to the copy outside.",
+        ));
+    }
     let refuses = |tier| status.storage.refused_tiers.contains(&tier);
     if status.storage.is_full {
         alarms.push(both(

@@ -47,6 +47,17 @@ pub fn status_line(status: &Status) -> StatusLine {
         };
     }
     let school = short_name(&status.school_name);
+    if status.held_ms.is_some() {
+        return StatusLine {
+            ja: format!("見るだけです（{school}）。ここでは保存できません"),
+            en: format!("Read only ({school}). Nothing can be saved here."),
+            is_failed: true,
+            proof: proof_line(&status.proof),
+            alarms,
+            tiers,
+            notes,
+        };
+    }
     let (outside_ja, outside_en) = outside(status);
     let is_kept = status.kept.values().any(|point| point.sequence > 0);
     let (here_ja, here_en) = if is_kept {
@@ -150,6 +161,7 @@ pub mod tests {
             disputed: 0,
             loss_counter: 0,
             forks: 0,
+            held_ms: None,
             replayed: 0,
             view_rebuilt: false,
             commits: 0,
@@ -206,6 +218,22 @@ pub mod tests {
             let line = status_line(&failed);
             assert_eq!(line.ja, "保存できていません。紙に書いてください");
             assert!(line.is_failed);
+        }
+    }
+
+    /// Goal: where nobody may write, no line says that somebody can go on. Method: a hold with and without changes that
+    /// wait, whole sentences.
+    #[test]
+    fn a_hold_sends_people_elsewhere() {
+        for unsafe_changes in [0, 12] {
+            let line = status_line(&Status { held_ms: Some(NOW_MS), unsafe_changes, ..status() });
+            assert_eq!(line.ja, "見るだけです（見本小）。ここでは保存できません");
+            assert!(line.is_failed && !line.en.contains("go on"));
+            assert_eq!(
+                line.alarms[0].ja,
+                "この装置は教育委員会の確認が済むまで、見るだけです。別の装置か紙に記録し、教育委員会に確認を頼んでください。\
+                 ここに残っていた記録は失われず、校外の控えに送られます"
+            );
         }
     }
 

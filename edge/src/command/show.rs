@@ -66,6 +66,7 @@ fn describe(status: &Value, running: bool) -> String {
         neighbours(status),
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         keys(status),
+        format!("held       {}", held(status)),
         format!("quarantine {}", quarantine(status)),
         format!("losses     {} found at the cloud", text("/loss_counter")),
         format!("forks      {} kept aside", text("/forks")),
@@ -127,6 +128,15 @@ fn keys(status: &Value) -> String {
     let note =
         if are_due { ": ask the board for the next ones (`sonae-provision school add-year`)" } else { "" };
     format!("keys       school year {}, keys up to {}{note}", year("this"), year("last"))
+}
+
+/// Whether the board lets people write here.
+fn held(status: &Value) -> &'static str {
+    if status.get("held_ms").is_some_and(Value::is_u64) {
+        "READ ONLY until the board releases it: `sonae-provision replica release`"
+    } else {
+        "no"
+    }
 }
 
 fn quarantine(status: &Value) -> String {

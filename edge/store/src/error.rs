@@ -125,6 +125,12 @@ pub enum WriteError {
     /// The disk is full, the reserve included. Nothing was kept.
     #[error("nothing was saved: the disk of this box is full; write on paper and call the board")]
     Full,
+    /// The board has not let anybody write here again yet. Nothing was kept.
+    #[error(
+        "nothing was saved: the board has this box under a hold, so it can be read and not written at. What it held \
+         goes on being merged. Write at another box or on paper, and ask the board to release it"
+    )]
+    Held,
     /// The box is just going on under a new incarnation. Nothing was kept.
     #[error("nothing was saved: this box is changing over; save it again in a moment")]
     Moving,

@@ -54,6 +54,8 @@ pub struct StoreState {
     pub replayed: u64,
     /// Whether the view had to be rebuilt at the last start.
     pub view_rebuilt: bool,
+    /// Since when the board lets nobody write here, milliseconds since 1970 UTC by the board's clock.
+    pub held_ms: Option<u64>,
     /// Why nothing more is kept, when the store has failed.
     pub failed: Option<String>,
 }

@@ -229,6 +229,8 @@ pub struct Status {
     pub flushes: u64,
     /// School years and the keys for them.
     pub keys: KeyYears,
+    /// Since when the board lets nobody write here, by its clock; absent when people may write.
+    pub held_ms: Option<u64>,
     /// Batches of revoked devices that wait here for the board's decision, by log.
     pub quarantine: Vec<WaitingLog>,
     /// The disk.
@@ -336,6 +338,7 @@ impl StatusSource {
             commits: state.commits,
             flushes: state.flushes,
             keys: KeyYears::of(&self.store.documents(), now_ms),
+            held_ms: state.held_ms,
             quarantine: Quarantine::of(&self.data).by_log(&state.vector),
             storage: self.storage(state.storage_bytes),
             proof: self.proofs.status(now_ms),

@@ -165,6 +165,7 @@ impl Board {
                 recipient: age_key.recipient(),
             }],
             revoked: Vec::new(),
+            held: Vec::new(),
         };
         let wrapped_keys = self
             .keys

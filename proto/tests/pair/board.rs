@@ -50,8 +50,14 @@ impl Board {
             file: seal::encrypt(open.secret().as_bytes(), [operations.recipient().as_str()]).unwrap(),
         };
         let wrapped_keys = keys.iter().map(wrap).collect();
-        let manifest =
-            Manifest { school: school(), version, keys, readers: vec![reader], revoked: Vec::new() };
+        let manifest = Manifest {
+            school: school(),
+            version,
+            keys,
+            readers: vec![reader],
+            revoked: Vec::new(),
+            held: Vec::new(),
+        };
         Self {
             manifest: Signed::sign(manifest, &root).unwrap(),
             receipt_key: SigningKey::from_bytes(&[2; 32]),

@@ -4,6 +4,7 @@
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::{Batch, Place};
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::hold::Hold;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
@@ -214,6 +215,10 @@ impl Made {
                 ),
             ),
             named(
+                "document-manifest-held",
+                vector("manifest", "ok", "nobody writes at a device", &self.root, &self.holding()),
+            ),
+            named(
                 "document-descriptor",
                 vector("descriptor", "ok", "signed by the board", &self.root, other),
             ),
@@ -237,6 +242,15 @@ impl Made {
             ),
             named("identity-swapped", identity("document", "the wrong way round", &school, life, device)),
         ]
+    }
+
+    /// A later manifest that holds the device.
+    fn holding(&self) -> String {
+        let mut body = self.manifest.body().clone();
+        body.version = 8;
+        let replica = body.readers.last().and_then(|reader| reader.name.parse().ok()).unwrap();
+        body.held.push(Hold { replica, held_ms: 1_775_000_004_000 });
+        Signed::sign(body, &self.root).unwrap().text().to_owned()
     }
 
     /// A later manifest that revokes the device.
@@ -394,5 +408,5 @@ fn manifest(school: SchoolCode, recipient: &str, replica: &str) -> Manifest {
         reader("recovery", None),
         reader(replica, Some(ReplicaKind::Appliance)),
     ];
-    Manifest { school, version: 7, keys, readers, revoked: Vec::new() }
+    Manifest { school, version: 7, keys, readers, revoked: Vec::new(), held: Vec::new() }
 }

@@ -186,6 +186,7 @@ fn manifest() -> Result<Manifest, Broken> {
         keys: vec![key(KeyUse::Tier(Tier::Safety), 2026), key(KeyUse::Digest, 0)],
         readers: vec![reader("recovery", None), reader(&replica, Some(ReplicaKind::Appliance))],
         revoked: Vec::new(),
+        held: Vec::new(),
     })
 }
 

@@ -242,6 +242,9 @@ impl Keeper {
         if self.is_frozen {
             return Err(WriteError::Moving);
         }
+        if self.held_ms().is_some() {
+            return Err(WriteError::Held);
+        }
         let now_ms = self.clock.now_ms();
         let refused = |reason: String| WriteError::Refused { reason };
         let name = self.keys.name();

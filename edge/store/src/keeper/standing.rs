@@ -90,6 +90,11 @@ impl Keeper {
         }
     }
 
+    /// Returns since when the board lets nobody write here; `None` when it does.
+    pub(super) fn held_ms(&self) -> Option<u64> {
+        self.keyring.manifest().hold(self.keys.identity.replica()).map(|hold| hold.held_ms)
+    }
+
     /// Stages a peer's batch that continues its log.
     pub(super) fn stage_batch(
         &mut self,
@@ -193,6 +198,7 @@ impl Keeper {
         state.loss_counter = self.loss_counter;
         state.room = self.room_state();
         state.failed.clone_from(&self.failed);
+        state.held_ms = self.held_ms();
         self.shared.heads.send_if_modified(|told| {
             let moved = *told != heads;
             *told = heads;
