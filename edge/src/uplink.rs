@@ -209,7 +209,7 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
         generation: 0,
         last_generation: 0,
         under_way: 0,
-        fetching: false,
+        fetching: 0,
         silence: None,
         patience: 1,
         standby: None,

@@ -58,8 +58,8 @@ pub(super) struct Driver {
     pub last_generation: u64,
     /// Batches under way on this connection.
     pub under_way: usize,
-    /// Whether a fetch is under way.
-    pub fetching: bool,
+    /// Fetches under way on it.
+    pub fetching: usize,
     /// Set while an answer is due.
     pub silence: Option<Silence>,
     /// By how much waits for answers are longer; doubles with each connection that stayed silent.
@@ -143,13 +143,13 @@ impl Driver {
             }
             Event::Published { outcome, .. } => self.published(outcome),
             Event::FetchEnd { .. } => {
-                self.fetching = false;
+                self.fetching = self.fetching.saturating_sub(1);
                 self.engine.handle_fetch_end();
             }
             Event::SnapshotRoot { text, .. } => self.engine.handle_snapshot_root(&text),
             Event::SnapshotPart { part, .. } => self.engine.handle_snapshot_part(*part),
             Event::SnapshotEnd { name, .. } => {
-                self.fetching = false;
+                self.fetching = self.fetching.saturating_sub(1);
                 self.engine.handle_snapshot_end(name);
             }
             Event::SnapshotAnswer { root, reply, .. } => {
@@ -236,7 +236,7 @@ impl Driver {
         }
         self.generation = self.next_generation();
         self.under_way = 0;
-        self.fetching = false;
+        self.fetching = 0;
         (self.takes_proofs, self.publishing) = (false, false);
         self.silence = None;
         self.route.lost(Instant::now());
@@ -297,7 +297,7 @@ impl Driver {
             Effect::Fetch(fetch) => {
                 if let Some(connection) = &self.connection {
                     connection.fetch(fetch, self.events.clone());
-                    self.fetching = true;
+                    self.fetching += 1;
                     self.expect_answer();
                 }
             }

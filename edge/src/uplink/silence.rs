@@ -69,7 +69,7 @@ impl Driver {
     /// Starts the wait for the cloud's next word, if one is due and none is being waited for.
     pub(super) fn expect_answer(&mut self) {
         let greeting = self.connection.is_some() && !self.engine.is_up();
-        if !greeting && self.under_way == 0 && !self.fetching {
+        if !greeting && self.under_way == 0 && self.fetching == 0 {
             self.silence = None;
             self.drop_standby();
         } else if self.silence.is_none() && !is_planted(Defect::SilenceNotWatched) {

@@ -139,7 +139,7 @@ impl Driver {
         let fetch = FetchSnapshot { name, has: has.unwrap_or_default() };
         if let Some(connection) = &self.connection {
             connection.fetch_snapshot(fetch, self.events.clone());
-            self.fetching = true;
+            self.fetching += 1;
             self.expect_answer();
         }
     }

@@ -7,6 +7,7 @@ use super::{Alarm, Effect, Fetched, Uplink};
 impl Uplink {
     /// A batch of a peer has come. It is stored only if it verifies and continues what is held.
     pub fn handle_fetched(&mut self, batch: Batch) {
+        let Some(batch) = self.hold_back(batch) else { return };
         let log = batch.header().log;
         let fetched = if self.own.contains_key(&log) {
             Fetched::Bad("it is this replica's own log".to_owned())

@@ -10,6 +10,7 @@
 //! **Invariant**: a receipt counts only for a batch that this replica holds with that very hash.
 //! Spec: `docs/spec/wire.md#loss-counter`.
 
+mod ahead;
 mod alarm;
 mod answers;
 mod carried;
@@ -38,6 +39,7 @@ use crate::planted::{Defect, is_planted};
 use crate::vector::Heads;
 use crate::wire::{News, Welcome};
 
+use ahead::Ahead;
 pub use alarm::Alarm;
 pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
@@ -90,6 +92,7 @@ pub struct Uplink {
     /// What the cloud has said it has, and what of that counts.
     cloud_said: Heads,
     snapshots: Snapshots,
+    ahead: Ahead,
     cloud_heads: Heads,
     in_flight: usize,
     manifest_version: u64,
@@ -128,6 +131,7 @@ impl Uplink {
             own: BTreeMap::new(),
             peers: Peers::new(start.peers, start.identities, start.revocations),
             snapshots: Snapshots::new(start.snapshots),
+            ahead: Ahead::default(),
             cloud_said: Heads::new(),
             cloud_heads: Heads::new(),
             in_flight: 0,
@@ -240,6 +244,7 @@ impl Uplink {
             self.peers.forget_fetches();
         }
         self.snapshots.forget();
+        self.ahead = Ahead::default();
         self.relay.forget();
         if !is_planted(Defect::SentForGood) {
             self.own.values_mut().for_each(OwnLog::forget_sent);
@@ -303,8 +308,11 @@ impl Uplink {
     }
 
     fn fetch_next(&mut self) {
-        if self.line != Line::Up || self.snapshots.is_fetching() || self.peers.is_fetching() {
+        if self.line != Line::Up || self.peers.is_fetching() {
             return;
+        }
+        if self.snapshots.is_fetching() {
+            return self.fetch_ahead();
         }
         let log = self.peers.next_wanted(&self.cloud_heads);
         match self.snapshots.next_tier().filter(|tier| !self.peers.is_refused(*tier)) {

@@ -44,7 +44,7 @@ pub(super) struct Peers {
     fetched_from: u64,
     /// From this tier on nothing is fetched, because the store has no room for it.
     refused_from: Option<Tier>,
-    /// The log of which a batch was not stored: what follows it in the same fetch is passed over.
+    /// The log of which a batch was not kept: what follows it in the same fetch is passed over.
     taken_back: Option<LogName>,
     /// Logs of which another history was seen; told once.
     disputed: BTreeSet<LogName>,
@@ -255,6 +255,19 @@ impl Peers {
         self.fetching = Some(log);
         self.fetched_from = self.heads.get(&log).map_or(0, |head| head.sequence);
         Some(Fetch { log, after: self.fetched_from })
+    }
+
+    /// A log is asked for behind a snapshot that is still coming.
+    pub(super) fn fetch_ahead(&mut self, fetch: &Fetch) {
+        self.to_fetch.remove(&fetch.log);
+        (self.fetching, self.fetched_from) = (Some(fetch.log), fetch.after);
+    }
+
+    /// What still comes of a log is passed over, if it does not continue what is held: it is asked for again.
+    pub(super) fn pass_over(&mut self, log: LogName) {
+        if self.fetching == Some(log) {
+            self.taken_back = Some(log);
+        }
     }
 
     pub(super) fn receive(&mut self, batch: &Batch, school: SchoolCode) -> Fetched {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::ids::{Hash32, LogName, Tier};
 use crate::planted::{Defect, is_planted};
 use crate::receipt::Receipt;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, SnapshotRoot};
 use crate::vector::LogHead;
 use crate::wire::{RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants};
 
@@ -59,6 +59,11 @@ impl Snapshots {
 
     pub(super) const fn is_fetching(&self) -> bool {
         self.fetching.is_some()
+    }
+
+    /// Returns the root of the one that is being fetched, once it has come.
+    pub(super) fn coming(&self) -> Option<&SnapshotRoot> {
+        self.fetching.as_ref()?.snapshot.as_ref().map(Snapshot::root)
     }
 
     /// Returns the first tier that is to come as a snapshot.
@@ -144,6 +149,7 @@ impl Uplink {
             Ok(snapshot) if snapshot.hash() == offer.root && snapshot.root().tier == offer.tier => {
                 fetching.snapshot = Some(snapshot.clone());
                 self.effects.push_back(Effect::KeepSnapshot(Box::new(snapshot)));
+                self.fetch_next();
             }
             Ok(_) => self.snapshot_failed(offer, wrong),
             Err(error) => self.snapshot_failed(offer, error.to_string()),
@@ -210,7 +216,7 @@ impl Uplink {
                     }
                 }
                 self.peers.take_over(heads);
-                self.fetch_next();
+                self.release_held_back();
             }
             (Err(reason), Some(offer)) => self.snapshot_failed(offer, reason),
             (Err(_), None) => {}
@@ -221,7 +227,7 @@ impl Uplink {
         self.snapshots.failed.insert(offer.root);
         (self.snapshots.fetching, self.snapshots.at_once) = (None, false);
         self.effects.push_back(Effect::Alarm(Alarm::BadSnapshot { tier: offer.tier, reason }));
-        self.fetch_next();
+        self.drop_held_back();
     }
 
     /// A snapshot was made here and is durable. It takes the place of an earlier one of its tier.

@@ -1,6 +1,7 @@
 //! A replica that holds nothing begins with a snapshot; what is wrong with one is said, and the logs themselves come in
 //! its place.
 
+use sonae_proto::batch::Batch;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
 use sonae_proto::uplink::{Alarm, Effect, Start, Uplink};
@@ -18,6 +19,8 @@ struct Fresh {
     peer: Life,
     made: Snapshot,
     sealed: Vec<Vec<u8>>,
+    /// What the log holds behind the snapshot.
+    behind: Batch,
     replica: Replica,
     /// What the cloud has.
     heads: Heads,
@@ -58,7 +61,7 @@ impl Fresh {
             (peer.log(Tier::Safety), chain[2].header().head()),
             (peer.log(Tier::Daily), LogHead { sequence: 1, hash: Hash32([3; 32]) }),
         ]);
-        Self { board, peer, made, sealed, replica, heads }
+        Self { board, peer, made, sealed, behind: chain[2].clone(), replica, heads }
     }
 
     fn greet(&mut self, heads: Heads) {
@@ -103,14 +106,17 @@ impl Fresh {
     }
 }
 
-/// Goal: a tier of which nothing is held comes as a snapshot, then the rest of its logs, tier by tier. Method: the
-/// right answers; the effects in order.
+/// Goal: a tier of which nothing is held comes as a snapshot. What lies behind it is asked for while it comes, and stored
+/// when it is there and not before. Method: the right answers, the log's end before the parts; the effects in order.
 #[test]
 fn a_fresh_replica_begins_with_the_snapshot() {
     let mut fresh = Fresh::new();
     assert_eq!(fresh.effects(), [Effect::FetchSnapshot(SnapshotName::Root(fresh.made.hash()))]);
     fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-    assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone()))]);
+    assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone())), fresh.asked_for(4)]);
+    fresh.replica.engine.handle_fetched(fresh.behind.clone());
+    fresh.replica.engine.handle_fetch_end();
+    assert_eq!(fresh.effects(), [], "there is nothing yet that it could follow");
     for number in 0..2 {
         let part = part(&fresh.made, &fresh.sealed, number);
         fresh.replica.engine.handle_snapshot_part(part.clone());
@@ -120,7 +126,72 @@ fn a_fresh_replica_begins_with_the_snapshot() {
     assert_eq!(fresh.effects(), [Effect::LoadSnapshot(Box::new(fresh.made.clone()))]);
     assert!(!fresh.replica.engine.has_all_of_peers());
     fresh.replica.engine.handle_snapshot_loaded(&fresh.made.clone(), Ok(()));
-    assert_eq!(fresh.effects(), [fresh.asked_for(4)]);
+    let daily = Fetch { log: fresh.peer.log(Tier::Daily), after: 0 };
+    let behind = Box::new(fresh.behind.clone());
+    assert_eq!(fresh.effects(), [Effect::StoreBatch(behind), Effect::Fetch(daily)]);
+}
+
+/// Goal: what was asked for ahead of a snapshot neither gets lost nor comes where it does not fit, whenever the line
+/// breaks or the snapshot turns out to be of no use. Method: its batch before and after both; a second connection.
+#[test]
+fn what_was_asked_for_ahead_follows_the_snapshot_or_nothing() {
+    for (fails, is_early) in [(false, true), (false, false), (true, true), (true, false)] {
+        let mut fresh = Fresh::new();
+        fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+        if is_early {
+            fresh.replica.engine.handle_fetched(fresh.behind.clone());
+        }
+        fresh.end();
+        fresh.effects();
+        let made = fresh.made.clone();
+        let outcome = if fails { Err("it does not add up".to_owned()) } else { Ok(()) };
+        fresh.replica.engine.handle_snapshot_loaded(&made, outcome);
+        if !is_early {
+            fresh.replica.engine.handle_fetched(fresh.behind.clone());
+        }
+        fresh.replica.engine.handle_fetch_end();
+        let done = fresh.effects();
+        let stores = done.contains(&Effect::StoreBatch(Box::new(fresh.behind.clone())));
+        assert_eq!(stores, !fails, "{done:?}");
+        assert_eq!(done.contains(&fresh.asked_for(0)), fails, "{done:?}");
+        let is_bad = |effect: &Effect| matches!(effect, Effect::Alarm(Alarm::BadPeerBatch { .. }));
+        assert!(!done.iter().any(is_bad), "the cloud has done nothing wrong: {done:?}");
+    }
+    let mut fresh = Fresh::new();
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_fetched(fresh.behind.clone());
+    fresh.replica.engine.handle_disconnected(5);
+    fresh.effects();
+    fresh.greet(fresh.heads.clone());
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    assert_eq!(fresh.effects().last(), Some(&fresh.asked_for(4)), "the next connection asks anew");
+}
+
+/// Goal: a cloud cannot fill the memory of a replica that waits for a snapshot. Method: more than is held back; then the
+/// snapshot, and what did not fit is asked for.
+#[test]
+fn what_is_held_back_is_bounded() {
+    let mut fresh = Fresh::new();
+    let log = fresh.peer.log(Tier::Safety);
+    let (mut batches, mut after) = (Vec::new(), fresh.made.root().heads[&log]);
+    for _ in 0..5 {
+        let batch = fresh.board.seal_fast(&fresh.peer, Tier::Safety, after, &[7; 600 * 1024]);
+        after = batch.header().head();
+        batches.push(batch);
+    }
+    fresh.replica.engine.handle_disconnected(5);
+    fresh.effects();
+    fresh.greet(Heads::from([(log, after)]));
+    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    batches.iter().for_each(|batch| fresh.replica.engine.handle_fetched(batch.clone()));
+    fresh.end();
+    fresh.effects();
+    fresh.replica.engine.handle_snapshot_loaded(&fresh.made.clone(), Ok(()));
+    fresh.replica.engine.handle_fetch_end();
+    let done = fresh.effects();
+    let stored = done.iter().filter(|effect| matches!(effect, Effect::StoreBatch(_))).count();
+    assert_eq!(stored, 3, "what was held back follows");
+    assert_eq!(done.last(), Some(&fresh.asked_for(batches[2].header().last)), "the rest is asked for");
 }
 
 /// Goal: whatever is wrong with a snapshot is said, and its tier comes change by change, also on later connections.
@@ -156,7 +227,12 @@ fn a_wrong_snapshot_is_said_and_done_without() {
         let mut fresh = Fresh::new();
         fresh.effects();
         wrong(&mut fresh);
-        let done = fresh.effects();
+        let mut done = fresh.effects();
+        if done.contains(&fresh.asked_for(4)) {
+            // The log itself is asked for when this one has ended.
+            fresh.replica.engine.handle_fetch_end();
+            done.extend(fresh.effects());
+        }
         let said = |effect: &Effect| match effect {
             Effect::Alarm(Alarm::BadSnapshot { tier: Tier::Safety, reason }) => reason.contains(expected),
             _ => false,
@@ -199,6 +275,7 @@ fn the_rest_of_a_fetch_that_was_given_up_is_passed_over() {
     fresh.replica.engine.handle_snapshot_root(fresh.made.text());
     let wrong = SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
     fresh.replica.engine.handle_snapshot_part(wrong);
+    fresh.replica.engine.handle_fetch_end();
     assert_eq!(fresh.effects().last(), Some(&fresh.asked_for(0)));
     fresh.replica.engine.handle_snapshot_part(part(&fresh.made, &fresh.sealed, 1));
     fresh.end();
