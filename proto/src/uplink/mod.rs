@@ -102,6 +102,8 @@ pub struct Uplink {
     cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
     keys_wanted: bool,
+    /// It lacks documents that are held here, and was not sent them yet.
+    keys_due: bool,
     /// It refused a batch for that.
     keys_refused: bool,
     /// A new incarnation has been asked for: nothing is sent any more, so that what the cloud has of the own
@@ -139,6 +141,7 @@ impl Uplink {
             greeted_manifest: start.manifest_version,
             cloud_manifest: 0,
             keys_wanted: true,
+            keys_due: false,
             keys_refused: false,
             renewing: false,
             is_complete: false,
@@ -244,6 +247,7 @@ impl Uplink {
             self.peers.forget_fetches();
         }
         self.snapshots.forget();
+        self.keys_wanted |= std::mem::take(&mut self.keys_due);
         self.ahead = Ahead::default();
         self.relay.forget();
         if !is_planted(Defect::SentForGood) {
@@ -271,9 +275,10 @@ impl Uplink {
         let is_older = welcome.manifest_version < self.manifest_version;
         if is_older || (differs && self.keys_wanted) || self.keys_refused {
             self.keys_refused = false;
-            self.effects.push_back(Effect::SendKeys);
+            self.keys_due = true;
         }
         self.keys_wanted = false;
+        self.send_due_keys();
         self.is_complete = welcome.complete;
         if !welcome.complete {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
@@ -287,6 +292,15 @@ impl Uplink {
         self.relay.learn(&welcome.identities);
         self.send_more();
         self.handle_relay(now_ms);
+    }
+
+    /// Sends key documents that the cloud lacks. Where tier 0 is coming to an empty replica they wait for it: on a narrow
+    /// line they would stand before every acknowledgement, and there is nothing yet that was sealed under them.
+    fn send_due_keys(&mut self) {
+        if self.keys_due && !self.snapshots.is_asked() {
+            self.keys_due = false;
+            self.effects.push_back(Effect::SendKeys);
+        }
     }
 
     fn learn(&mut self, identities: &[IdentityText]) {

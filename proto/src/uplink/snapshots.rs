@@ -61,6 +61,11 @@ impl Snapshots {
         self.fetching.is_some()
     }
 
+    /// Whether the answer to what was asked for with the hello has not ended.
+    pub(super) const fn is_asked(&self) -> bool {
+        self.asked
+    }
+
     /// Returns the root of the one that is being fetched, once it has come.
     pub(super) fn coming(&self) -> Option<&SnapshotRoot> {
         self.fetching.as_ref()?.snapshot.as_ref().map(Snapshot::root)
@@ -177,6 +182,7 @@ impl Uplink {
     /// The answer to the fetch has ended.
     pub fn handle_snapshot_end(&mut self, name: SnapshotName) {
         let asked = std::mem::take(&mut self.snapshots.asked);
+        self.send_due_keys();
         let is_this = |fetching: &&Fetching| match name {
             SnapshotName::Root(root) => fetching.offer.root == root,
             SnapshotName::Tier(_) => asked,
