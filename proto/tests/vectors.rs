@@ -25,6 +25,8 @@ use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, FrameError, frame_header};
 mod courier;
 #[path = "vectors/file.rs"]
 mod file;
+#[path = "vectors/in_clear.rs"]
+mod in_clear;
 #[path = "vectors/lines.rs"]
 mod lines;
 #[path = "vectors/make.rs"]
