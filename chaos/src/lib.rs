@@ -23,3 +23,4 @@ pub mod simnet;
 pub mod small_disk;
 pub mod soak;
 pub mod town;
+pub mod wrong_clock;

@@ -22,7 +22,6 @@ pub mod report;
 mod sites;
 mod staff;
 mod world;
-mod wrong_clock;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -84,7 +83,7 @@ pub fn missing_for() -> Vec<(Trouble, String)> {
     [
         of(&disks, fault_fs::missing()),
         of(&[Trouble::Limits], groups::missing()),
-        of(&[Trouble::Clock], wrong_clock::missing()),
+        of(&[Trouble::Clock], crate::wrong_clock::missing()),
     ]
     .concat()
 }

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::line::Slowness;
+
 use sonae_chaos::program::{Running, run, run_to_end};
 use sonae_chaos::town::{Appliance, Settled};
+use sonae_chaos::wrong_clock;
 
 const LONG: Duration = Duration::from_secs(300);
 
@@ -220,4 +222,25 @@ async fn a_power_cut_leaves_nothing_behind() {
     assert_eq!(incarnations(&settled, is_shown).await, before);
     assert_eq!(edge.said("incarnation").unwrap(), life);
     edge.stop().unwrap();
+}
+
+/// Goal: a box that has not proved its restore for days says so by itself, as an alarm (P10). Method: a box without a line,
+/// stopped after its first day and started three days later, by its clock; before that it says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proof_that_is_never_made_is_an_alarm() {
+    if let Some(missing) = wrong_clock::missing() {
+        return println!("not verified: {missing}");
+    }
+    let (dir, mut settled) = settle(5, 8).await;
+    let clock = wrong_clock::WrongClock::make(&dir.path().join("clock")).unwrap();
+    settled.town.edge_environment = clock.environment();
+    settled.line.set_cut(true);
+    let appliance = settled.appliance.clone();
+    let (mut edge, _) = settled.start(&appliance).await.unwrap();
+    let is_overdue = || appliance.status().is_ok_and(|status| status["proof"]["is_overdue"] == true);
+    assert!(!is_overdue() && !alarms(&appliance).contains(&"proof_overdue".to_owned()));
+    edge.stop().unwrap();
+    clock.set_days(3).unwrap();
+    let (_edge, _) = settled.start(&appliance).await.unwrap();
+    wait_for("it is told", || is_overdue() && alarms(&appliance).contains(&"proof_overdue".to_owned())).await;
 }

@@ -77,6 +77,7 @@ impl Prover {
         self.note_cut_off();
         let (mut told, mut retention) = (None, Retention::default());
         let mut published = self.source.proofs.unpublished();
+        self.tell_overdue(&mut told);
         loop {
             let asked = tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,

@@ -16,7 +16,6 @@ use super::options::{Options, Trouble};
 use super::planted;
 use super::report::Tally;
 use super::staff::Staff;
-use super::wrong_clock::{self, WrongClock};
 use super::{Plan, ledger::Ledger};
 use crate::fault_fs::FaultFs;
 use crate::generate;
@@ -24,6 +23,7 @@ use crate::lan_client::LanClient;
 use crate::line::{Line, Slowness};
 use crate::program::{Daemon, Place, run};
 use crate::town::{Appliance, Town};
+use crate::wrong_clock::{self, WrongClock};
 
 /// Where a box serves, and a copy of it at the next numbers.
 pub(super) const LAN_PORT: u16 = 8443;
