@@ -51,6 +51,14 @@ pub enum FetchError {
         /// What it says.
         text: String,
     },
+    /// What has come of a log is of another branch than the cloud has by now, so that the rest never comes.
+    #[error(
+        "the cloud has lost what was fetched of log {log} and has another branch of it; only an empty store can have it all"
+    )]
+    Parted {
+        /// Which log.
+        log: LogName,
+    },
     /// Nothing comes.
     #[error("nothing has come from the cloud for {} s ({text})", SILENCE_MAX.as_secs())]
     Silent {
@@ -114,6 +122,9 @@ async fn watch_progress(
         if uplink.has_all && all {
             let total = started.elapsed();
             return Ok(Timing { tier_0: tier_0.unwrap_or(total), total });
+        }
+        if let Some(log) = uplink.parted {
+            return Err(FetchError::Parted { log });
         }
         // Of a snapshot bytes come long before changes count.
         let count = (here, uplink.snapshot.map(|snapshot| (snapshot.tier, snapshot.here_bytes)));

@@ -80,6 +80,13 @@ pub enum RenewalError {
     Exchange(#[source] std::io::Error),
 }
 
+impl RenewalError {
+    /// Whether the half-made second store can never be finished. Nothing that lives is in it.
+    const fn is_final(&self) -> bool {
+        matches!(self, Self::Copied | Self::Fetch(FetchError::Parted { .. }))
+    }
+}
+
 /// Makes the second store and fetches everything that the cloud has into it. Resumes what an earlier try left, unless
 /// that cannot be used.
 ///
@@ -90,18 +97,19 @@ pub async fn prepare(old: &Path, cloud: Option<String>) -> Result<Replica, Renew
     let (config, _desk) = next.uplink(cloud)?;
     let mut forked = config.renew.subscribe();
     let fetched = tokio::select! {
-        fetched = fetch_all(config, &next.status, Instant::now(), |_| {}) => Some(fetched),
-        Ok(_) = forked.wait_for(|is_forked| *is_forked) => None,
+        fetched = fetch_all(config, &next.status, Instant::now(), |_| {}) => fetched.map_err(RenewalError::from),
+        Ok(_) = forked.wait_for(|is_forked| *is_forked) => Err(RenewalError::Copied),
     };
     match fetched {
-        Some(Ok(_)) if next.status.uplink.get().is_complete => Ok(next),
+        Ok(_) if next.status.uplink.get().is_complete => Ok(next),
         // What lies beyond would be taken for what only this box has.
-        Some(Ok(_)) => Err(RenewalError::Incomplete),
-        Some(Err(error)) => Err(error.into()),
-        None => {
-            next.opened.close();
-            renewal::discard(old).map_err(RenewalError::Exchange)?;
-            Err(RenewalError::Copied)
+        Ok(_) => Err(RenewalError::Incomplete),
+        Err(error) => {
+            if error.is_final() {
+                next.opened.close();
+                renewal::discard(old).map_err(RenewalError::Exchange)?;
+            }
+            Err(error)
         }
     }
 }

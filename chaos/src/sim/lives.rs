@@ -78,11 +78,17 @@ impl World {
         self.at(self.now + TRY_MS, Event::CarryOver { slot });
     }
 
-    /// Carries over what ended incarnations wrote, as soon as everything that the cloud has is here.
+    /// Carries over what ended incarnations wrote, as soon as everything that the cloud has is here. Where that can never
+    /// be, because a peer's log is held along another branch than the cloud has, it is begun anew: `edge` throws a store
+    /// away that nobody has written to, here the one that people write to already ends like the one before.
     pub fn try_carry_over(&mut self, slot: usize) {
         let place = &self.slots[slot];
-        let is_complete = place.welcomed_by.is_some()
-            && place.replica.as_ref().is_some_and(|replica| replica.engine.has_all_of_peers());
+        let engine = place.replica.as_ref().map(|replica| &replica.engine);
+        if !place.ended.is_empty() && engine.is_some_and(|engine| engine.parted().is_some()) {
+            return self.renew(slot);
+        }
+        let is_complete =
+            place.welcomed_by.is_some() && engine.is_some_and(sonae_proto::uplink::Uplink::has_all_of_peers);
         for ended in place.ended.clone() {
             if is_complete && self.carry_over(slot, &ended) {
                 self.slots[slot].ended.retain(|other| other.life.name != ended.life.name);

@@ -130,8 +130,12 @@ impl From<UplinkError> for Failure {
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
         let mut failure = Self::of(Exit::Network, &error);
-        if matches!(error, FetchError::Silent { .. }) {
-            failure.text.push_str("; run the command again to resume");
+        match error {
+            FetchError::Silent { .. } => failure.text.push_str("; run the command again to resume"),
+            FetchError::Parted { .. } => {
+                failure.text.push_str("; delete the new data directory and run the command again");
+            }
+            FetchError::Uplink(_) | FetchError::Refused { .. } => {}
         }
         failure
     }

@@ -261,6 +261,7 @@ impl Driver {
             status.last_contact_ms = self.engine.last_contact_ms().map(|at| self.clock.wall_of(at));
             status.stalled_since = self.engine.stalled_since_ms();
             status.has_all = self.engine.has_all_of_peers();
+            status.parted = self.engine.parted();
             status.is_complete = self.engine.is_complete();
             status.is_fetching = self.engine.is_fetching();
             status.cloud_heads.clone_from(self.engine.cloud_heads());

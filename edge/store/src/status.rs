@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde::Serialize;
-use sonae_proto::ids::{Incarnation, ReplicaId, SchoolCode, Tier};
+use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::vector::Heads;
 use utoipa::ToSchema;
 
@@ -53,6 +53,9 @@ pub struct UplinkStatus {
     pub cloud_heads: Heads,
     /// Whether everything that the cloud has of others is here.
     pub has_all: bool,
+    /// A log of another of which the cloud has another branch than is held here, so that it never comes whole.
+    #[serde(skip)]
+    pub parted: Option<LogName>,
     /// Whether the cloud could read enough of its sites to say what it has.
     pub is_complete: bool,
     /// The snapshot that is being fetched.

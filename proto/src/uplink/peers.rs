@@ -48,6 +48,9 @@ pub(super) struct Peers {
     taken_back: Option<LogName>,
     /// Logs of which another history was seen; told once.
     disputed: BTreeSet<LogName>,
+    /// Logs of which a batch was seen, signed by who writes them, that follows from another point than the one that is
+    /// held: what lies behind it never comes here.
+    parted: BTreeSet<LogName>,
     /// The furthest heads that the cloud has said it has. Not kept over a restart: batches that a courier brought
     /// are held too, and of those the cloud has never said anything.
     shown: Heads,
@@ -79,6 +82,7 @@ impl Peers {
             refused_from: None,
             taken_back: None,
             disputed: BTreeSet::new(),
+            parted: BTreeSet::new(),
             shown: Heads::new(),
             revocations,
             told_applied: BTreeSet::new(),
@@ -296,8 +300,13 @@ impl Peers {
             return Fetched::Known;
         }
         if !header.continues(&held) && !is_planted(Defect::PeerChainNotChecked) {
+            // Behind a gap nothing can be told: whoever serves it may have left something out.
+            if header.first <= held.sequence.saturating_add(1) {
+                self.parted.insert(header.log);
+            }
             return bad("it does not continue its log");
         }
+        self.parted.remove(&header.log);
         self.heads.insert(header.log, header.head());
         Fetched::Store
     }
@@ -333,6 +342,13 @@ impl Peers {
     pub(super) fn has(&self, log: LogName, there: LogHead) -> bool {
         let here = self.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
         here == there || here.sequence > there.sequence
+    }
+
+    /// Whether `there` of a log can never come, because what is held here is of another branch.
+    pub(super) fn is_parted(&self, log: LogName, there: LogHead) -> bool {
+        let here = self.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
+        let is_beside = here.sequence == there.sequence && here != there;
+        is_beside || (here.sequence < there.sequence && self.parted.contains(&log))
     }
 
     /// Whether nothing is being fetched and nothing is to be.

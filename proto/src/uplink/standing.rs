@@ -1,6 +1,6 @@
 //! How replication stands, for status pages and for the shell. Reads only.
 
-use crate::ids::ReplicaId;
+use crate::ids::{LogName, ReplicaId};
 use crate::vector::Heads;
 
 use super::{Line, Uplink};
@@ -87,5 +87,18 @@ impl Uplink {
                 .cloud_heads
                 .iter()
                 .all(|(log, there)| self.own.contains_key(log) || self.peers.has(*log, *there))
+    }
+
+    /// Returns a log of another of which the cloud has another branch than is held here, if it could read enough of its
+    /// sites to say so. What it has of that log never comes into this store: whoever waits until everything is here
+    /// ([`Self::has_all_of_peers`]) has to begin with an empty one.
+    #[must_use]
+    pub fn parted(&self) -> Option<LogName> {
+        let others = self.cloud_heads.iter().filter(|(log, _)| !self.own.contains_key(log));
+        let is_sure = self.line == Line::Up && self.is_complete;
+        others
+            .filter(|_| is_sure)
+            .find(|(log, there)| self.peers.is_parted(**log, **there))
+            .map(|(log, _)| *log)
     }
 }

@@ -5,7 +5,7 @@ use sonae_proto::batch::{Batch, PREFIX_BYTES};
 use sonae_proto::ids::Tier;
 use sonae_proto::uplink::{Alarm, Effect};
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::{Fetch, News};
+use sonae_proto::wire::{Fetch, News, Welcome};
 
 use crate::board::{Board, Life, school};
 use crate::receipts::{effects, up, welcome};
@@ -124,6 +124,43 @@ fn another_history_of_a_peer_is_noticed() {
         assert_eq!(told.len(), alarms, "{told:?}");
         assert!(!replica.engine.has_all_of_peers());
     }
+}
+
+/// Goal: a replica knows when what the cloud has of a peer can never come here, and takes neither a gap nor a cloud that
+/// cannot read its sites for that. Method: hold a batch; show another of the same length, then a longer log: served with
+/// a gap, along another branch, and along the one that is held.
+#[test]
+fn a_branch_that_never_comes_is_known() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let log = peer.log(Tier::Safety);
+    let (chain, other) = (board.chain(&peer, Tier::Safety, 3), board.chain(&peer, Tier::Safety, 3));
+    let mut replica = fetching(&board, &peer, chain[0].header().head());
+    replica.engine.handle_fetched(chain[0].clone());
+    replica.engine.handle_fetch_end();
+    assert_eq!(replica.engine.parted(), None);
+    let shows = |head| welcome(Heads::from([(log, head)]));
+    let blind = Welcome { complete: false, ..shows(other[0].header().head()) };
+    for (shown, parted) in [(blind, None), (shows(other[0].header().head()), Some(log))] {
+        replica.engine.handle_welcome(&shown, 3);
+        assert_eq!(replica.engine.parted(), parted);
+    }
+    replica.engine.handle_welcome(&shows(other[2].header().head()), 4);
+    assert_eq!(replica.engine.parted(), None, "nothing of it was seen yet");
+    replica.engine.handle_fetched(other[2].clone());
+    assert_eq!(replica.engine.parted(), None, "a gap says nothing");
+    replica.engine.handle_fetched(other[1].clone());
+    assert_eq!(replica.engine.parted(), Some(log));
+    assert!(!replica.engine.has_all_of_peers());
+    replica.engine.handle_disconnected(5);
+    assert_eq!(replica.engine.parted(), None, "without a line nothing can be told");
+    replica.engine.handle_welcome(&shows(chain[2].header().head()), 6);
+    for batch in &chain[1..] {
+        replica.engine.handle_fetched(batch.clone());
+    }
+    replica.engine.handle_fetch_end();
+    assert_eq!(replica.engine.parted(), None, "the cloud has the branch that is held again");
+    assert!(replica.engine.has_all_of_peers());
 }
 
 /// Goal: a fetch that ended early is continued, one that brought nothing is not repeated at once. Method: a
