@@ -29,7 +29,10 @@ pub mod report;
 mod revoked;
 pub mod script;
 pub(crate) mod seal;
+mod serving;
 mod settle;
+mod shelf;
+mod snapshots;
 mod store;
 pub(crate) mod trace;
 mod world;
@@ -67,6 +70,10 @@ pub struct Outcome {
     pub prunes: u64,
     /// How often the cloud had lost what a box had pruned.
     pub unfillable: u64,
+    /// Snapshots that boxes made.
+    pub snapshots: u64,
+    /// Tiers that began with one.
+    pub beginnings: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
 }
@@ -105,7 +112,8 @@ fn run_planted(
         world.heal();
         world.settle();
     }
-    let first = u64::try_from(options.boxes).unwrap_or(u64::MAX).saturating_add(1);
+    let beside = usize::from(options.snapshot_every > 0);
+    let first = u64::try_from(options.boxes + beside).unwrap_or(u64::MAX).saturating_add(1);
     let acknowledged = world.slots.iter().map(|slot| slot.book.acknowledgements()).sum::<usize>();
     let (digest, trace) = world.trace.finish();
     Ok(Outcome {
@@ -119,6 +127,8 @@ fn run_planted(
         renewals: world.tally.renewals,
         prunes: world.tally.prunes,
         unfillable: world.tally.unfillable,
+        snapshots: world.tally.snapshots,
+        beginnings: world.tally.beginnings,
         refused_for_room: world.tally.refused_for_room,
     })
 }

@@ -64,6 +64,10 @@ pub enum Defect {
     SnapshotPartUnchecked,
     /// The node takes a snapshot that names more of a log than is durable there.
     SnapshotAheadTaken,
+    /// The uplink counts a tier's logs as held up to the heads of a snapshot whose state was not laid under it.
+    SnapshotHeadsAlone,
+    /// The node takes a snapshot of which the last part is missing for whole.
+    SnapshotPartMissing,
     /// Batches are pruned whatever is lacking.
     PrunedEarly,
     /// A peer's stamp pushes the clock however far it likes.

@@ -17,7 +17,7 @@ use crate::limits::{BATCH_BYTES_MAX, SNAPSHOT_HEADS_MAX, SNAPSHOT_PARTS_MAX};
 use crate::signed::{Document, DocumentError, Signed};
 use crate::vector::Heads;
 
-pub use part::{PartCutter, Record, RecordError, open_part, seal_part};
+pub use part::{PartCutter, Record, RecordError, open_part, read_part, seal_part};
 
 /// A part, as its root names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

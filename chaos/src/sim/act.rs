@@ -35,11 +35,13 @@ impl World {
             BoxAction::Write(tier, record) => {
                 self.write(slot, tier, record);
                 self.prune(slot);
+                self.consider_snapshot(slot);
             }
             BoxAction::Backlog(changes) => self.backlog(slot, changes),
             BoxAction::Seal(changes_max) => {
                 self.seal(slot, changes_max);
                 self.prune(slot);
+                self.consider_snapshot(slot);
             }
             BoxAction::Idle => {
                 self.maintain(slot, "mark", Store::idle);

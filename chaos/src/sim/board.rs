@@ -10,7 +10,7 @@ use sonae_proto::digest::DigestKey;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
-use sonae_proto::ids::{Incarnation, LogName, ReplicaId, SchoolCode, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::intake::{Config, Intake};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::receipt::SiteId;
@@ -21,7 +21,7 @@ use sonae_proto::wire::KeyDocuments;
 
 use super::seal;
 
-const EPOCH: u32 = 2026;
+pub(crate) const EPOCH: u32 = 2026;
 
 /// Keys of the board as opposed to those of devices, which are told apart by their first bytes.
 const ROOT: [u8; 32] = [1; 32];
@@ -60,6 +60,11 @@ impl Board {
         };
         let manifest = Signed::sign(manifest, &root)?;
         Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest, words: Vec::new() })
+    }
+
+    /// The hash of the manifest that all is sealed under.
+    pub fn manifest(&self) -> Hash32 {
+        self.manifest.hash()
     }
 
     /// The version of the newest manifest.
@@ -166,7 +171,8 @@ impl Board {
         let signed = Signed::sign(certificate, &device_key)?;
         let identity =
             IdentityText { device: device.text().to_owned(), incarnation: signed.text().to_owned() };
-        Ok(Life { device: number, tls_key: device_key.verifying_key().to_bytes(), key, name, identity })
+        let tls_key = device_key.verifying_key().to_bytes();
+        Ok(Life { device: number, tls_key, key, name, identity, rebuilds: false })
     }
 
     /// Seals lines into the next batch of a log of `life`.
@@ -199,6 +205,8 @@ pub(crate) struct Life {
     pub key: SigningKey,
     pub name: Incarnation,
     pub identity: IdentityText,
+    /// It begins with what the cloud has, and nobody writes before that is here.
+    pub rebuilds: bool,
 }
 
 impl Life {

@@ -42,6 +42,7 @@ impl World {
         }
         self.set_wake(slot);
         self.look(slot);
+        self.look_at_rebuild(slot);
     }
 
     fn perform(&mut self, slot: usize, effect: Effect) {
@@ -95,13 +96,16 @@ impl World {
             Effect::Renew => self.renew(slot),
             Effect::Alarm(alarm) => self.alarm(slot, &alarm),
             Effect::Disconnect => self.lose_line(slot),
-            Effect::FetchSnapshot(_)
-            | Effect::KeepSnapshot(_)
-            | Effect::KeepSnapshotPart(_)
-            | Effect::LoadSnapshot(_)
-            | Effect::SendSnapshot(_)
-            | Effect::SendSnapshotPart { .. }
-            | Effect::SnapshotSafe { .. } => unreachable!("nobody makes snapshots here"),
+            Effect::FetchSnapshot(name) => self.fetch_snapshot(slot, name),
+            // What is not kept is missing when it is to be loaded.
+            Effect::KeepSnapshot(snapshot) => {
+                self.keep(slot, Item::Root(snapshot.text().to_owned()));
+            }
+            Effect::KeepSnapshotPart(part) => self.keep_part(slot, part.sealed),
+            Effect::LoadSnapshot(snapshot) => self.load_snapshot(slot, &snapshot),
+            Effect::SendSnapshot(snapshot) => self.send_root(slot, &snapshot),
+            Effect::SendSnapshotPart { root, number } => self.send_part(slot, root, number),
+            Effect::SnapshotSafe { tier, root } => self.snapshot_safe(slot, tier, root),
         }
     }
 
@@ -197,9 +201,7 @@ impl World {
                     self.violate(format!("box {slot} finds a batch of {log} wrong: {reason}"));
                 }
             }
-            Alarm::BadSnapshot { tier, reason } => {
-                self.violate(format!("box {slot} finds a snapshot of tier {tier} wrong: {reason}"));
-            }
+            Alarm::BadSnapshot { tier, reason } => self.bad_snapshot(slot, *tier, reason),
             Alarm::Refused(refusal) => {
                 let passes = matches!(
                     refusal.code,

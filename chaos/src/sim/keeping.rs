@@ -35,7 +35,8 @@ impl World {
         let recovered = self.slots[slot].book.recovered(&store.held);
         self.hold(recovered);
         let told = self.told(slot);
-        match Replica::start(&self.board, &self.slots[slot].life, store, told, self.slots[slot].words) {
+        let (life, words) = (&self.slots[slot].life, self.slots[slot].words);
+        match Replica::start(&self.board, life, store, told, words, &self.witnessed) {
             Ok(replica) => {
                 self.slots[slot].replica = Some(replica);
                 self.tally.restarts += 1;
@@ -134,6 +135,9 @@ impl World {
     /// A person writes.
     pub fn write(&mut self, slot: usize, tier: Tier, record: usize) {
         let (value, told) = (self.random.bits(), self.told(slot));
+        if self.is_rebuilding(slot) {
+            return;
+        }
         let parts = &mut self.slots[slot];
         parts.book.told_ms_max = parts.book.told_ms_max.max(told);
         let Some(replica) = &mut parts.replica else { return };

@@ -189,6 +189,11 @@ impl Ledger {
         self.seen.get(&hash).is_some_and(|seen| seen.sites.len() >= self.quorum)
     }
 
+    /// Whether a document, a root or a part is at the quorum now.
+    pub fn is_document_at_quorum(&self, body: &[u8]) -> bool {
+        self.documents.get(body).is_some_and(|sites| sites.len() >= self.quorum)
+    }
+
     /// A replica calls a log safe.
     pub fn called_safe(&mut self, log: LogName, head: LogHead) -> Result<(), String> {
         if self.durable.contains(&head.hash) {

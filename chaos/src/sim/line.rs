@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sonae_proto::ids::LogName;
+use sonae_proto::ids::{Hash32, LogName};
+use sonae_proto::wire::SnapshotName;
 
 /// The stream of hello, welcome, keys and news.
 pub(crate) const CONTROL: u64 = 0;
@@ -13,6 +14,10 @@ pub(crate) const CONTROL: u64 = 0;
 pub(crate) enum Waiting {
     Reply(LogName),
     Fetch,
+    /// For a snapshot that it asked for.
+    Snapshot(SnapshotName),
+    /// For what becomes of a snapshot that it offers, or of a part of it.
+    Offer(Hash32),
     /// A second copy of a batch was sent on it, as with 0-RTT; nobody reads what comes back.
     Nobody,
 }
@@ -27,6 +32,11 @@ pub(crate) struct Connection {
     pub open_at_box: bool,
     pub open_at_node: bool,
     pub streams: BTreeMap<u64, Waiting>,
+    /// Whether the node has read the hello, and the box the welcome; what overtakes these waits for them.
+    pub is_greeted: bool,
+    pub is_welcomed: bool,
+    pub early_up: Vec<(u64, Vec<u8>)>,
+    pub early_down: Vec<(u64, Vec<u8>)>,
     next_stream: u64,
     /// When the last message of a stream and direction arrives.
     last_arrival: BTreeMap<(u64, bool), u64>,
@@ -43,6 +53,10 @@ impl Connection {
             open_at_box: true,
             open_at_node: true,
             streams: BTreeMap::new(),
+            is_greeted: false,
+            is_welcomed: false,
+            early_up: Vec::new(),
+            early_down: Vec::new(),
             next_stream: 1,
             last_arrival: BTreeMap::new(),
             holes: BTreeSet::new(),

@@ -2,7 +2,7 @@
 
 use sonae_proto::batch::Batch;
 use sonae_proto::intake::ConnectionId;
-use sonae_proto::uplink::BatchReply;
+use sonae_proto::uplink::{BatchReply, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Refusal, RefusalCode, frame_header};
 
@@ -49,6 +49,7 @@ impl World {
                 {
                     parts.book.raise(replica.engine.loss_counter());
                     replica.engine.handle_loss_kept();
+                    replica.resume_snapshots(&self.board, &parts.life);
                     self.drain_box(slot);
                 }
             }
@@ -184,6 +185,12 @@ impl World {
         if !line.open_at_box || waiting == Some(Waiting::Nobody) {
             return;
         }
+        if stream != CONTROL
+            && let Some(line) = self.connections.get_mut(&connection).filter(|line| !line.is_welcomed)
+        {
+            // It overtakes the welcome, without which nothing on it has a meaning.
+            return line.early_down.push((stream, bytes));
+        }
         let Some(frame) = self.decode(&bytes) else { return };
         let told = self.told(slot);
         self.note(format_args!("box {slot} reads {} on {stream}", kind(&frame)));
@@ -197,7 +204,8 @@ impl World {
                 replica.engine.handle_welcome(&welcome, told);
                 self.compare_own(slot, &welcome.heads);
                 self.drain_box(slot);
-                return self.were_people_told(slot);
+                self.were_people_told(slot);
+                return self.welcomed(connection);
             }
             (Frame::Keys(keys), None) => self.box_reads_keys(slot, &keys),
             (Frame::News(news), None) => replica.engine.handle_news(&news, told),
@@ -220,11 +228,35 @@ impl World {
                 Err(error) => self.violate(format!("a served batch is none: {error}")),
             },
             (Frame::FetchEnd(_), Some(Waiting::Fetch)) => replica.engine.handle_fetch_end(),
+            (Frame::Snapshot(text), Some(Waiting::Snapshot(_))) => replica.engine.handle_snapshot_root(&text),
+            (Frame::SnapshotPart(part), Some(Waiting::Snapshot(_))) => {
+                replica.engine.handle_snapshot_part(*part);
+            }
+            (Frame::FetchEnd(_), Some(Waiting::Snapshot(name))) => replica.engine.handle_snapshot_end(name),
+            (Frame::Refusal(_), Some(Waiting::Snapshot(_))) => return self.lose_line(slot),
+            (Frame::Receipt(bytes), Some(Waiting::Offer(root))) => {
+                replica.engine.handle_snapshot_reply(root, SnapshotReply::Receipt(bytes), told);
+            }
+            (Frame::SnapshotWants(wants), Some(Waiting::Offer(root))) => {
+                replica.engine.handle_snapshot_reply(root, SnapshotReply::Wants(wants), told);
+            }
+            (Frame::Refusal(refusal), Some(Waiting::Offer(root))) => {
+                replica.engine.handle_snapshot_reply(root, SnapshotReply::Refusal(refusal), told);
+            }
             (frame, waiting) => {
                 self.violate(format!("{} on a stream of {waiting:?}", kind(&frame)));
             }
         }
         self.drain_box(slot);
+    }
+
+    /// The welcome has been read: what overtook it goes on.
+    fn welcomed(&mut self, connection: u64) {
+        let Some(line) = self.connections.get_mut(&connection) else { return };
+        line.is_welcomed = true;
+        for (stream, bytes) in std::mem::take(&mut line.early_down) {
+            self.box_reads(connection, stream, bytes);
+        }
     }
 
     /// Compares what the cloud has of own logs with what is held, without asking the engine.

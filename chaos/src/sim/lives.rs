@@ -12,9 +12,10 @@ use sonae_proto::ids::Tier;
 use sonae_proto::reissue::{parting, reissue};
 
 use super::act::BOXES_MAX;
+use super::ledger::BoxLedger;
 use super::replica::Draft;
 use super::seal;
-use super::store::Store;
+use super::store::{Item, Store};
 use super::world::{Buried, Event, Slot, World};
 
 /// Milliseconds between tries to carry over.
@@ -25,8 +26,8 @@ type Lines = Vec<(u64, Vec<u8>)>;
 
 impl World {
     /// Another incarnation with an empty disk takes the place of the one in a slot.
-    fn replace_life(&mut self, slot: usize, device: Option<u8>) -> Option<Buried> {
-        let life = match self.enrol(device) {
+    fn replace_life(&mut self, slot: usize, device: Option<u8>, rebuilds: bool) -> Option<Buried> {
+        let life = match self.enrol(device, rebuilds) {
             Ok(life) => life,
             Err(error) => {
                 self.violate(format!("an incarnation does not begin: {error:#}"));
@@ -49,8 +50,48 @@ impl World {
     pub fn destroy(&mut self, slot: usize) {
         self.stop_box(slot, Some(Cut::Drop));
         self.slots[slot].ended.clear();
-        self.slots[slot].buried = self.replace_life(slot, None);
+        self.slots[slot].buried = self.replace_life(slot, None, self.options.snapshot_every > 0);
         self.start_box(slot);
+    }
+
+    /// A box begins with what the cloud has, beside all others.
+    pub fn begin_beside(&mut self) -> Option<usize> {
+        match self.enrol(None, true) {
+            Ok(life) => {
+                let disk = self.new_disk();
+                self.add_slot(Slot::new(life, disk, BoxLedger::default(), self.now));
+                Some(self.slots.len() - 1)
+            }
+            Err(error) => {
+                self.violate(format!("an incarnation does not begin: {error:#}"));
+                None
+            }
+        }
+    }
+
+    /// Whether a box is beginning with what the cloud has: nobody writes to it before that is here.
+    pub fn is_rebuilding(&self, slot: usize) -> bool {
+        let place = &self.slots[slot];
+        place.life.rebuilds && place.replica.as_ref().is_none_or(|replica| !replica.store.held.is_rebuilt)
+    }
+
+    /// A rebuild ends when everything is here. One that can never end, because a peer's log is held along another branch
+    /// than the cloud has, is begun anew in an empty directory, as its error says.
+    pub fn look_at_rebuild(&mut self, slot: usize) {
+        let Some(replica) = self.slots[slot].replica.as_ref().filter(|_| self.is_rebuilding(slot)) else {
+            return;
+        };
+        if replica.engine.parted().is_some() {
+            self.stop_box(slot, None);
+            let device = self.slots[slot].life.device;
+            // Nobody has written to it.
+            drop(self.replace_life(slot, Some(device), true));
+            self.start_box(slot);
+        } else if replica.engine.has_all_of_peers() && self.keep(slot, Item::Rebuilt) {
+            self.note(format_args!("box {slot} is rebuilt"));
+            self.stop_box(slot, None);
+            self.start_box(slot);
+        }
     }
 
     /// The box that was gone is found and switched on.
@@ -71,7 +112,7 @@ impl World {
         self.stop_box(slot, None);
         self.tally.renewals += 1;
         let device = self.slots[slot].life.device;
-        if let Some(ended) = self.replace_life(slot, Some(device)) {
+        if let Some(ended) = self.replace_life(slot, Some(device), false) {
             self.slots[slot].ended.push(ended);
         }
         self.start_box(slot);
@@ -104,6 +145,9 @@ impl World {
         let found = |place: &usize| self.slots[*place].buried.is_some();
         let Some(place) = std::iter::once(slot).chain(0..self.slots.len()).find(found) else { return };
         let Some(buried) = self.slots[place].buried.clone() else { return };
+        if self.is_rebuilding(slot) {
+            return;
+        }
         if !buried.read_by.contains(&slot)
             && self.carry_over(slot, &buried)
             && let Some(buried) = &mut self.slots[place].buried
@@ -125,10 +169,17 @@ impl World {
         self.hold(recovered);
         for tier in Tier::ALL {
             let log = ended.life.log(tier);
-            let here: Lines = (1..).zip(store.held.lines.get(&log).into_iter().flatten().cloned()).collect();
             let Some(replica) = &self.slots[slot].replica else { return false };
+            let base = replica.store.held.shelf.base(log);
+            // What a snapshot stands for can only be compared where it ends.
+            if !store.held.has_point(log, base) {
+                return false;
+            }
+            let lines = (1..).zip(store.held.lines.get(&log).into_iter().flatten().cloned());
+            let here: Lines = lines.filter(|(sequence, _)| *sequence > base.sequence).collect();
             let batches = replica.store.held.peers.get(&log).into_iter().flatten();
-            let there: Lines = (1..).zip(batches.flat_map(|batch| seal::open(batch.payload()))).collect();
+            let opened = batches.flat_map(|batch| seal::open(batch.payload()));
+            let there: Lines = (base.sequence + 1..).zip(opened).collect();
             let Some(from) = parting(&here, &there) else { continue };
             let missing: Lines = here.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
             let changes = match reissue(log, &missing) {

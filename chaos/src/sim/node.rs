@@ -94,6 +94,9 @@ struct Found {
     /// By log, first sequence and hash: the order in which batches are loaded.
     batches: BTreeMap<(LogName, u64, Hash32), (StoredBatch, Vec<SiteId>)>,
     documents: BTreeMap<(bool, Vec<u8>), BTreeSet<usize>>,
+    /// Roots of snapshots, and parts by their hash and object, with where each lies and the sites that have it there.
+    roots: BTreeMap<String, Vec<SiteId>>,
+    parts: BTreeMap<(Hash32, String), (Location, Vec<SiteId>)>,
 }
 
 fn load(intake: &mut Intake, board: &Board, sites: &[Site], quorum: usize) -> Result<()> {
@@ -126,25 +129,41 @@ fn load(intake: &mut Intake, board: &Board, sites: &[Site], quorum: usize) -> Re
     for (stored, holders) in found.batches.into_values() {
         intake.load_batch(stored, holders);
     }
+    // Of several copies of a part the one that most sites have comes last.
+    let mut parts: Vec<_> = found.parts.into_iter().collect();
+    parts.sort_by_key(|(_, (_, holders))| holders.len());
+    for ((hash, _), (location, holders)) in parts {
+        intake.load_snapshot_part(board.school, hash, location, holders);
+    }
+    for (text, holders) in found.roots {
+        intake.load_snapshot(board.school, &text, holders);
+    }
     Ok(())
 }
 
 fn find(found: &mut Found, number: usize, name: &str, record: &object::Record<'_>) -> Result<()> {
+    let location = Location {
+        object: name.to_owned(),
+        offset: u64::try_from(record.offset)?,
+        bytes: u64::try_from(record.body.len())?,
+    };
     match record.kind {
         Some(RecordKind::Batch) => {
             let header = *Batch::from_bytes(record.body.to_vec())?.header();
-            let location = Location {
-                object: name.to_owned(),
-                offset: u64::try_from(record.offset)?,
-                bytes: u64::try_from(record.body.len())?,
-            };
             let stored = StoredBatch { header, location };
             let key = (header.log, header.first, header.hash());
             let (place, holders) = found.batches.entry(key).or_insert_with(|| (stored.clone(), Vec::new()));
             *place = stored;
-            if !holders.contains(&site(number)) {
-                holders.push(site(number));
-            }
+            add_site(holders, number);
+        }
+        Some(RecordKind::Snapshot) => {
+            let text = String::from_utf8(record.body.to_vec())?;
+            add_site(found.roots.entry(text).or_default(), number);
+        }
+        Some(RecordKind::SnapshotPart) => {
+            let hash = Hash32(*blake3::hash(record.body).as_bytes());
+            let part = found.parts.entry((hash, name.to_owned()));
+            add_site(&mut part.or_insert_with(|| (location, Vec::new())).1, number);
         }
         Some(kind) => {
             let key = (kind == RecordKind::Keys, record.body.to_vec());
@@ -156,10 +175,16 @@ fn find(found: &mut Found, number: usize, name: &str, record: &object::Record<'_
     Ok(())
 }
 
-/// Reads a stored batch from whichever site has it.
-pub(crate) fn read(sites: &[Site], stored: &StoredBatch) -> Option<Vec<u8>> {
-    let start = usize::try_from(stored.location.offset).ok()?;
-    let end = start + usize::try_from(stored.location.bytes).ok()?;
-    let object = sites.iter().filter(|s| !s.is_down).find_map(|s| s.objects.get(&stored.location.object))?;
+fn add_site(holders: &mut Vec<SiteId>, number: usize) {
+    if !holders.contains(&site(number)) {
+        holders.push(site(number));
+    }
+}
+
+/// Reads a stored record from whichever site has it.
+pub(crate) fn read(sites: &[Site], location: &Location) -> Option<Vec<u8>> {
+    let start = usize::try_from(location.offset).ok()?;
+    let end = start + usize::try_from(location.bytes).ok()?;
+    let object = sites.iter().filter(|s| !s.is_down).find_map(|s| s.objects.get(&location.object))?;
     object.get(start..end).map(<[u8]>::to_vec)
 }

@@ -8,9 +8,11 @@ use sonae_proto::receipt::Receipt;
 use sonae_proto::wire::{FetchEnd, Frame};
 
 use super::board::site;
+use super::line::CONTROL;
 use super::line_side::{NODE_STREAM, kind};
 use super::node::{self, Boot, Node};
 use super::planted::Planted;
+use super::snapshots::is_of_snapshot;
 use super::world::{Event, World};
 
 /// Milliseconds after which a node that stopped is started again, at most.
@@ -77,8 +79,12 @@ impl World {
         if !open || self.node.as_ref().is_none_or(|node| node.boot != boot) {
             return;
         }
+        if stream != CONTROL && self.waits_for_hello(connection, stream, &bytes) {
+            return;
+        }
         let Some(frame) = self.decode(&bytes) else { return };
         self.note(format_args!("node reads {} on {connection}/{stream}", kind(&frame)));
+        let is_hello = matches!(frame, Frame::Hello(_));
         let (to, now) = (ReplyTo { connection: ConnectionId(connection), stream }, self.now);
         let Some(node) = &mut self.node else { return };
         match frame {
@@ -86,20 +92,33 @@ impl World {
             Frame::Keys(keys) => node.intake.handle_keys(to.connection, &keys),
             Frame::Batch(bytes) => node.intake.handle_batch(to, bytes, now),
             Frame::Fetch(fetch) => node.intake.handle_fetch(to, &fetch),
+            Frame::Snapshot(text) => node.intake.handle_snapshot(to, &text, now),
+            Frame::SnapshotPart(part) => node.intake.handle_snapshot_part(to, *part),
+            Frame::FetchSnapshot(fetch) => self.node_reads_fetch(to, &fetch),
             Frame::Welcome(_)
             | Frame::Receipt(_)
             | Frame::Refusal(_)
             | Frame::FetchEnd(_)
-            | Frame::Snapshot(_)
-            | Frame::SnapshotPart(_)
             | Frame::SnapshotWants(_)
-            | Frame::FetchSnapshot(_)
             | Frame::News(_)
             | Frame::Proof(_) => {
                 self.violate("a box speaks as a node".into());
             }
         }
         self.drain_node();
+        if is_hello && let Some(line) = self.connections.get_mut(&connection) {
+            line.is_greeted = true;
+            for (stream, bytes) in std::mem::take(&mut line.early_up) {
+                self.node_reads(connection, stream, bytes);
+            }
+        }
+    }
+
+    /// Streams overtake each other; a node reads the others when it has read the hello.
+    fn waits_for_hello(&mut self, connection: u64, stream: u64, bytes: &[u8]) -> bool {
+        let line = self.connections.get_mut(&connection).filter(|line| !line.is_greeted);
+        let waits = line.map(|line| line.early_up.push((stream, bytes.to_vec())));
+        waits.is_some()
     }
 
     pub fn drain_node(&mut self) {
@@ -129,7 +148,10 @@ impl World {
     fn perform_for_node(&mut self, effect: intake::Effect) {
         self.note(format_args!("node {}", name_of(&effect)));
         match effect {
-            intake::Effect::Reply { to, frame } => {
+            intake::Effect::Reply { to, mut frame } => {
+                if let Frame::Welcome(welcome) = &mut *frame {
+                    self.lie_in_welcome(welcome);
+                }
                 if let Frame::Receipt(bytes) = &*frame {
                     self.check_receipt(bytes);
                 }
@@ -147,7 +169,7 @@ impl World {
             intake::Effect::Serve { to, batches, .. } => {
                 let mut sequence = 0;
                 for stored in batches {
-                    let Some(bytes) = node::read(&self.sites, &stored) else { break };
+                    let Some(bytes) = node::read(&self.sites, &stored.location) else { break };
                     sequence = stored.header.last;
                     let copies = if self.node_lies && self.random.one_in(6) {
                         0
@@ -163,7 +185,9 @@ impl World {
             intake::Effect::Refused { code, text, .. } => {
                 self.note(format_args!("node refuses {code:?}: {text}"));
             }
-            intake::Effect::ServeSnapshot { .. } => unreachable!("nobody makes snapshots here"),
+            intake::Effect::ServeSnapshot { to, root, text, parts } => {
+                self.serve_snapshot(to, root, text, parts);
+            }
             intake::Effect::SecondIncarnation { .. } | intake::Effect::DocumentsStored { .. } => {}
             intake::Effect::Quarantined { to, .. } => self.check_quarantined(to),
             intake::Effect::RevocationTakenBack { version, .. } => {
@@ -183,13 +207,16 @@ impl World {
             Ok(receipt) => receipt,
             Err(error) => return self.violate(format!("the node signs what does not verify: {error}")),
         };
+        if is_of_snapshot(receipt.head) {
+            return self.check_snapshot_receipt(&receipt);
+        }
         self.check_receipted(receipt.log, receipt.head);
         let identity = self.identities.get(&receipt.log.incarnation).map(Vec::as_slice);
         let signed = self.ledger.signed(receipt.log, receipt.head, identity);
         self.hold(signed);
     }
 
-    fn tell(&mut self, connection: ConnectionId, stream: u64, frame: &Frame) {
+    pub fn tell(&mut self, connection: ConnectionId, stream: u64, frame: &Frame) {
         if self.connections.get(&connection.0).is_some_and(|line| line.open_at_node) {
             self.send(connection.0, stream, frame, false);
         }

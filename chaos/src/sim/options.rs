@@ -92,6 +92,9 @@ pub struct Options {
     pub troubles: BTreeSet<Trouble>,
     /// Every second device, and the node, speak and write as a later version will.
     pub later: bool,
+    /// A box makes a snapshot of a tier when it has sealed so many changes of it since the last one, and boxes that take
+    /// the place of others begin with snapshots; 0 for neither.
+    pub snapshot_every: u64,
 }
 
 impl Options {
@@ -117,6 +120,7 @@ impl Options {
                 .filter_map(|(trouble, one_in)| random.one_in(*one_in).then_some(*trouble))
                 .collect(),
             later: Random::new(seed, "later").one_in(3),
+            snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5]),
         }
     }
 

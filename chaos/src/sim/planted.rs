@@ -89,10 +89,12 @@ pub enum Planted {
     SealedLazily,
     /// The keeper says that a raised loss counter is durable before it is.
     LossKeptLazily,
+    /// The keeper begins a tier with a snapshot whose parts are not durable.
+    PartsKeptLazily,
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 26] = [
+pub const ALL: [Planted; 29] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -113,12 +115,15 @@ pub const ALL: [Planted; 26] = [
     Planted::Proto(ProtoDefect::ReissueAppliedTwice),
     Planted::Proto(ProtoDefect::ClockDragged),
     Planted::Proto(ProtoDefect::PrunedEarly),
+    Planted::Proto(ProtoDefect::SnapshotHeadsAlone),
+    Planted::Proto(ProtoDefect::SnapshotPartMissing),
     Planted::Journal(JournalDefect::SkipFlush),
     Planted::Journal(JournalDefect::SkipDirectoryFlush),
     Planted::Journal(JournalDefect::SkipSettle),
     Planted::ReceiptBeforeStore,
     Planted::SealedLazily,
     Planted::LossKeptLazily,
+    Planted::PartsKeptLazily,
 ];
 
 impl Planted {
@@ -132,7 +137,11 @@ impl Planted {
             Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
-            Self::Proto(_) | Self::Journal(_) | Self::ReceiptBeforeStore | Self::SealedLazily => &[],
+            Self::Proto(_)
+            | Self::Journal(_)
+            | Self::ReceiptBeforeStore
+            | Self::SealedLazily
+            | Self::PartsKeptLazily => &[],
         }
     }
 

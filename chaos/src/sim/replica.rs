@@ -8,9 +8,9 @@ use anyhow::{Result, anyhow, bail};
 use sonae_proto::batch::Batch;
 use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::{Clock, Stamp};
-use sonae_proto::ids::{ChangeId, LogName, Tier};
+use sonae_proto::ids::{ChangeId, Hash32, LogName, Tier};
 use sonae_proto::uplink::{Start, Uplink};
-use sonae_proto::vector::{Heads, LogHead};
+use sonae_proto::vector::LogHead;
 use sonae_proto::view::{Applied, Fold, MemoryRecords, Records as _};
 
 use super::board::{Board, Life};
@@ -18,6 +18,7 @@ use super::later;
 use super::model::Model;
 use super::pruning::Waiting;
 use super::seal;
+use super::snapshots::Witnessed;
 use super::store::{Held, Store, length};
 
 /// A running box.
@@ -26,7 +27,7 @@ pub(crate) struct Replica {
     pub engine: Uplink,
     pub fold: Fold,
     pub model: Model,
-    records: MemoryRecords,
+    pub records: MemoryRecords,
     clock: Clock,
     /// Own logs that the engine sends no more, because the cloud has another history of them.
     pub stopped: BTreeSet<LogName>,
@@ -39,9 +40,19 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Starts from what is kept.
-    pub fn start(board: &Board, life: &Life, store: Store, told_ms: u64, words: u64) -> Result<Self> {
-        let engine = Uplink::new(start(board, life, &store.held, told_ms, words)?);
+    /// Starts from what is kept. `witnessed` knows what snapshots add up to.
+    pub fn start(
+        board: &Board,
+        life: &Life,
+        store: Store,
+        told_ms: u64,
+        words: u64,
+        witnessed: &BTreeMap<Hash32, Witnessed>,
+    ) -> Result<Self> {
+        let mut engine = Uplink::new(start(board, life, &store.held, told_ms, words)?);
+        if store.held.shelf.is_empty() {
+            engine.ask_at_once();
+        }
         let fold = Fold::new(board.digest_key());
         let mut replica = Self {
             engine,
@@ -55,6 +66,11 @@ impl Replica {
             waiting: None,
             store,
         };
+        for (tier, root) in replica.store.held.shelf.foundations.clone() {
+            let laid = replica.lay(board, root, witnessed);
+            laid.map_err(|text| anyhow!("what tier {tier} begins with {text}"))?;
+        }
+        replica.resume_snapshots(board, life);
         for (log, lines) in replica.store.held.lines.clone() {
             for (line, sequence) in lines.iter().zip(1..) {
                 replica.apply(log, sequence, line)?;
@@ -174,8 +190,6 @@ const fn collection(tier: Tier) -> &'static str {
 fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> Result<Start> {
     let root = board.root.verifying_key();
     let identities = held.identities.iter().map(|text| text.verify(&root, board.school));
-    let head = |batches: &Vec<Batch>| batches.last().map_or(LogHead::EMPTY, |batch| batch.header().head());
-    let peers: Heads = held.peers.iter().map(|(log, batches)| (*log, head(batches))).collect();
     Ok(Start {
         school: board.school,
         board: root,
@@ -187,9 +201,9 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> R
         pruned: held.pruned.clone(),
         own_batches: held.own_batches(),
         own: BTreeSet::from([life.name]),
-        peers,
+        peers: held.peer_heads(),
         identities: identities.collect::<Result<_, _>>()?,
-        snapshots: false,
+        snapshots: life.rebuilds && !held.is_rebuilt,
         revocations: board.revocations_at(words),
     })
 }

@@ -58,6 +58,10 @@ pub struct Report {
     pub prunes: u64,
     /// How often the cloud had lost what a box had pruned.
     pub unfillable: u64,
+    /// Snapshots that boxes made.
+    pub snapshots: u64,
+    /// Tiers that began with one.
+    pub beginnings: u64,
     /// Writes that were refused because a disk was full.
     pub refused_for_room: u64,
     /// Crashes by what was being done.
@@ -93,6 +97,8 @@ impl Report {
             report.renewals += outcome.renewals;
             report.prunes += outcome.prunes;
             report.unfillable += outcome.unfillable;
+            report.snapshots += outcome.snapshots;
+            report.beginnings += outcome.beginnings;
             report.refused_for_room += outcome.refused_for_room;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;

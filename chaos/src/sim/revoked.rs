@@ -202,7 +202,12 @@ impl World {
 
     /// A box stores a batch of a peer.
     pub fn check_stored(&mut self, slot: usize, header: &BatchHeader) {
-        let (log, last, words) = (header.log, header.last, self.slots[slot].words);
+        self.check_begun(slot, header.log, header.head());
+    }
+
+    /// A box holds a log up to a head from now on.
+    pub fn check_begun(&mut self, slot: usize, log: LogName, head: LogHead) {
+        let (last, words) = (head.sequence, self.slots[slot].words);
         let knows = self.word_on(log.incarnation).is_some_and(|word| word.since <= words);
         if knows && last > self.counted(log, last) {
             self.violate(format!("box {slot} stores {log} up to {last}, which the board does not accept"));

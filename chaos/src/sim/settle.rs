@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sonae_journal::sim::Fault;
-use sonae_proto::ids::{Incarnation, LogName};
+use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::vector::LogHead;
 
 use super::store::Store;
@@ -39,14 +39,25 @@ impl World {
         }
     }
 
-    /// Runs until all have converged; a violation says what has not.
+    /// Runs until all have converged; a violation says what has not. Where snapshots are made, a box begins with what the
+    /// cloud has then, and must become like the others.
     pub fn settle(&mut self) {
+        self.converge();
+        if self.options.snapshot_every > 0 && self.violation.is_none() {
+            let slot = self.begin_beside();
+            self.converge();
+            slot.into_iter().for_each(|slot| self.became_equal(slot));
+        }
+    }
+
+    fn converge(&mut self) {
         let until = self.now + SETTLE_MS_MAX;
         while self.violation.is_none() {
             for slot in 0..self.slots.len() {
                 self.seal(slot, 100);
                 self.maintain(slot, "mark", Store::idle);
                 self.prune(slot);
+                self.consider_snapshot(slot);
             }
             self.run_for(LOOK_MS);
             match self.converged() {
@@ -66,6 +77,9 @@ impl World {
             let Some(replica) = &slot.replica else { return Err(format!("box {number} does not run")) };
             if !replica.engine.is_up() {
                 return Err(format!("box {number} has no line"));
+            }
+            if self.is_rebuilding(number) {
+                return Err(format!("box {number} is still beginning with what the cloud has"));
             }
             if !slot.ended.is_empty() {
                 return Err(format!("box {number} has not carried over what its last incarnation wrote"));
@@ -96,6 +110,21 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Where nothing was lost, forked or revoked, a box that has begun with the cloud alone shows what the others show (P5).
+    fn became_equal(&mut self, slot: usize) {
+        let is_clear = self.ledger.losses == 0 && self.contested.is_empty() && self.revoked.is_empty();
+        let shown = |slot: usize| {
+            let replica = self.slots[slot].replica.as_ref()?;
+            Some(
+                Tier::ALL
+                    .map(|tier| (replica.model.contents(tier), replica.fold.digests.get(&tier).copied())),
+            )
+        };
+        if is_clear && shown(slot) != shown(0) {
+            self.violate(format!("box {slot} began with the cloud alone and is not like the others"));
+        }
     }
 
     /// What was called safe is everywhere.

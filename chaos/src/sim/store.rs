@@ -15,8 +15,10 @@ use sonae_journal::sim::SimDisk;
 use sonae_journal::{FrameKind, Journal, JournalError, Lsn, Options, Planted};
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::identity::IdentityText;
-use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::vector::{Heads, LogHead};
+
+use super::shelf::{Made, Shelf};
 
 /// Bytes of a commit's frames at most; segments of every size that a run may choose hold more.
 const COMMIT_BYTES: usize = 20 * 1024;
@@ -38,6 +40,16 @@ pub(crate) enum Item {
     Identity(IdentityText),
     /// Own batches up to these heads are gone; the lines stand for them.
     Pruned(Heads),
+    /// The root of a snapshot.
+    Root(String),
+    /// A part of one.
+    Part(Vec<u8>),
+    /// A tier begins with the snapshot of this root.
+    Founded(Tier, Hash32),
+    /// The newest snapshot of a tier that was made here.
+    Made(Tier, Made),
+    /// Everything that the cloud had was here: people may write.
+    Rebuilt,
 }
 
 impl Item {
@@ -50,7 +62,9 @@ impl Item {
             Self::Receipt { .. } => "receipt",
             Self::Loss { .. } => "loss counter",
             Self::Identity(_) => "identity",
-            Self::Pruned(_) => "foundation",
+            Self::Pruned(_) | Self::Founded(..) => "foundation",
+            Self::Root(_) | Self::Part(_) | Self::Made(..) => "snapshot",
+            Self::Rebuilt => "rebuild's end",
         }
     }
 
@@ -62,7 +76,12 @@ impl Item {
             | Self::Receipt { .. }
             | Self::Loss { .. }
             | Self::Identity(_)
-            | Self::Pruned(_) => false,
+            | Self::Pruned(_)
+            | Self::Root(_)
+            | Self::Part(_)
+            | Self::Founded(..)
+            | Self::Made(..)
+            | Self::Rebuilt => false,
         }
     }
 
@@ -77,6 +96,11 @@ impl Item {
             Self::Loss { counter, receipted } => (5, serde_json::to_vec(&(counter, receipted))?),
             Self::Identity(text) => (6, serde_json::to_vec(text)?),
             Self::Pruned(bases) => (7, serde_json::to_vec(bases)?),
+            Self::Root(text) => (8, text.as_bytes().to_vec()),
+            Self::Part(sealed) => (9, sealed.clone()),
+            Self::Founded(tier, root) => (10, serde_json::to_vec(&(tier, root))?),
+            Self::Made(tier, made) => (11, serde_json::to_vec(&(tier, made))?),
+            Self::Rebuilt => (12, b"rebuilt".to_vec()),
         };
         Ok((FrameKind(kind), bytes))
     }
@@ -99,6 +123,17 @@ impl Item {
             }
             6 => Self::Identity(serde_json::from_slice(&bytes)?),
             7 => Self::Pruned(serde_json::from_slice(&bytes)?),
+            8 => Self::Root(String::from_utf8(bytes)?),
+            9 => Self::Part(bytes),
+            10 => {
+                let (tier, root) = serde_json::from_slice(&bytes)?;
+                Self::Founded(tier, root)
+            }
+            11 => {
+                let (tier, made) = serde_json::from_slice(&bytes)?;
+                Self::Made(tier, made)
+            }
+            12 => Self::Rebuilt,
             other => return Err(anyhow!("frame kind {other} was never written")),
         })
     }
@@ -115,6 +150,9 @@ pub(crate) struct Held {
     pub identities: Vec<IdentityText>,
     /// Up to where own batches are gone.
     pub pruned: Heads,
+    pub shelf: Shelf,
+    /// Everything that the cloud had was here once.
+    pub is_rebuilt: bool,
 }
 
 impl Held {
@@ -130,7 +168,15 @@ impl Held {
                 let base = self.base(batch.header().log);
                 append(&mut self.sealed, batch, base);
             }
-            Item::Peer(batch) => append(&mut self.peers, batch, LogHead::EMPTY),
+            Item::Peer(batch) => {
+                let base = self.shelf.base(batch.header().log);
+                append(&mut self.peers, batch, base);
+            }
+            Item::Root(text) => self.shelf.put_root(text),
+            Item::Part(sealed) => self.shelf.put_part(sealed),
+            Item::Founded(tier, root) => drop(self.shelf.foundations.insert(tier, root)),
+            Item::Made(tier, made) => self.shelf.set_made(tier, made),
+            Item::Rebuilt => self.is_rebuilt = true,
             Item::Pruned(bases) => {
                 for (log, base) in &bases {
                     let batches = self.sealed.entry(*log).or_default();
@@ -164,12 +210,20 @@ impl Held {
         let peers = self.peers.values().flatten().cloned().map(Item::Peer);
         let loss = Item::Loss { counter: self.loss_counter, receipted: self.receipted.clone() };
         let pruned = Item::Pruned(self.pruned.clone());
-        identities.chain(lines).chain([pruned]).chain(sealed).chain(peers).chain([loss]).collect()
+        let rebuilt = self.is_rebuilt.then_some(Item::Rebuilt);
+        let all = identities.chain(lines).chain([pruned]).chain(self.shelf.items());
+        all.chain(sealed).chain(peers).chain([loss]).chain(rebuilt).collect()
     }
 
     /// Where the batches of an own log begin.
     pub fn base(&self, log: LogName) -> LogHead {
         self.pruned.get(&log).copied().unwrap_or(LogHead::EMPTY)
+    }
+
+    /// Whether an own log is known to lead through a point.
+    pub fn has_point(&self, log: LogName, point: LogHead) -> bool {
+        let mut ends = self.sealed.get(&log).into_iter().flatten().map(|batch| batch.header().head());
+        point == LogHead::EMPTY || point == self.base(log) || ends.any(|end| end == point)
     }
 
     /// The head of what is sealed of an own log.
@@ -180,7 +234,14 @@ impl Held {
 
     /// The head of what is held of a peer's log.
     pub fn peer_head(&self, log: LogName) -> LogHead {
-        self.peers.get(&log).and_then(|batches| batches.last()).map_or(LogHead::EMPTY, |b| b.header().head())
+        let last = self.peers.get(&log).and_then(|batches| batches.last());
+        last.map_or_else(|| self.shelf.base(log), |batch| batch.header().head())
+    }
+
+    /// Heads of all peers' logs.
+    pub fn peer_heads(&self) -> Heads {
+        let heads = self.peers.keys().map(|log| (*log, self.peer_head(*log)));
+        self.shelf.bases().into_iter().chain(heads).collect()
     }
 
     /// Headers of all own sealed batches, in order.
@@ -230,6 +291,11 @@ impl Store {
             held.add(Item::decode(frame.kind, frame.payload).context("cannot read a frame")?);
         }
         Ok(Self { journal, held, lazy: Vec::new() })
+    }
+
+    /// Uses something before it is kept: a planted defect.
+    pub fn pretend_to_keep(&mut self, item: Item) {
+        self.held.add(item);
     }
 
     /// Keeps an item with the next commit.

@@ -20,6 +20,7 @@ use super::options::Options;
 use super::planted::Planted;
 use super::replica::Replica;
 use super::revoked::Word;
+use super::snapshots::Witnessed;
 use super::store::Keeping;
 use super::trace::Trace;
 use crate::random::Random;
@@ -178,8 +179,10 @@ pub(crate) struct World {
     events: BTreeMap<(u64, u64), Event>,
     next: u64,
     pub boots: u64,
-    /// Digests of views by their contents.
-    digests: BTreeMap<u128, BTreeMap<Tier, Digest>>,
+    /// Digests of views by tier and contents.
+    digests: BTreeMap<(Tier, u128), Digest>,
+    /// What the authors of snapshots knew when they made them.
+    pub witnessed: BTreeMap<Hash32, Witnessed>,
     pub tally: Tally,
 }
 
@@ -193,6 +196,8 @@ pub(crate) struct Tally {
     pub renewals: u64,
     pub prunes: u64,
     pub unfillable: u64,
+    pub snapshots: u64,
+    pub beginnings: u64,
     /// Crashes by the thing that was being done.
     pub crash_points: BTreeMap<String, u64>,
 }
@@ -226,6 +231,7 @@ impl World {
             next: 0,
             boots: 0,
             digests: BTreeMap::new(),
+            witnessed: BTreeMap::new(),
             tally: Tally::default(),
             planted,
             options,
@@ -233,7 +239,7 @@ impl World {
         world.trace.note(0, format_args!("{:?}", world.options));
         world.start_node(false);
         for _ in 0..world.options.boxes {
-            let life = world.enrol(None)?;
+            let life = world.enrol(None, false)?;
             let disk = world.new_disk();
             world.slots.push(Slot::new(life, disk, BoxLedger::default(), world.now));
             world.start_box(world.slots.len() - 1);
@@ -242,11 +248,12 @@ impl World {
     }
 
     /// The next device that the board certifies, or the next incarnation of one.
-    pub fn enrol(&mut self, device: Option<u8>) -> Result<Life> {
+    pub fn enrol(&mut self, device: Option<u8>, rebuilds: bool) -> Result<Life> {
         self.enrolled += 1;
         let number = self.enrolled + 10;
         let beginning = if device.is_some() { Beginning::Restored } else { Beginning::Enrolment };
-        let life = self.board.begin(device.unwrap_or(number), number, beginning)?;
+        let mut life = self.board.begin(device.unwrap_or(number), number, beginning)?;
+        life.rebuilds = rebuilds;
         self.devices.insert(life.name, life.device);
         self.identities.insert(life.name, serde_json::to_vec(&life.identity)?);
         Ok(life)
@@ -353,7 +360,10 @@ impl World {
         let Some(replica) = &self.slots[slot].replica else { return };
         let loss_is_known = self.slots[slot].welcomed_by.is_some_and(|boot| boot >= self.loss_known_from)
             && replica.engine.is_up();
-        let (contents, digests) = (replica.model.contents(), replica.fold.digests.clone());
+        let shown = Tier::ALL.map(|tier| {
+            let digest = replica.fold.digests.get(&tier).copied().unwrap_or_default();
+            ((tier, replica.model.contents(tier)), digest)
+        });
         let safe: Vec<_> = replica
             .engine
             .receipted()
@@ -368,8 +378,10 @@ impl World {
                 self.hold(held);
             }
         }
-        if *self.digests.entry(contents).or_insert_with(|| digests.clone()) != digests {
-            self.violate(format!("box {slot} shows another digest than one with the same contents"));
+        for (contents, digest) in shown {
+            if *self.digests.entry(contents).or_insert(digest) != digest {
+                self.violate(format!("box {slot} shows another digest than one with the same contents"));
+            }
         }
     }
 }

@@ -123,6 +123,13 @@ pub fn seal_part(lines: &[u8], to: &str) -> Result<Vec<u8>, SealError> {
 /// # Errors
 /// [`RecordError`].
 pub fn open_part(sealed: &[u8], key: &OpenKey) -> Result<Vec<Record>, RecordError> {
-    let lines = open_lines(sealed, key)?;
+    read_part(&open_lines(sealed, key)?)
+}
+
+/// Reads the lines of an opened part.
+///
+/// # Errors
+/// [`RecordError`].
+pub fn read_part(lines: &[u8]) -> Result<Vec<Record>, RecordError> {
     lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(Record::from_line).collect()
 }

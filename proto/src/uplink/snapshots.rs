@@ -197,6 +197,9 @@ impl Uplink {
             self.peers.key(root.author).is_some() && self.peers.are_within(&root.heads)
         };
         match snapshot {
+            Some(snapshot) if is_planted(Defect::SnapshotHeadsAlone) => {
+                self.handle_snapshot_loaded(&snapshot, Ok(()));
+            }
             Some(snapshot) if counts(&snapshot) => {
                 self.effects.push_back(Effect::LoadSnapshot(Box::new(snapshot)));
             }
