@@ -71,6 +71,10 @@ corpus!(
     "roster/first-edition",
     "roster/last-edition",
     "roster/zip",
+    "snapshot/part",
+    "snapshot/record",
+    "snapshot/root",
+    "snapshot/root-text",
     "tables/attendance",
     "tables/contacts",
 );

@@ -83,7 +83,10 @@ macro_rules! targets {
     };
 }
 
-targets!(batch, payload, change, frame, receipt, document, bundle, object, heads, journal, roster, tables);
+targets!(
+    batch, payload, change, frame, receipt, document, snapshot, bundle, object, heads, journal, roster,
+    tables
+);
 
 /// Goal: no target is left out. Method: compare the list of tests with the list of targets.
 #[test]

@@ -13,16 +13,18 @@ pub mod object;
 pub mod payload;
 pub mod receipt;
 pub mod roster;
+pub mod snapshot;
 pub mod tables;
 
 /// All targets, in the order in which they are run.
-pub const ALL: [&dyn Target; 12] = [
+pub const ALL: [&dyn Target; 13] = [
     &batch::BatchTarget,
     &payload::PayloadTarget,
     &change::ChangeTarget,
     &frame::FrameTarget,
     &receipt::ReceiptTarget,
     &document::DocumentTarget,
+    &snapshot::SnapshotTarget,
     &bundle::BundleTarget,
     &object::ObjectTarget,
     &heads::HeadsTarget,
