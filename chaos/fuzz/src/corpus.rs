@@ -71,6 +71,7 @@ corpus!(
     "roster/first-edition",
     "roster/last-edition",
     "roster/zip",
+    "snapshot/found-deep-later-key",
     "snapshot/part",
     "snapshot/record",
     "snapshot/root",

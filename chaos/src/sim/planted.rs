@@ -94,7 +94,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 29] = [
+pub const ALL: [Planted; 30] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -117,6 +117,7 @@ pub const ALL: [Planted; 29] = [
     Planted::Proto(ProtoDefect::PrunedEarly),
     Planted::Proto(ProtoDefect::SnapshotHeadsAlone),
     Planted::Proto(ProtoDefect::SnapshotPartMissing),
+    Planted::Proto(ProtoDefect::SnapshotAheadTaken),
     Planted::Journal(JournalDefect::SkipFlush),
     Planted::Journal(JournalDefect::SkipDirectoryFlush),
     Planted::Journal(JournalDefect::SkipSettle),
@@ -132,7 +133,11 @@ impl Planted {
     pub const fn needs(self) -> &'static [Trouble] {
         match self {
             Self::Proto(ProtoDefect::StaleReceipt) => &[Trouble::CloudLoss, Trouble::Replay],
-            Self::Proto(ProtoDefect::LossNotNoticed | ProtoDefect::ReceiptBehindHole)
+            Self::Proto(
+                ProtoDefect::LossNotNoticed
+                | ProtoDefect::ReceiptBehindHole
+                | ProtoDefect::SnapshotAheadTaken,
+            )
             | Self::LossKeptLazily => &[Trouble::CloudLoss],
             Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],

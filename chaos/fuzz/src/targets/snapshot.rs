@@ -60,23 +60,32 @@ fn decode_part(lines: &[u8], planted: Planted) -> Result<Vec<Record>, RecordErro
     }
 }
 
+/// A line as the spec has it; keys of later versions are passed over, however deep.
+#[derive(serde::Deserialize)]
+struct Shape {
+    c: String,
+    r: String,
+    b: Vec<Value>,
+    f: Map<String, Value>,
+    #[serde(default)]
+    x: Map<String, Value>,
+    #[serde(default)]
+    m: Map<String, Value>,
+}
+
 /// The rules about a line, written again from `docs/spec/snapshot.md#parts`.
 fn line_allowed(line: &[u8]) -> bool {
-    let Ok(map) = serde_json::from_slice::<Map<String, Value>>(line) else { return false };
-    let text = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or_default();
-    let changes = map.get("b").and_then(Value::as_array).map_or(0, Vec::len);
-    let Some(fields) = map.get("f").and_then(Value::as_object) else { return false };
+    let Ok(Shape { c, r, b, f, x, m }) = serde_json::from_slice::<Shape>(line) else { return false };
     let names_change = |head: &Value| {
         let place = head.get(0).and_then(Value::as_u64).and_then(|place| usize::try_from(place).ok());
-        place.is_some_and(|place| place < changes)
+        place.is_some_and(|place| place < b.len())
     };
-    let heads = fields.values().flat_map(|heads| heads.as_array().into_iter().flatten());
-    let others = ["x", "m"].into_iter().filter_map(|key| map.get(key)?.as_object());
-    heads.into_iter().all(names_change)
-        && others.flat_map(Map::keys).all(|name| fields.contains_key(name))
-        && text("c").len() <= NAME_CHARS_MAX
-        && !text("c").contains('\0')
-        && text("r").chars().count() <= RECORD_ID_CHARS_MAX
+    let mut heads = f.values().flat_map(|heads| heads.as_array().into_iter().flatten());
+    heads.all(names_change)
+        && x.keys().chain(m.keys()).all(|name| f.contains_key(name))
+        && c.len() <= NAME_CHARS_MAX
+        && !c.contains('\0')
+        && r.chars().count() <= RECORD_ID_CHARS_MAX
 }
 
 fn judge_part(body: &[u8], planted: Planted) -> Result<Verdict, Broken> {
