@@ -15,6 +15,10 @@ use crate::wire::{RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, Snapsh
 
 use super::{Alarm, Effect, Line, SnapshotReply, Uplink};
 
+/// Snapshots that the cloud may have forgotten between its welcome and the question, before it is told as a wrong: one
+/// that really makes newer ones so fast is a cloud to be looked at.
+const GONE_MAX: u32 = 3;
+
 /// One that was made here and has no receipt yet.
 #[derive(Debug)]
 struct Made {
@@ -45,6 +49,8 @@ pub(super) struct Snapshots {
     asked: bool,
     /// Those that did not verify or add up: their tiers come change by change.
     failed: BTreeSet<Hash32>,
+    /// How many the cloud had forgotten when they were asked for.
+    gone: u32,
     made: BTreeMap<Tier, Made>,
     /// Whether the cloud keeps snapshots.
     taken: bool,
@@ -206,8 +212,20 @@ impl Uplink {
             Some(_) => {
                 self.snapshot_failed(offer, "it holds more of a revoked device than counts".to_owned())
             }
-            None => self.snapshot_failed(offer, "the cloud does not have it".to_owned()),
+            None => self.snapshot_gone(offer),
         }
+    }
+
+    /// The cloud has forgotten it since the welcome, because newer ones have come: that is no wrong, and the next welcome
+    /// says which they are.
+    fn snapshot_gone(&mut self, offer: SnapshotOffer) {
+        self.snapshots.gone += 1;
+        if self.snapshots.gone > GONE_MAX {
+            return self.snapshot_failed(offer, "the cloud never has what it offers".to_owned());
+        }
+        self.snapshots.failed.insert(offer.root);
+        (self.snapshots.fetching, self.snapshots.at_once) = (None, false);
+        self.effects.push_back(Effect::Disconnect);
     }
 
     /// What was fetched is the state of its tier now, durably, or could not be made so: then the tier comes change
