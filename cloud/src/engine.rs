@@ -349,10 +349,11 @@ impl Engine {
             }
             Effect::DocumentsStored { to, durable } => self.answer(to, Answer::Documents(Ok(durable))),
             Effect::RevocationTakenBack { school, version } => {
-                log::error!(school:% = school, version = version; "a manifest takes back a revocation; it is refused");
+                log::error!(school:% = school, version = version;
+                    "a manifest takes back a revocation or the destruction of a key; it is refused");
                 self.board.note_error(&format!(
-                    "manifest {version} of {school} takes back a revocation; it is refused. Was the board's directory \
-                     set back to an old copy?"
+                    "manifest {version} of {school} takes back a revocation or the destruction of a key; it is \
+                     refused. Was the board's directory set back to an old copy?"
                 ));
             }
             Effect::Close(connection) => self.close(connection),

@@ -249,6 +249,7 @@ pub fn start(
         identities: evidence.identities,
         snapshots: false,
         revocations: evidence.revocations,
+        destroyed: evidence.destroyed,
     }
 }
 

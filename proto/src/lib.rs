@@ -14,6 +14,7 @@ pub mod clock;
 pub mod collection;
 pub mod courier;
 pub mod descriptor;
+pub mod destruction;
 pub mod digest;
 pub mod export;
 pub mod hold;

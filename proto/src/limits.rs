@@ -50,6 +50,10 @@ pub const MANIFEST_REVOKED_MAX: usize = 300;
 /// about 130 bytes each they fit into a document beside the largest lists of keys and readers.
 pub const MANIFEST_REVOKED_HEADS_MAX: usize = VECTOR_LOGS_MAX;
 
+/// Keys that a manifest may name as destroyed: those of a school year for 170 years, or of 85 rotations. At about 60
+/// bytes each they fit beside the other lists.
+pub const MANIFEST_DESTROYED_MAX: usize = 512;
+
 /// Batches of revoked devices that a node keeps in quarantine for a school. A thief who floods it fills this and
 /// nothing else; what is refused stays with whoever carries it.
 pub const QUARANTINE_BATCHES_MAX: usize = 4_096;

@@ -8,11 +8,13 @@ use std::str::FromStr;
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::destruction::DestroyedKey;
 use crate::hold::Hold;
 use crate::identity::ReplicaKind;
 use crate::ids::{IdError, ReplicaId, SchoolCode, Tier};
 use crate::limits::{
-    MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX, MANIFEST_REVOKED_HEADS_MAX, MANIFEST_REVOKED_MAX,
+    MANIFEST_DESTROYED_MAX, MANIFEST_KEYS_MAX, MANIFEST_READERS_MAX, MANIFEST_REVOKED_HEADS_MAX,
+    MANIFEST_REVOKED_MAX,
 };
 use crate::revocation::Revocation;
 use crate::signed::Document;
@@ -107,6 +109,10 @@ pub struct Manifest {
     /// that does not know it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Hold>,
+    /// Keys that exist no more. None of them is in `keys`. Absent in manifests of boards that have destroyed none, and
+    /// passed over by software that does not know it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destroyed: Vec<DestroyedKey>,
 }
 
 impl Document for Manifest {
@@ -114,7 +120,7 @@ impl Document for Manifest {
 }
 
 impl Manifest {
-    /// Whether the counts are within bounds.
+    /// Whether the counts are within bounds, and no key is both named and destroyed.
     #[must_use]
     pub fn is_within_limits(&self) -> bool {
         let heads = self.revoked.iter().map(|entry| entry.accepted.len() + entry.dropped.len());
@@ -122,6 +128,8 @@ impl Manifest {
             && self.readers.len() <= MANIFEST_READERS_MAX
             && self.revoked.len() <= MANIFEST_REVOKED_MAX
             && self.held.len() <= MANIFEST_READERS_MAX
+            && self.destroyed.len() <= MANIFEST_DESTROYED_MAX
+            && !self.keys.iter().any(|key| self.is_destroyed(key.key_use, key.epoch))
             && heads.sum::<usize>() <= MANIFEST_REVOKED_HEADS_MAX
     }
 
@@ -129,6 +137,12 @@ impl Manifest {
     #[must_use]
     pub fn hold(&self, replica: ReplicaId) -> Option<&Hold> {
         self.held.iter().find(|hold| hold.replica == replica)
+    }
+
+    /// Whether the board has ordered a key to be destroyed.
+    #[must_use]
+    pub fn is_destroyed(&self, key_use: KeyUse, epoch: u32) -> bool {
+        self.destroyed.iter().any(|key| key.key_use == key_use && key.epoch == epoch)
     }
 
     /// Finds a key.
@@ -280,7 +294,15 @@ mod tests {
         let mut keys: Vec<ManifestKey> = epochs.iter().map(key).collect();
         keys.push(ManifestKey { key_use: KeyUse::Digest, epoch: 0, recipient: "d".into() });
         let school = "B113200000011".parse().unwrap();
-        Manifest { school, version: 1, keys, readers: vec![], revoked: vec![], held: vec![] }
+        Manifest {
+            school,
+            version: 1,
+            keys,
+            readers: vec![],
+            revoked: vec![],
+            held: vec![],
+            destroyed: vec![],
+        }
     }
 
     /// Goal: a school year has one key; years without keys use the last; what was there before a rotation seals nothing.

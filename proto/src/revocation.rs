@@ -170,7 +170,15 @@ mod tests {
             dropped: Heads::from([(log(*device), head(*dropped))]),
         });
         let school = "B113200000011".parse().unwrap();
-        Manifest { school, version, keys: vec![], readers: vec![], revoked: revoked.collect(), held: vec![] }
+        Manifest {
+            school,
+            version,
+            keys: vec![],
+            readers: vec![],
+            revoked: revoked.collect(),
+            held: vec![],
+            destroyed: vec![],
+        }
     }
 
     /// Goal: what is known is a join, so order, doubling and rollback do not matter. Method: four manifests, one of

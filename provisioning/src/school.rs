@@ -122,6 +122,7 @@ impl School {
             readers: vec![reader(OPERATIONS, &of_board.operations), reader(RECOVERY, &of_board.recovery)],
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         let wrapped_keys = wrap_all(&manifest, keys)?;
         let school = Self {

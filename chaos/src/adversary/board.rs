@@ -69,6 +69,7 @@ impl School {
                 readers: vec![reader],
                 revoked: Vec::new(),
                 held: Vec::new(),
+                destroyed: Vec::new(),
             };
             Ok::<_, anyhow::Error>(Signed::sign(body, root)?)
         };

@@ -57,6 +57,7 @@ impl Board {
             readers: vec![reader],
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         let manifest = Signed::sign(manifest, &root)?;
         Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest, words: Vec::new() })

@@ -8,6 +8,7 @@ use anyhow::{Result, anyhow, bail};
 use sonae_proto::batch::Batch;
 use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::{Clock, Stamp};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::ids::{ChangeId, Hash32, LogName, Tier};
 use sonae_proto::uplink::{Start, Uplink};
 use sonae_proto::vector::LogHead;
@@ -205,5 +206,6 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> R
         identities: identities.collect::<Result<_, _>>()?,
         snapshots: life.rebuilds && !held.is_rebuilt,
         revocations: board.revocations_at(words),
+        destroyed: Destroyed::default(),
     })
 }

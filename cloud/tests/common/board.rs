@@ -144,6 +144,7 @@ impl Board {
             readers: Vec::new(),
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         SchoolKeys { manifest: Signed::sign(manifest, &self.root).unwrap(), open }
     }

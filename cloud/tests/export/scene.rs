@@ -58,6 +58,7 @@ impl Scene {
             readers: vec![reader("operations", &operations), reader("recovery", &recovery)],
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         let readers = [operations.recipient(), recovery.recipient()];
         let wrap = |(key_use, epoch, key): &(KeyUse, u32, OpenKey)| WrappedKey {

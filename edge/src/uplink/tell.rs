@@ -119,8 +119,8 @@ impl Driver {
             Alarm::RevocationTakenBack { version } => (
                 "revocation_taken_back",
                 format!(
-                    "manifest {version} takes back a revocation; nothing of it is used. The board's directory was set \
-                     back to an old copy, or somebody else has its key: call the board"
+                    "manifest {version} takes back a revocation, or the destruction of a key; nothing of it is used. \
+                     The board's directory was set back to an old copy, or somebody else has its key: call the board"
                 ),
             ),
             Alarm::AppliedBeforeRevocation { log, accepted, held } => (

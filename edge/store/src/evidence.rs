@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sonae_proto::batch::BatchHeader;
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::identity::Identity;
 use sonae_proto::ids::{Incarnation, LogName};
 use sonae_proto::revocation::Revocations;
@@ -32,6 +33,8 @@ pub struct Evidence {
     pub manifest_version: u64,
     /// What it says of revoked devices.
     pub revocations: Revocations,
+    /// What it says of destroyed keys.
+    pub destroyed: Destroyed,
 }
 
 impl Evidence {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::VerifyingKey;
 use sonae_proto::bundle::ReplicaBundle;
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::digest::DigestKey;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, school_year};
@@ -181,6 +182,18 @@ impl Keyring {
         let mut revocations = Revocations::default();
         revocations.learn(&self.manifest);
         revocations
+    }
+
+    /// Returns what the manifest says of destroyed keys.
+    #[must_use]
+    pub fn destroyed(&self) -> Destroyed {
+        Destroyed::of(&self.manifest)
+    }
+
+    /// Whether a manifest says at least what this one does of revoked devices and destroyed keys.
+    #[must_use]
+    pub fn are_kept_by(&self, manifest: &Manifest) -> bool {
+        self.revocations().are_in(manifest) && self.destroyed().are_in(manifest)
     }
 
     /// Returns the documents as they travel.

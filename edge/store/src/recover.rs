@@ -363,5 +363,6 @@ fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring, f
             .collect(),
         manifest_version: keyring.manifest().version,
         revocations: keyring.revocations(),
+        destroyed: keyring.destroyed(),
     }
 }

@@ -166,6 +166,7 @@ impl Board {
             }],
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         let wrapped_keys = self
             .keys

@@ -3,7 +3,9 @@
 //! **Invariant**: a document counts only under the board's signature.
 //! **Invariant**: while a document of a school is known to be below the quorum, no receipt is signed for that
 //! school: a rebuild could not verify or open what the receipt calls safe.
+//! **Invariant**: a wrapped key of a destroyed epoch is neither kept nor passed on, from the moment the order is known.
 
+use crate::destruction::Destroyed;
 use crate::identity::{Identity, IdentityText};
 use crate::ids::SchoolCode;
 use crate::manifest::Manifest;
@@ -13,13 +15,37 @@ use crate::revocation::Revocations;
 use crate::signed::Signed;
 use crate::wire::{Frame, KeyDocuments, RefusalCode};
 
-use super::{ConnectionId, Effect, Intake, Pending, ReplyTo};
+use super::{ConnectionId, Effect, Intake, Pending, ReplyTo, School};
 
 #[derive(Debug)]
 pub(super) struct Undurable {
     kind: RecordKind,
     body: Vec<u8>,
     on_its_way: bool,
+}
+
+impl Undurable {
+    /// Drops wrapped keys of destroyed epochs, so that they are not stored again.
+    fn strip(&mut self, destroyed: &Destroyed) {
+        if self.kind == RecordKind::Keys
+            && let Ok(mut keys) = serde_json::from_slice::<KeyDocuments>(&self.body)
+            && destroyed.strip(&mut keys)
+            && let Ok(body) = serde_json::to_vec(&keys)
+        {
+            self.body = body;
+        }
+    }
+}
+
+impl School {
+    /// Drops what is held of keys that were not known to be destroyed until now.
+    fn drop_destroyed(&mut self) {
+        let destroyed = &self.destroyed;
+        if let Some((_, keys)) = &mut self.newest {
+            destroyed.strip(keys);
+        }
+        self.undurable.iter_mut().for_each(|undurable| undurable.strip(destroyed));
+    }
 }
 
 impl Intake {
@@ -32,14 +58,16 @@ impl Intake {
 
     /// Learns key documents that a site holds.
     pub fn load_keys(&mut self, keys: &KeyDocuments) -> bool {
-        self.learn_keys(keys).is_ok()
+        self.learn_keys(&mut keys.clone()).is_ok()
     }
 
     /// Learns that an identity or key document, loaded before, is on fewer sites than the quorum. It is
     /// stored again with the first batch or hello of its school, and before any receipt.
     pub fn load_undurable(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {
-        let undurable = Undurable { kind, body, on_its_way: false };
-        self.schools.entry(school).or_default().undurable.push(undurable);
+        let school = self.schools.entry(school).or_default();
+        let mut undurable = Undurable { kind, body, on_its_way: false };
+        undurable.strip(&school.destroyed);
+        school.undurable.push(undurable);
     }
 
     pub(super) fn remember_identity(&mut self, code: SchoolCode, text: &IdentityText, identity: Identity) {
@@ -66,13 +94,14 @@ impl Intake {
         let Some(known) = self.connections.get(&connection) else {
             return self.effects.push_back(Effect::Close(connection));
         };
+        let mut keys = keys.clone();
         let learned = if keys.school == known.school {
-            self.learn_keys(keys).map_err(|text| (keys.school, RefusalCode::Manifest, text))
+            self.learn_keys(&mut keys).map_err(|text| (keys.school, RefusalCode::Manifest, text))
         } else {
             Err((known.school, RefusalCode::WrongSchool, "key documents".to_owned()))
         };
         match &learned {
-            Ok(true) => self.keep_keys(keys, Some(connection), None),
+            Ok(true) => self.keep_keys(&keys, Some(connection), None),
             Ok(false) => {}
             Err((school, code, text)) => self.note_refusal(Some(*school), *code, text),
         }
@@ -84,8 +113,9 @@ impl Intake {
     /// # Errors
     /// Why they are not taken, for people.
     pub fn handle_documents(&mut self, to: ReplyTo, keys: &KeyDocuments) -> Result<(), String> {
-        if self.learn_keys(keys)? {
-            self.keep_keys(keys, None, Some(to));
+        let mut keys = keys.clone();
+        if self.learn_keys(&mut keys)? {
+            self.keep_keys(&keys, None, Some(to));
         } else {
             let waiting = self.schools.get(&keys.school).is_some_and(|school| !school.undurable.is_empty());
             self.store_undurable(keys.school);
@@ -114,29 +144,38 @@ impl Intake {
         }
     }
 
-    fn learn_keys(&mut self, keys: &KeyDocuments) -> Result<bool, String> {
+    /// Takes key documents, and drops from them what is destroyed.
+    fn learn_keys(&mut self, keys: &mut KeyDocuments) -> Result<bool, String> {
         let signed = Signed::<Manifest>::verify(&keys.manifest, &self.config.board)
             .map_err(|error| error.to_string())?;
         let manifest = signed.body();
         if manifest.school != keys.school || !manifest.is_within_limits() {
             return Err("the manifest is of another school or over its limits".into());
         }
+        Destroyed::of(manifest).strip(keys);
         let named = keys.wrapped_keys.iter().all(|key| manifest.key(key.key_use, key.epoch).is_some());
         if !named {
             return Err("a wrapped key is not named by the manifest".into());
         }
         let school = self.schools.entry(keys.school).or_default();
         // A board that was set back to an old copy would let a thief in again, and nobody would see it.
-        let mut earlier = Revocations::default();
+        let (mut earlier, mut destroyed) = (Revocations::default(), Destroyed::default());
         let is_earlier = |known: &&Manifest| known.version <= manifest.version;
         for known in school.manifests.values().filter(is_earlier) {
             earlier.learn(known);
+            destroyed.learn(known);
         }
-        if !earlier.are_in(manifest) {
+        if !earlier.are_in(manifest) || !destroyed.are_in(manifest) {
             let (school, version) = (keys.school, manifest.version);
             self.effects.push_back(Effect::RevocationTakenBack { school, version });
-            return Err("the manifest takes back a revocation that an earlier one made".into());
+            let what =
+                "the manifest takes back a revocation or the destruction of a key that an earlier one said";
+            return Err(what.into());
         }
+        if school.destroyed.learn(manifest) {
+            school.drop_destroyed();
+        }
+        school.destroyed.strip(keys);
         let is_new = school.manifests.insert(signed.hash(), manifest.clone()).is_none();
         // Of one version the set with more keys stands, so that a first sender without them hides nothing.
         let rank = |version: u64, keys: &KeyDocuments| (version, keys.wrapped_keys.len());

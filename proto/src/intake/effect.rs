@@ -102,7 +102,7 @@ pub enum Effect {
         /// Whether the quorum has them, and all other documents of the school.
         durable: bool,
     },
-    /// A manifest was refused because it takes back a revocation: tell people.
+    /// A manifest was refused because it takes back a revocation or the destruction of a key: tell people.
     RevocationTakenBack {
         /// Whose.
         school: SchoolCode,

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, VecDeque};
 use ed25519_dalek::{SigningKey, VerifyingKey};
 
 use crate::batch::BatchHeader;
+use crate::destruction::Destroyed;
 use crate::identity::Identity;
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
 use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
@@ -53,6 +54,8 @@ struct School {
     logs: BTreeMap<LogName, Log>,
     /// What all manifests together say of revoked devices.
     revocations: Revocations,
+    /// What all manifests together say of destroyed keys.
+    destroyed: Destroyed,
     quarantine: Quarantine,
     /// Identities and key documents that fewer sites than the quorum hold. No receipt is signed while there
     /// are any: a rebuild could not verify or open what the receipt calls safe.

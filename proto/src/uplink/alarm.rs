@@ -65,7 +65,7 @@ pub enum Alarm {
         /// Since when nothing has moved, milliseconds since 1970 UTC.
         since_ms: u64,
     },
-    /// A newer manifest takes back a revocation: the board was set back to an old copy, or its key is in other hands.
+    /// A newer manifest takes back a revocation, or the destruction of a key: the board was set back to an old copy, or its key is in other hands.
     /// Nothing of it is taken.
     RevocationTakenBack {
         /// Of the manifest.

@@ -32,6 +32,7 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
+use crate::destruction::Destroyed;
 use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode, Tier};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
@@ -96,6 +97,8 @@ pub struct Uplink {
     cloud_heads: Heads,
     in_flight: usize,
     manifest_version: u64,
+    /// Keys that the board has ordered to be destroyed.
+    destroyed: Destroyed,
     /// What the hello named.
     greeted_manifest: u64,
     /// Of the newest manifest that the cloud has named or was sent.
@@ -138,6 +141,7 @@ impl Uplink {
             cloud_heads: Heads::new(),
             in_flight: 0,
             manifest_version: start.manifest_version,
+            destroyed: start.destroyed,
             greeted_manifest: start.manifest_version,
             cloud_manifest: 0,
             keys_wanted: true,

@@ -1,6 +1,7 @@
 //! What a replica learns of revoked devices, and what it does with their batches.
 //!
-//! **Invariant**: key documents that take back a revocation are refused as a whole, aloud.
+//! **Invariant**: key documents that take back a revocation, or the destruction of a key, are refused as a whole, aloud.
+//! **Invariant**: wrapped keys of destroyed epochs are not kept.
 //! **Invariant**: of a revoked device nothing is fetched or applied behind what the board accepts; what a courier
 //! brings of it is kept aside.
 
@@ -19,7 +20,7 @@ pub enum KeysOutcome {
     Newer,
     /// They are held already, or newer ones are.
     Known,
-    /// They are not the board's, of another school, or take back a revocation.
+    /// They are not the board's, of another school, or take back a revocation or the destruction of a key.
     Refused(String),
 }
 
@@ -37,13 +38,17 @@ impl Uplink {
         if manifest.version <= self.manifest_version {
             return KeysOutcome::Known;
         }
-        if !self.peers.revocations().are_in(manifest) {
+        if !self.peers.revocations().are_in(manifest) || !self.destroyed.are_in(manifest) {
             let version = manifest.version;
             self.effects.push_back(Effect::Alarm(Alarm::RevocationTakenBack { version }));
-            return KeysOutcome::Refused(format!("manifest {version} takes back a revocation"));
+            let text = format!("manifest {version} takes back a revocation or the destruction of a key");
+            return KeysOutcome::Refused(text);
         }
         self.manifest_version = manifest.version;
-        self.effects.push_back(Effect::KeepKeys(Box::new(keys.clone())));
+        self.destroyed.learn(manifest);
+        let mut keys = Box::new(keys.clone());
+        self.destroyed.strip(&mut keys);
+        self.effects.push_back(Effect::KeepKeys(keys));
         self.peers.learn_revocations(manifest);
         let said = std::mem::take(&mut self.cloud_said);
         self.cloud_heads = self.within_accepted(&said);

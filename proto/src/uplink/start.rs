@@ -6,6 +6,7 @@ use ed25519_dalek::VerifyingKey;
 
 use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
+use crate::destruction::Destroyed;
 use crate::identity::Identity;
 use crate::ids::{Incarnation, SchoolCode};
 use crate::revocation::Revocations;
@@ -42,4 +43,6 @@ pub struct Start {
     pub snapshots: bool,
     /// What the manifest held says of revoked devices.
     pub revocations: Revocations,
+    /// What it says of destroyed keys.
+    pub destroyed: Destroyed,
 }

@@ -55,6 +55,7 @@ impl Fresh {
             peers: Heads::new(),
             identities: Vec::new(),
             revocations: sonae_proto::revocation::Revocations::default(),
+            destroyed: sonae_proto::destruction::Destroyed::default(),
             snapshots: true,
         });
         let heads = Heads::from([

@@ -2,6 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::destruction::DestroyedKey;
 use sonae_proto::digest::DigestKey;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
@@ -57,6 +58,7 @@ impl Board {
             readers: vec![reader],
             revoked: Vec::new(),
             held: Vec::new(),
+            destroyed: Vec::new(),
         };
         Self {
             manifest: Signed::sign(manifest, &root).unwrap(),
@@ -88,6 +90,18 @@ impl Board {
         let mut manifest = self.manifest.body().clone();
         manifest.version += 1 + skipped;
         manifest.revoked = revoked.to_vec();
+        let text = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
+        KeyDocuments { manifest: text, ..self.documents() }
+    }
+
+    /// The next manifest but `skipped`, of which the key of a tier is destroyed. Its wrapped key is still with it, as a
+    /// board that errs would send it.
+    pub fn destroying(&self, skipped: u64, tier: Tier) -> KeyDocuments {
+        let mut manifest = self.manifest.body().clone();
+        manifest.version += 1 + skipped;
+        let key_use = KeyUse::Tier(tier);
+        manifest.keys.retain(|key| key.key_use != key_use);
+        manifest.destroyed = vec![DestroyedKey { key_use, epoch: EPOCH, destroyed_ms: 1 }];
         let text = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
         KeyDocuments { manifest: text, ..self.documents() }
     }

@@ -18,6 +18,7 @@ mod replica;
 mod world;
 
 mod beginnings;
+mod destruction;
 mod documents;
 mod forks;
 mod losses;

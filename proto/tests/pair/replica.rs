@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sonae_proto::batch::Batch;
 use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::Clock;
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{ChangeId, LogName, Tier};
 use sonae_proto::revocation::Revocations;
@@ -64,6 +65,7 @@ impl Replica {
             identities: disk.identities.iter().map(verify).collect(),
             snapshots: false,
             revocations: Revocations::default(),
+            destroyed: Destroyed::default(),
         });
         let fold = Fold::new(board.digest_key());
         let records = MemoryRecords::default();

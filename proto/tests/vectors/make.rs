@@ -408,5 +408,5 @@ fn manifest(school: SchoolCode, recipient: &str, replica: &str) -> Manifest {
         reader("recovery", None),
         reader(replica, Some(ReplicaKind::Appliance)),
     ];
-    Manifest { school, version: 7, keys, readers, revoked: Vec::new(), held: Vec::new() }
+    Manifest { school, version: 7, keys, readers, revoked: Vec::new(), held: Vec::new(), destroyed: vec![] }
 }

@@ -187,6 +187,7 @@ fn manifest() -> Result<Manifest, Broken> {
         readers: vec![reader("recovery", None), reader(&replica, Some(ReplicaKind::Appliance))],
         revoked: Vec::new(),
         held: Vec::new(),
+        destroyed: Vec::new(),
     })
 }
 

@@ -74,9 +74,9 @@ impl Keeper {
 
     pub(super) fn documents(&mut self, documents: &KeyDocuments) {
         match Keyring::open(&self.keys.board, documents, &self.device_age_key) {
-            Ok(keyring) if !self.keyring.revocations().are_in(keyring.manifest()) => {
+            Ok(keyring) if !self.keyring.are_kept_by(keyring.manifest()) => {
                 log::error!(version = keyring.manifest().version;
-                    "key documents that take back a revocation are refused");
+                    "key documents that take back a revocation or the destruction of a key are refused");
             }
             Ok(keyring) if keyring.manifest().version > self.keyring.manifest().version => {
                 if let Ok(bytes) = to_json("documents", documents) {

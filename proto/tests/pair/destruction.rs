@@ -1,0 +1,91 @@
+//! Destroyed keys at a node and at a replica.
+
+use sonae_proto::ids::Tier;
+use sonae_proto::manifest::KeyUse;
+use sonae_proto::object::RecordKind;
+use sonae_proto::uplink::{Alarm, Effect, KeysOutcome};
+use sonae_proto::vector::Heads;
+use sonae_proto::wire::{Frame, KeyDocuments};
+
+use crate::board::{Board, EPOCH, school};
+use crate::desk::Desk;
+use crate::receipts::{effects, up, welcome};
+
+fn has_daily(keys: &KeyDocuments) -> bool {
+    keys.wrapped_keys.iter().any(|key| key.key_use == KeyUse::Tier(Tier::Daily) && key.epoch == EPOCH)
+}
+
+/// Goal: from the moment a node knows the order, the wrapped key is neither stored, told nor served, also if somebody
+/// brings it again; batches under the older manifest stay valid. Method: the order, a greeting, the old documents.
+#[test]
+fn a_node_drops_wrapped_keys_of_a_destroyed_epoch() {
+    let (mut desk, life) = Desk::ready();
+    let order = desk.board.destroying(0, Tier::Daily);
+    assert!(has_daily(&order));
+    desk.bring(&order).unwrap();
+    let stored: Vec<KeyDocuments> = std::mem::take(&mut desk.stores)
+        .into_iter()
+        .filter(|(_, kind, _)| *kind == RecordKind::Keys)
+        .map(|(_, _, body)| serde_json::from_slice(&body).unwrap())
+        .collect();
+    assert_eq!(stored.len(), 1);
+    assert!(!has_daily(&stored[0]) && stored[0].wrapped_keys.len() == 3);
+    let told = |desk: &mut Desk| -> Vec<KeyDocuments> {
+        let keys = |(_, frame)| if let Frame::Keys(keys) = frame { Some(*keys) } else { None };
+        std::mem::take(&mut desk.told).into_iter().filter_map(keys).collect()
+    };
+    let first = told(&mut desk);
+    assert!(!first.is_empty() && first.iter().all(|keys| !has_daily(keys)));
+
+    desk.keys(1, &desk.board.documents());
+    let again: Vec<_> = std::mem::take(&mut desk.stores);
+    assert!(again.iter().all(|(_, kind, body)| {
+        *kind != RecordKind::Keys || !has_daily(&serde_json::from_slice(body).unwrap())
+    }));
+    desk.greet(2, &life, 0);
+    let second = told(&mut desk);
+    assert!(second.iter().all(|keys| !has_daily(keys)));
+    let batch = desk.board.chain(&life, Tier::Safety, 1).remove(0);
+    let to = desk.offer(1, &batch);
+    assert_eq!(desk.refusal(to), None, "the manifest of version 1 names its key");
+}
+
+/// Goal: what a site held on too few sites is stored again without the key. Method: the old documents, then the order.
+#[test]
+fn old_documents_are_not_healed_back() {
+    let mut desk = Desk::new();
+    let old = desk.board.documents();
+    assert!(desk.intake.load_keys(&old));
+    desk.intake.load_undurable(school(), RecordKind::Keys, serde_json::to_vec(&old).unwrap());
+    assert!(desk.intake.load_keys(&desk.board.destroying(0, Tier::Daily)));
+    let life = desk.board.enrol(school(), 10);
+    desk.greet(1, &life, 0);
+    let bodies = desk.stores.iter().filter(|(_, kind, _)| *kind == RecordKind::Keys);
+    let bodies: Vec<KeyDocuments> =
+        bodies.map(|(_, _, body)| serde_json::from_slice(body).unwrap()).collect();
+    assert_eq!(bodies.len(), 1);
+    assert!(bodies.iter().all(|keys| !has_daily(keys)));
+}
+
+/// Goal: the destruction of a key is not taken back. Method: a later manifest without it, at a node and at a replica,
+/// which drops the wrapped key itself.
+#[test]
+fn a_destruction_is_not_taken_back() {
+    let (mut desk, _) = Desk::ready();
+    desk.bring(&desk.board.destroying(0, Tier::Daily)).unwrap();
+    let forgetful = desk.board.revoking(1, &[]);
+    assert!(desk.bring(&forgetful).unwrap_err().contains("destruction"));
+    assert_eq!(desk.taken_back, [3]);
+
+    let board = Board::new(1);
+    let (mut replica, _) = up(&board, 0, welcome(Heads::new()));
+    let outcome = replica.engine.handle_keys(&board.destroying(0, Tier::Daily));
+    assert_eq!(outcome, KeysOutcome::Newer);
+    let kept: Vec<_> = effects(&mut replica);
+    let keys =
+        kept.iter().find_map(|effect| if let Effect::KeepKeys(keys) = effect { Some(keys) } else { None });
+    assert!(keys.is_some_and(|keys| !has_daily(keys)));
+    let outcome = replica.engine.handle_keys(&board.revoking(1, &[]));
+    assert!(matches!(outcome, KeysOutcome::Refused(_)));
+    assert_eq!(effects(&mut replica), [Effect::Alarm(Alarm::RevocationTakenBack { version: 3 })]);
+}
