@@ -1,6 +1,7 @@
 //! The commands: their arguments, and what each does with the library.
 
 mod bundle;
+mod erase;
 mod failure;
 mod import;
 mod neighbours;
@@ -95,6 +96,8 @@ enum Command {
         #[command(subcommand)]
         command: bundle::BundleCommand,
     },
+    /// Erases a pupil for good; says only what would go, unless told to
+    Erase(erase::EraseArguments),
     /// Makes a new replica out of what the cloud holds; run again after an interruption, it resumes
     Rebuild(rebuild::RebuildArguments),
 }
@@ -113,6 +116,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Digest { data, json } => show::digest(&data, json),
         Command::Prove { data, json } => prove::prove(&data, json),
         Command::Bundle { command } => bundle::run(&command),
+        Command::Erase(arguments) => erase::run(&arguments),
         Command::Rebuild(arguments) => rebuild::run(&arguments),
     }
 }

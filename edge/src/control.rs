@@ -3,7 +3,7 @@
 //! A unix socket in the data directory, 0600, so whoever may speak to it may read the directory anyway. One
 //! JSON line asks, one JSON line answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream as BlockingStream;
@@ -52,6 +52,25 @@ pub enum Ask {
     Fits {
         /// Bytes of its changes by tier.
         changes: BTreeMap<Tier, u64>,
+    },
+    /// Which records are of a pupil.
+    OfPupil {
+        /// The pupil's id.
+        pupil: String,
+    },
+    /// Which of these ids of a collection were erased.
+    Erased {
+        /// The collection.
+        collection: String,
+        /// The ids.
+        records: BTreeSet<String>,
+    },
+    /// Erase a pupil for good.
+    Erase {
+        /// The pupil's id.
+        pupil: String,
+        /// The login of the person who does it.
+        who: Option<String>,
     },
     /// Keep an action.
     Write {
@@ -102,7 +121,9 @@ pub enum Refusal {
 impl From<WriteError> for Refusal {
     fn from(error: WriteError) -> Self {
         match error {
-            WriteError::Refused { .. } | WriteError::Held => Self::Asked(error.to_string()),
+            WriteError::Refused { .. } | WriteError::Held | WriteError::Erased => {
+                Self::Asked(error.to_string())
+            }
             WriteError::NoRoom { .. } | WriteError::Full | WriteError::Moving | WriteError::Failed => {
                 Self::Store(error.to_string())
             }
@@ -227,6 +248,9 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
             value(source.store.records(tier, &collection, "").map_err(asked)?)
         }
         Ask::Fits { changes } => value(source.store.fits(&changes).err()),
+        Ask::OfPupil { pupil } => value(source.store.of_pupil(&pupil).map_err(asked)?),
+        Ask::Erased { collection, records } => value(source.store.erased_blocking(&collection, &records)?),
+        Ask::Erase { pupil, who } => value(source.store.erase_blocking(&pupil, who)?),
         Ask::Write { action } => value(source.store.write_blocking(action)?),
         Ask::StaffAdd { login, name, role, password, totp } => {
             let role = role.parse().map_err(|error: RoleError| asked(error))?;

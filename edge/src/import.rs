@@ -91,6 +91,8 @@ pub struct Imported {
     pub changes: u64,
     /// Records that the files speak of.
     pub records: u64,
+    /// Of these, records of pupils who were erased: they were passed over.
+    pub erased: u64,
     /// Whether nothing was to be written.
     pub dry_run: bool,
     /// Warnings, one line each.
@@ -118,7 +120,15 @@ pub fn import(
     let mut ordered: Vec<&PathBuf> = files.iter().collect();
     ordered.sort_by_key(|path| !is_zip(path));
     for path in ordered {
-        match read(path, &pupils, &mut outcome.warnings)? {
+        let bytes = read_file(path)?;
+        // Pupils who were erased are no error of the file: the store passes their rows over and counts them.
+        let records = unknown_pupils(&bytes, path, &pupils);
+        if !records.is_empty() {
+            let erased: BTreeSet<String> =
+                replica.ask(Ask::Erased { collection: "student".into(), records })?;
+            pupils.extend(erased.into_iter().map(SourcedId::new));
+        }
+        match check(path, bytes, &pupils, &mut outcome.warnings)? {
             Checked::Roster(package) => {
                 check_school(&package, school)?;
                 pupils.extend(package.roster.pupils());
@@ -147,6 +157,7 @@ pub fn import(
         let edits = action.edits.len();
         let kept: Kept = replica.ask(Ask::Write { action })?;
         outcome.changes += kept.changes;
+        outcome.erased += kept.erased;
         outcome.kept = Some(kept);
         done += edits;
         progress(done, total);
@@ -174,16 +185,52 @@ fn is_zip(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zip"))
 }
 
-fn read(
-    path: &Path,
-    pupils: &BTreeSet<SourcedId>,
-    warnings: &mut Vec<String>,
-) -> Result<Checked, ImportError> {
+fn read_file(path: &Path) -> Result<Vec<u8>, ImportError> {
     let failed = |source| ImportError::Read { path: path.to_owned(), source };
     if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(failed(std::io::Error::other("it is larger than 256 MiB")));
     }
-    let bytes = fs::read(path).map_err(failed)?;
+    fs::read(path).map_err(failed)
+}
+
+/// What a file of rows is, by the columns that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Contacts,
+    Attendance,
+}
+
+impl Rows {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+        let names = |column: &[u8]| header.windows(column.len()).any(|window| window == column);
+        if names(b"priority") {
+            return Some(Self::Contacts);
+        }
+        (names(b"period") || names(b"code")).then_some(Self::Attendance)
+    }
+}
+
+/// Returns the pupils of a file of rows who are none of these.
+fn unknown_pupils(bytes: &[u8], path: &Path, pupils: &BTreeSet<SourcedId>) -> BTreeSet<String> {
+    let (known, limits) = (Known { pupils: None, attendance_codes: None }, Limits::default());
+    let named: Vec<SourcedId> = match Rows::of(bytes).filter(|_| !is_zip(path)) {
+        // A file with errors is refused afterwards, in words.
+        Some(Rows::Contacts) => read_contacts(bytes, &known, &limits)
+            .map_or(Vec::new(), |accepted| accepted.value.into_iter().map(|row| row.student).collect()),
+        Some(Rows::Attendance) => read_attendance(bytes, &known, &limits)
+            .map_or(Vec::new(), |accepted| accepted.value.into_iter().map(|row| row.student).collect()),
+        None => Vec::new(),
+    };
+    named.into_iter().filter(|id| !pupils.contains(id)).map(|id| id.to_string()).collect()
+}
+
+fn check(
+    path: &Path,
+    bytes: Vec<u8>,
+    pupils: &BTreeSet<SourcedId>,
+    warnings: &mut Vec<String>,
+) -> Result<Checked, ImportError> {
     let refused = |report: Report| ImportError::Report { path: path.to_owned(), report: Box::new(report) };
     let mut warn = |report: &Report| {
         let shown = report.findings().iter().map(|finding| finding.text(sonae_roster::Lang::En));
@@ -196,18 +243,18 @@ fn read(
     }
     let codes: Vec<&str> = ATTENDANCE_CODES.iter().map(|code| code.code).collect();
     let known = Known { pupils: Some(pupils), attendance_codes: Some(&codes) };
-    let header = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
-    let names = |column: &[u8]| header.windows(column.len()).any(|window| window == column);
-    if names(b"priority") {
-        let accepted = read_contacts(&bytes, &known, &Limits::default()).map_err(refused)?;
-        warn(&accepted.warnings);
-        Ok(Checked::Edits { source: "contacts_csv", edits: plan::contacts(&accepted.value) })
-    } else if names(b"period") || names(b"code") {
-        let accepted = read_attendance(&bytes, &known, &Limits::default()).map_err(refused)?;
-        warn(&accepted.warnings);
-        Ok(Checked::Edits { source: "attendance_csv", edits: plan::attendance(&accepted.value) })
-    } else {
-        Err(ImportError::Kind { path: path.to_owned() })
+    match Rows::of(&bytes) {
+        Some(Rows::Contacts) => {
+            let accepted = read_contacts(&bytes, &known, &Limits::default()).map_err(refused)?;
+            warn(&accepted.warnings);
+            Ok(Checked::Edits { source: "contacts_csv", edits: plan::contacts(&accepted.value) })
+        }
+        Some(Rows::Attendance) => {
+            let accepted = read_attendance(&bytes, &known, &Limits::default()).map_err(refused)?;
+            warn(&accepted.warnings);
+            Ok(Checked::Edits { source: "attendance_csv", edits: plan::attendance(&accepted.value) })
+        }
+        None => Err(ImportError::Kind { path: path.to_owned() }),
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod control;
 pub mod courier;
 pub mod digest;
+pub mod erase;
 pub mod exit;
 pub mod fetch;
 pub mod frames;

@@ -11,14 +11,21 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::ZeroizeOnDrop;
 
-use crate::record::FieldState;
+use crate::record::{FieldState, RecordState};
 
 /// Version of the merge rules. Digests of different versions are never compared.
 pub const MERGE_VERSION: u32 = 1;
 
-/// The school's digest key.
+/// Characters of a tombstone's id: 128 bits. Two names meet by chance once in 2^64 records.
+const ERASURE_NAME_CHARS: usize = 32;
+
+/// The school's digest key, and that of the names of [what was erased](crate::erasure), which is derived of the same
+/// secret.
 #[derive(Clone, ZeroizeOnDrop)]
-pub struct DigestKey([u8; 32]);
+pub struct DigestKey {
+    digest: [u8; 32],
+    erasure: [u8; 32],
+}
 
 impl std::fmt::Debug for DigestKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -30,7 +37,30 @@ impl DigestKey {
     /// Derives the key from the school's digest secret, an age secret key in text form.
     #[must_use]
     pub fn from_secret(secret: &str) -> Self {
-        Self(blake3::derive_key("sonae 2026 state digest", secret.as_bytes()))
+        Self {
+            digest: blake3::derive_key("sonae 2026 state digest", secret.as_bytes()),
+            erasure: blake3::derive_key("sonae 2026 erasure", secret.as_bytes()),
+        }
+    }
+
+    /// Hashes what a tombstone names, in hexadecimal.
+    pub(crate) fn erasure_name(&self, collection: &str, place: u8, text: &str) -> String {
+        let mut hasher = blake3::Hasher::new_keyed(&self.erasure);
+        for part in [collection.as_bytes(), &[place], text.as_bytes()] {
+            hasher.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            hasher.update(part);
+        }
+        HEXLOWER.encode(hasher.finalize().as_bytes()).chars().take(ERASURE_NAME_CHARS).collect()
+    }
+
+    /// Adds up the fields of a record.
+    #[must_use]
+    pub fn record(&self, collection: &str, record: &str, state: &RecordState) -> Digest {
+        let mut sum = Digest::default();
+        for (name, field) in &state.fields {
+            sum.add(&self.field(collection, record, name, Some(field)));
+        }
+        sum
     }
 
     /// Hashes one field's heads. A field without heads counts as absent.
@@ -39,7 +69,7 @@ impl DigestKey {
         let Some(state) = state.filter(|state| !state.heads.is_empty()) else {
             return Digest::default();
         };
-        let mut hasher = blake3::Hasher::new_keyed(&self.0);
+        let mut hasher = blake3::Hasher::new_keyed(&self.digest);
         let mut part = |bytes: &[u8]| {
             hasher.update(&u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
             hasher.update(bytes);

@@ -16,6 +16,7 @@ pub mod courier;
 pub mod descriptor;
 pub mod destruction;
 pub mod digest;
+pub mod erasure;
 pub mod export;
 pub mod hold;
 pub mod identity;

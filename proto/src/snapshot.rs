@@ -208,9 +208,7 @@ impl Sum {
         if record.collection == crate::view::REISSUED {
             return;
         }
-        for (name, state) in &record.state.fields {
-            self.digest.add(&self.key.field(&record.collection, &record.record, name, Some(state)));
-        }
+        self.digest.add(&self.key.record(&record.collection, &record.record, &record.state));
     }
 
     /// Returns the digest so far.

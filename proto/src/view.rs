@@ -2,16 +2,23 @@
 //! keeping of records to a [`Records`] port (sled and an overlay in the edge, a map here).
 //!
 //! **Invariant**: of each log a gapless prefix is applied, each change once.
+//! **Invariant**: no record stands that a tombstone names, in whatever order they came.
+
+mod memory;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::change::Change;
 use crate::clock::Stamp;
 use crate::digest::{Digest, DigestKey};
+use crate::erasure::{erasers, tombstones};
 use crate::ids::{ChangeId, LogName, Tier};
 use crate::planted::{Defect, is_planted};
 use crate::record::{FieldState, RecordState};
+use crate::snapshot::Record;
 use crate::vector::Sequences;
+
+pub use memory::MemoryRecords;
 
 /// The records that say which re-issued changes have been applied, by their names. No change can name this
 /// collection, and no digest counts it. Spec: `docs/spec/batch.md#re-issue`.
@@ -39,33 +46,16 @@ pub trait Records {
         record: &str,
         state: RecordState,
     ) -> Result<(), Self::Error>;
-}
 
-/// Records in memory, for tests, auditors and tools.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct MemoryRecords {
-    /// All records by tier, collection and id.
-    pub records: BTreeMap<(Tier, String, String), RecordState>,
-}
-
-impl Records for MemoryRecords {
-    type Error = std::convert::Infallible;
-
-    fn get(&self, tier: Tier, collection: &str, record: &str) -> Result<RecordState, Self::Error> {
-        let key = (tier, collection.to_owned(), record.to_owned());
-        Ok(self.records.get(&key).cloned().unwrap_or_default())
-    }
-
-    fn put(
+    /// Takes out all records of a tier for which `is_meant` says so of collection and id, and returns them.
+    ///
+    /// # Errors
+    /// Those of the store.
+    fn take(
         &mut self,
         tier: Tier,
-        collection: &str,
-        record: &str,
-        state: RecordState,
-    ) -> Result<(), Self::Error> {
-        self.records.insert((tier, collection.to_owned(), record.to_owned()), state);
-        Ok(())
-    }
+        is_meant: &mut dyn FnMut(&str, &str) -> bool,
+    ) -> Result<Vec<Record>, Self::Error>;
 }
 
 /// What became of a line.
@@ -75,6 +65,8 @@ pub enum Applied {
     Changed(Box<Change>),
     /// It had been applied before, under this or another name.
     Duplicate,
+    /// It is of a record that was erased, so it has no effect.
+    Erased,
     /// It is not a change that this version can read. Its place in the log is taken, because refusing it would
     /// wedge the log; the sealed bytes stay.
     Unreadable,
@@ -156,6 +148,11 @@ impl Fold {
             let mark = RecordState { fields: BTreeMap::from([("applied".into(), FieldState::default())]) };
             records.put(log.tier, REISSUED, &id.to_string(), mark).map_err(FoldError::Store)?;
         }
+        if self.is_erased(records, log.tier, &change.collection, &change.record)? {
+            self.sequences.insert(log, sequence);
+            self.highest_stamp = self.highest_stamp.max(change.stamp);
+            return Ok(Applied::Erased);
+        }
         let mut reissued = BTreeSet::new();
         for base in change.fields.values().flat_map(|write| &write.bases) {
             if !self.has_seen(log.tier, *base) && is_reissued(records, log.tier, *base)? {
@@ -165,15 +162,57 @@ impl Fold {
         let mut state =
             records.get(log.tier, &change.collection, &change.record).map_err(FoldError::Store)?;
         let before = self.fields_digest(&change, &state);
+        let is_new = state.fields.is_empty();
+        let taken = if is_new && change.collection == tombstones(log.tier) {
+            self.take_erased(records, log.tier, &change.record)?
+        } else {
+            Vec::new()
+        };
         state.apply(id, &change, |base| self.has_seen(log.tier, base) || reissued.contains(&base));
         let after = self.fields_digest(&change, &state);
         records.put(log.tier, &change.collection, &change.record, state).map_err(FoldError::Store)?;
         let digest = self.digests.entry(log.tier).or_default();
         digest.remove(&before);
         digest.add(&after);
+        for Record { collection, record, state } in &taken {
+            digest.remove(&self.key.record(collection, record, state));
+        }
         self.sequences.insert(log, sequence);
         self.highest_stamp = self.highest_stamp.max(change.stamp);
         Ok(Applied::Changed(Box::new(change)))
+    }
+
+    /// Whether a tombstone names a record: it is not there, and whatever is written to it has no effect.
+    ///
+    /// # Errors
+    /// [`FoldError::Store`].
+    pub fn is_erased<R: Records>(
+        &self,
+        records: &R,
+        tier: Tier,
+        collection: &str,
+        record: &str,
+    ) -> Result<bool, FoldError<R::Error>> {
+        for name in erasers(&self.key, tier, collection, record) {
+            let stone = records.get(tier, tombstones(tier), &name).map_err(FoldError::Store)?;
+            if !stone.fields.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Takes out what a tombstone names.
+    fn take_erased<R: Records>(
+        &self,
+        records: &mut R,
+        tier: Tier,
+        stone: &str,
+    ) -> Result<Vec<Record>, FoldError<R::Error>> {
+        let mut is_meant = |collection: &str, record: &str| {
+            erasers(&self.key, tier, collection, record).any(|name| name == stone)
+        };
+        records.take(tier, &mut is_meant).map_err(FoldError::Store)
     }
 
     fn has_seen(&self, tier: Tier, id: ChangeId) -> bool {
@@ -193,6 +232,9 @@ fn is_reissued<R: Records>(records: &R, tier: Tier, id: ChangeId) -> Result<bool
     let mark = records.get(tier, REISSUED, &id.to_string()).map_err(FoldError::Store)?;
     Ok(!mark.fields.is_empty())
 }
+
+#[cfg(test)]
+mod erased;
 
 #[cfg(test)]
 mod tests {

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use sonae_proto::batch::Batch;
-use sonae_proto::destruction::Destroyed;
 use sonae_proto::ids::LogName;
 use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
@@ -93,7 +92,7 @@ impl<'a> Appliance<'a> {
                 .collect(),
             identities,
             revocations: Revocations::default(),
-            destroyed: Destroyed::default(),
+            destroyed: sonae_proto::destruction::Destroyed::default(),
         });
         let mut appliance = Self {
             history,

@@ -98,6 +98,7 @@ impl Replica {
             // Right only for what came under another name before; the model notices what is missing then.
             Applied::Duplicate if self.is_known(log, sequence, line) => {}
             Applied::Duplicate => bail!("change {sequence} of log {log} was passed over"),
+            Applied::Erased => bail!("change {sequence} of log {log} is of a record that nobody has erased"),
             Applied::Unreadable => bail!("change {sequence} of log {log} cannot be read"),
         }
         self.model.pass(log, sequence, line);

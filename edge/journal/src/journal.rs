@@ -393,7 +393,7 @@ impl Journal {
         self.poisoned
     }
 
-    fn usable(&self) -> Result<(), JournalError> {
+    pub(crate) fn usable(&self) -> Result<(), JournalError> {
         if self.poisoned { Err(JournalError::Poisoned) } else { Ok(()) }
     }
 }

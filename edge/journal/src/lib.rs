@@ -30,6 +30,7 @@ mod segment;
 pub mod sim;
 #[cfg(test)]
 mod tests;
+mod wipe;
 
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk, Room};
 pub use error::JournalError;

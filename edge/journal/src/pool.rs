@@ -12,7 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, DiskFile};
 use crate::error::is_no_room;
 use crate::layout::to_usize;
 use crate::segment::{SegmentFile, file_name};
@@ -78,6 +78,15 @@ impl Pool {
         }
     }
 
+    /// Writes zeros over all free files.
+    pub(crate) fn wipe(&self) -> Result<(), JournalError> {
+        let wiped = |file: &SegmentFile| {
+            write_zeros(&*file.disk, file.bytes)
+                .map_err(|source| file.failed("write zeros over the free journal segment", source))
+        };
+        self.free.iter().try_for_each(wiped)
+    }
+
     /// Creates one file of zeros. If there is no room, nothing is left behind.
     fn make(&mut self) -> Result<SegmentFile, JournalError> {
         let segment_bytes = self.options.segment_bytes;
@@ -109,21 +118,24 @@ impl Pool {
         &self,
         unfinished: &std::path::Path,
         path: &std::path::Path,
-    ) -> io::Result<Box<dyn crate::DiskFile>> {
+    ) -> io::Result<Box<dyn DiskFile>> {
         let file = self.disk.create(unfinished)?;
-        let total = self.options.segment_bytes;
-        let zeros = vec![0; to_usize(ZEROS_BYTES.min(total))];
-        let mut at = 0;
-        while at < total {
-            let piece = ZEROS_BYTES.min(total - at);
-            file.write_at(at.into(), zeros.get(..to_usize(piece)).unwrap_or_default())?;
-            at += piece;
-        }
-        file.sync_data()?;
+        write_zeros(&*file, self.options.segment_bytes)?;
         self.disk.rename(unfinished, path)?;
         if !self.options.skip_directory_flush() {
             self.disk.sync_dir(&self.dir)?;
         }
         Ok(file)
     }
+}
+
+fn write_zeros(file: &dyn DiskFile, total: u32) -> io::Result<()> {
+    let zeros = vec![0; to_usize(ZEROS_BYTES.min(total))];
+    let mut at = 0;
+    while at < total {
+        let piece = ZEROS_BYTES.min(total - at);
+        file.write_at(at.into(), zeros.get(..to_usize(piece)).unwrap_or_default())?;
+        at += piece;
+    }
+    file.sync_data()
 }

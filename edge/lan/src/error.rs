@@ -247,6 +247,12 @@ impl From<WriteError> for ApiError {
                 "Nothing was saved: the change is over a limit. Shorten it and send it again.",
                 "保存できていません。内容が長すぎるか多すぎます。短くして、もう一度入力してください。",
             ),
+            WriteError::Erased => Self::new(
+                StatusCode::GONE,
+                "erased",
+                "Nothing was saved: this record was erased for good. Ask the board.",
+                "保存できていません。この記録は完全に消去されたため、書き込めません。教育委員会に確認してください。",
+            ),
             WriteError::NoRoom { tier } => Self::no_room(tier),
             WriteError::Full => Self::new(
                 StatusCode::INSUFFICIENT_STORAGE,
@@ -298,6 +304,7 @@ mod tests {
     fn nothing_was_kept() {
         let rows = [
             (WriteError::Refused { reason: "SECRET".into() }, 422, "refused"),
+            (WriteError::Erased, 410, "erased"),
             (WriteError::NoRoom { tier: Tier::Daily }, 507, "no_room"),
             (WriteError::NoRoom { tier: Tier::Archive }, 507, "no_room"),
             (WriteError::Full, 507, "disk_full"),

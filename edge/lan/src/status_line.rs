@@ -167,6 +167,7 @@ pub mod tests {
             commits: 0,
             flushes: 0,
             keys: sonae_store::keyring::KeyYears::default(),
+            erasures: Vec::new(),
             quarantine: Vec::new(),
             storage: Storage::default(),
             snapshots: Vec::new(),

@@ -40,6 +40,13 @@ pub(super) fn run(arguments: &ImportArguments) -> Result<Exit, Failure> {
         for warning in &imported.warnings {
             print_line(&format!("warning: {warning}"));
         }
+        if imported.erased > 0 {
+            print_line(&format!(
+                "{} of them are of pupils who were erased: they were passed over.\n\
+                 うち{}件は消去済みの児童生徒の記録のため、取り込んでいません。",
+                imported.erased, imported.erased
+            ));
+        }
         print_line(&if imported.dry_run {
             format!(
                 "Checked {} records; nothing was written.\n{}件を確認しました。書き込みはしていません。",

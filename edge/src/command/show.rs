@@ -67,6 +67,7 @@ fn describe(status: &Value, running: bool) -> String {
         format!("replicas   {} known, {several} of a device that has several incarnations", replicas.count()),
         keys(status),
         format!("held       {}", held(status)),
+        format!("erasures   {}", erasures(status)),
         format!("quarantine {}", quarantine(status)),
         format!("losses     {} found at the cloud", text("/loss_counter")),
         format!("forks      {} kept aside", text("/forks")),
@@ -137,6 +138,32 @@ fn held(status: &Value) -> &'static str {
     } else {
         "no"
     }
+}
+
+/// What was erased, and what is waited for before nothing of it can be read anywhere.
+fn erasures(status: &Value) -> String {
+    let one = |erasure: &Value| {
+        let text =
+            |name: &str| erasure.get(name).map_or(String::new(), |value| value.to_string().replace('"', ""));
+        let state = match text("waits_for").as_str() {
+            "scrub" => "pending: this box overwrites its plain text when it is idle",
+            "rotation" => "pending: the board has to rotate the keys (`sonae-provision epoch rotate`)",
+            "pruning" => {
+                "pending: what is sealed to older keys lies here until a newer snapshot stands for it"
+            }
+            "order" => "pending: the board has to destroy the older keys (`sonae-provision epoch destroy`)",
+            _ => "complete",
+        };
+        format!(
+            "tier {} {} tombstone(s), keys up to {}, {state}",
+            text("tier"),
+            text("tombstones"),
+            text("epoch")
+        )
+    };
+    let all = status.get("erasures").and_then(Value::as_array).into_iter().flatten();
+    let shown: Vec<String> = all.map(one).collect();
+    if shown.is_empty() { "none".to_owned() } else { shown.join("; ") }
 }
 
 fn quarantine(status: &Value) -> String {

@@ -43,6 +43,9 @@ pub struct Kept {
     pub sequences: Sequences,
     /// How many changes were written; 0 when everything was there already.
     pub changes: u64,
+    /// How many edits of an import were passed over because their records were erased.
+    #[serde(default)]
+    pub erased: u64,
     /// When, milliseconds since 1970 UTC.
     pub at_ms: u64,
 }

@@ -113,6 +113,11 @@ pub enum WriteError {
         /// What is wrong.
         reason: String,
     },
+    /// The record was erased for good. Nothing was kept.
+    #[error(
+        "nothing was saved: this record was erased for good, and nothing can be written to it any more; ask the board"
+    )]
+    Erased,
     /// The disk is nearly full, and what is left of it is for tiers that matter more. Nothing was kept.
     #[error(
         "nothing was saved: the disk of this box is nearly full and takes nothing of tier {tier} and above; what \

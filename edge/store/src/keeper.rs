@@ -5,6 +5,7 @@
 //! **Invariant**: sealed bytes are durable before anybody may send them, in a flush shared with the next
 //! commit when one waits.
 
+mod erasure;
 mod mark;
 mod prune;
 mod reissue;
@@ -41,6 +42,7 @@ use crate::identity::ReplicaKeys;
 use crate::keyring::Keyring;
 use crate::room::Quota;
 use crate::sealer::Sealer;
+use crate::state::KeyUses;
 use crate::store::{Shared, StoreError, WriteError};
 
 pub use mark::Mark;
@@ -116,6 +118,10 @@ pub(crate) struct Keeper {
     pub(crate) foundations: BTreeMap<Tier, Hash32>,
     /// A snapshot is being made of the view on disk, so nothing is written to it.
     pub(crate) pinned: bool,
+    /// Tombstones have come since journal and view were last overwritten.
+    pub(crate) scrub_due: bool,
+    /// What is held by the keys that it is sealed to, as of the last count.
+    pub(crate) key_uses: BTreeMap<(Tier, u32), KeyUses>,
     /// The view on disk is not the fold of the journal: it is made again at the next start.
     pub(crate) distrusted: bool,
     pub(crate) late: Vec<Late>,
@@ -150,7 +156,7 @@ impl Keeper {
     /// Serves requests until `Close`, or until every handle is gone.
     pub fn run(mut self, waiting: &Receiver<Request>) {
         let mut queue = VecDeque::new();
-        let mut idle_work = false;
+        let mut idle_work = self.scrub_due;
         let mut closing = false;
         while !closing {
             self.seal_due(false);

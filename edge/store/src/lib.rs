@@ -11,6 +11,7 @@ mod clock;
 pub mod data_dir;
 mod edit;
 pub mod enrolment;
+pub mod erasure;
 mod error;
 mod evidence;
 mod foundation;
@@ -46,7 +47,7 @@ pub use keeper::Mark;
 pub use options::Options;
 pub use quarantine::Quarantine;
 pub use shelf::Shelf;
-pub use state::{Point, StoreState};
+pub use state::{KeyUses, Point, StoreState};
 pub use store::{Open, Opened, Store, StoreError, WriteError};
 pub use view_db::ViewError;
 

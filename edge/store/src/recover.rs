@@ -104,6 +104,8 @@ pub(crate) fn recover(
         own_bytes: index.payload_bytes(name),
         foundations: foundations.roots,
         pinned: false,
+        scrub_due: false,
+        key_uses: BTreeMap::new(),
         distrusted: false,
         late: Vec::new(),
         lazy: Vec::new(),
@@ -129,6 +131,8 @@ pub(crate) fn recover(
     // What a cut or a full disk has left of batches that a snapshot stands for.
     keeper.index.trim();
     keeper.step_room();
+    keeper.look_for_tombstones();
+    keeper.count_key_uses();
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
 }
@@ -283,6 +287,8 @@ fn open_view(
     revoked: &Revoked,
 ) -> Result<(View, Fold, Lsn, bool), StoreError> {
     let mut fold = Fold::new(keyring.digest_key()?);
+    // What a cut has left of a copy.
+    ViewDb::delete(&crate::view::beside(&open.view))?;
     if let Some((lsn, checkpoint)) = &found.checkpoint
         && let Ok(db) = ViewDb::open(&open.view)
     {

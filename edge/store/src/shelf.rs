@@ -138,6 +138,14 @@ impl Shelf {
         !names.iter().any(|name| name.ends_with(".root"))
     }
 
+    /// Returns what the roots say that are there.
+    #[must_use]
+    pub fn roots(&self) -> Vec<SnapshotRoot> {
+        let names = self.disk.list(&self.dir).unwrap_or_default();
+        let hash = |name: &String| name.strip_suffix(".root")?.parse().ok();
+        names.iter().filter_map(hash).filter_map(|hash| self.root(hash)).collect()
+    }
+
     /// Removes everything that does not belong to one of these snapshots.
     ///
     /// # Errors

@@ -269,7 +269,7 @@ impl Store {
         if sum.digest() == pinned.digest { Ok(records) } else { Err(SnapshotFailure::Differs { tier }) }
     }
 
-    fn digest_key(&self) -> Result<sonae_proto::digest::DigestKey, WriteError> {
+    pub(crate) fn digest_key(&self) -> Result<sonae_proto::digest::DigestKey, WriteError> {
         let (reply, answer) = oneshot::channel();
         self.send(Request::Late(Late::DigestKey { reply }))?;
         answer.blocking_recv().map_err(|_| WriteError::Failed)

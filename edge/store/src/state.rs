@@ -27,6 +27,12 @@ pub struct StoreState {
     /// Roots of the snapshots that tiers begin with.
     #[serde(skip)]
     pub foundations: BTreeMap<Tier, Hash32>,
+    /// What is held of each tier, by the epoch of the key that it is sealed to.
+    #[serde(skip)]
+    pub key_uses: BTreeMap<(Tier, u32), KeyUses>,
+    /// Whether what was erased still lies in plain text in parts of journal or view that nobody reads.
+    #[serde(skip)]
+    pub scrub_due: bool,
     /// Up to where logs are not held as batches, because those snapshots stand for them.
     #[serde(skip)]
     pub pruned: Heads,
@@ -58,6 +64,17 @@ pub struct StoreState {
     pub held_ms: Option<u64>,
     /// Why nothing more is kept, when the store has failed.
     pub failed: Option<String>,
+}
+
+/// What is held that is sealed to one key.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub struct KeyUses {
+    /// Batches, own and peers'.
+    pub batches: u64,
+    /// Own batches without a receipt.
+    pub without_receipt: u64,
+    /// Snapshots, the one that a tier begins with among them.
+    pub snapshots: u64,
 }
 
 /// A point of an own log.

@@ -12,6 +12,7 @@ use sonae_proto::vector::Heads;
 use utoipa::ToSchema;
 
 use crate::clock::Clock;
+use crate::erasure::ErasureStatus;
 use crate::keyring::KeyYears;
 use crate::neighbours::{NeighbourStatus, Neighbours};
 use crate::proof::{ProofStatus, Proofs};
@@ -234,6 +235,8 @@ pub struct Status {
     pub keys: KeyYears,
     /// Since when the board lets nobody write here, by its clock; absent when people may write.
     pub held_ms: Option<u64>,
+    /// What was erased, by tier, and what is waited for before nothing of it can be read anywhere.
+    pub erasures: Vec<ErasureStatus>,
     /// Batches of revoked devices that wait here for the board's decision, by log.
     pub quarantine: Vec<WaitingLog>,
     /// The disk.
@@ -342,6 +345,7 @@ impl StatusSource {
             flushes: state.flushes,
             keys: KeyYears::of(&self.store.documents(), now_ms),
             held_ms: state.held_ms,
+            erasures: self.store.erasures(),
             quarantine: Quarantine::of(&self.data).by_log(&state.vector),
             storage: self.storage(state.storage_bytes),
             proof: self.proofs.status(now_ms),

@@ -2,8 +2,9 @@
 //!
 //! **Invariant**: readers see only what is on stable storage. The keeper stages changes in [`Staged`] and
 //! publishes them after their commit.
+//! **Invariant**: a record without a field is none. The overlay holds one where sled still has a record that was erased.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -12,6 +13,7 @@ use sonae_proto::record::RecordState;
 use sonae_proto::snapshot::Record;
 use sonae_proto::view::Records;
 
+use crate::data_dir::sync_dir;
 use crate::view_db::{ViewDb, ViewError};
 
 /// Records that are read at a time.
@@ -74,7 +76,7 @@ impl View {
     pub fn get(&self, tier: Tier, collection: &str, record: &str) -> Result<Option<RecordState>, ViewError> {
         let key = RecordKey::new(tier, collection, record);
         if let Some(state) = self.overlay.get(&key) {
-            return Ok(Some(state.clone()));
+            return Ok(Some(state.clone()).filter(stands));
         }
         let Some(db) = self.db.get() else { return Ok(None) };
         db.get(&key.0)?.map(|bytes| decode(&bytes)).transpose()
@@ -101,7 +103,7 @@ impl View {
             let id = RecordKey::record(&key.0).ok_or(ViewError::Record)?;
             found.insert(id, state.clone());
         }
-        Ok(found.into_iter().collect())
+        Ok(found.into_iter().filter(|(_, state)| stands(state)).collect())
     }
 
     /// Hands on all records of a tier, in no particular order.
@@ -122,11 +124,29 @@ impl View {
                 }
             }
         }
-        for (key, state) in self.overlay.iter().filter(|(key, _)| key.0.starts_with(&prefix)) {
+        let fresh = self.overlay.iter().filter(|(key, state)| key.0.starts_with(&prefix) && stands(state));
+        for (key, state) in fresh {
             let (collection, record) = RecordKey::split(&key.0).ok_or(ViewError::Record)?;
             take(Record { collection, record, state: state.clone() })?;
         }
         Ok(())
+    }
+
+    /// Hands on the keys of all records of a tier, those too that were erased since the last checkpoint.
+    fn each_key(
+        &self,
+        tier: Tier,
+        take: &mut dyn FnMut(&[u8]) -> Result<(), ViewError>,
+    ) -> Result<(), ViewError> {
+        let (prefix, mut after) = ([tier.number()], vec![tier.number()]);
+        while let Some(db) = self.db.get() {
+            let page = db.scan_after(&prefix, &after, PAGE_RECORDS)?;
+            let Some((last, _)) = page.last() else { break };
+            after.clone_from(last);
+            page.iter().try_for_each(|(key, _)| take(key))?;
+        }
+        let fresh = self.overlay.keys().filter(|key| key.0.starts_with(&prefix));
+        fresh.into_iter().try_for_each(|key| take(&key.0))
     }
 
     /// Returns how many records the overlay holds.
@@ -144,7 +164,8 @@ impl View {
     pub(crate) fn write_overlay(&self, checkpoint: &str) -> Result<(), ViewError> {
         let mut encoded = Vec::with_capacity(self.overlay.len());
         for (key, state) in &self.overlay {
-            encoded.push((key.0.as_slice(), serde_json::to_vec(state).map_err(|_| ViewError::Record)?));
+            let bytes = stands(state).then(|| serde_json::to_vec(state)).transpose();
+            encoded.push((key.0.as_slice(), bytes.map_err(|_| ViewError::Record)?));
         }
         if let Some(db) = self.db.get() {
             return db.write(checkpoint, encoded.into_iter());
@@ -167,7 +188,8 @@ impl View {
         for (key, state) in records {
             encoded.push((key.0, serde_json::to_vec(&state).map_err(|_| ViewError::Record)?));
         }
-        self.on_disk("written")?.write(id, encoded.iter().map(|(key, bytes)| (key.as_slice(), bytes.clone())))
+        let encoded = encoded.iter().map(|(key, bytes)| (key.as_slice(), Some(bytes.clone())));
+        self.on_disk("written")?.write(id, encoded)
     }
 
     /// Reads records of a tier as sled holds them, at most `limit` behind a key, in key order.
@@ -188,10 +210,42 @@ impl View {
         self.db.get().ok_or_else(|| ViewError::Broken { path: self.path.clone(), doing })
     }
 
+    /// Makes a copy of what lies on disk beside it, after a checkpoint. Readers go on meanwhile. Returns whether there
+    /// is one.
+    pub(crate) fn copy(&self) -> Result<bool, ViewError> {
+        let Some(db) = self.db.get() else { return Ok(false) };
+        db.copy_to(&beside(&self.path)).map(|()| true)
+    }
+
+    /// Puts the copy in the place of what lies on disk, whose files go. When this fails, there is nothing to read any
+    /// more until the store is opened again.
+    pub(crate) fn exchange(&mut self) -> Result<(), ViewError> {
+        let broken = |doing| ViewError::Broken { path: self.path.clone(), doing };
+        // Closed before its files go.
+        drop(self.db.take());
+        ViewDb::delete(&self.path)?;
+        let exchanged = std::fs::rename(beside(&self.path), &self.path);
+        let named = exchanged.and_then(|()| sync_dir(self.path.parent().unwrap_or(Path::new("."))));
+        named.map_err(|source| ViewError::Io { path: self.path.clone(), doing: "exchanged", source })?;
+        let db = ViewDb::open(&self.path).map_err(|_| broken("opened"))?;
+        self.db = OnceLock::from(db);
+        Ok(())
+    }
+
     /// Forgets the overlay, after a checkpoint.
     pub(crate) fn clear_overlay(&mut self) {
         self.overlay.clear();
     }
+}
+
+/// Where a copy of a view is made.
+pub(crate) fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
+/// Whether a record is there.
+fn stands(state: &RecordState) -> bool {
+    !state.fields.is_empty()
 }
 
 fn decode(bytes: &[u8]) -> Result<RecordState, ViewError> {
@@ -235,5 +289,32 @@ impl Records for Staged<'_> {
         self.disputed += i64::from(after) - i64::from(before);
         self.records.insert(RecordKey::new(tier, collection, record), state);
         Ok(())
+    }
+
+    fn take(
+        &mut self,
+        tier: Tier,
+        is_meant: &mut dyn FnMut(&str, &str) -> bool,
+    ) -> Result<Vec<Record>, ViewError> {
+        let mut meant = BTreeSet::new();
+        let mut look = |key: &[u8]| {
+            let (collection, record) = RecordKey::split(key).ok_or(ViewError::Record)?;
+            if is_meant(&collection, &record) {
+                meant.insert((collection, record));
+            }
+            Ok(())
+        };
+        let of_tier = |key: &&RecordKey| key.0.first() == Some(&tier.number());
+        self.records.keys().filter(of_tier).try_for_each(|key| look(&key.0))?;
+        self.view.each_key(tier, &mut look)?;
+        let mut taken = Vec::new();
+        for (collection, record) in meant {
+            let state = self.get(tier, &collection, &record)?;
+            self.put(tier, &collection, &record, RecordState::default())?;
+            if stands(&state) {
+                taken.push(Record { collection, record, state });
+            }
+        }
+        Ok(taken)
     }
 }

@@ -14,6 +14,9 @@ use crate::data_dir::sync_dir;
 /// today and the roster, is far smaller.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// Records that are copied at a time.
+const COPIED_RECORDS: usize = 1_000;
+
 /// Why the view cannot be read or written. The remedy is always to delete and rebuild it.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
@@ -93,6 +96,27 @@ impl ViewDb {
         }
     }
 
+    /// Writes all records and the checkpoint's id to a new view: what was removed here is not in its files.
+    ///
+    /// # Errors
+    /// [`ViewError`].
+    ///
+    /// # Durability
+    /// The new view's files are on stable storage when this returns.
+    pub fn copy_to(&self, path: &Path) -> Result<(), ViewError> {
+        Self::delete(path)?;
+        let new = Self::open(path)?;
+        let checkpoint = self.checkpoint().ok_or_else(|| self.broken("read"))?;
+        let mut after = Vec::new();
+        loop {
+            let page = self.scan_after(&[], &after, COPIED_RECORDS)?;
+            let Some((last, _)) = page.last() else { break };
+            after.clone_from(last);
+            new.put(page.iter().map(|(key, bytes)| (key.as_slice(), Some(bytes.clone()))))?;
+        }
+        new.write(&checkpoint, std::iter::empty())
+    }
+
     /// Returns the id of the checkpoint that was written last.
     #[must_use]
     pub fn checkpoint(&self) -> Option<String> {
@@ -141,7 +165,7 @@ impl ViewDb {
         .ok_or_else(|| self.broken("read"))
     }
 
-    /// Writes records and the checkpoint's id.
+    /// Writes records, or removes those without bytes, and the checkpoint's id.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -152,14 +176,10 @@ impl ViewDb {
     pub fn write<'a>(
         &self,
         checkpoint: &str,
-        records: impl Iterator<Item = (&'a [u8], Vec<u8>)>,
+        records: impl Iterator<Item = (&'a [u8], Option<Vec<u8>>)>,
     ) -> Result<(), ViewError> {
+        self.put(records)?;
         guarded(|| {
-            let mut batch = sled::Batch::default();
-            for (key, value) in records {
-                batch.insert(key, value);
-            }
-            self.records.apply_batch(batch)?;
             self.db.insert("checkpoint", checkpoint.as_bytes())?;
             self.db.flush().map(|_| ())
         })
@@ -169,6 +189,20 @@ impl ViewDb {
             doing: "flushed",
             source,
         })
+    }
+
+    fn put<'a>(&self, records: impl Iterator<Item = (&'a [u8], Option<Vec<u8>>)>) -> Result<(), ViewError> {
+        guarded(|| {
+            let mut batch = sled::Batch::default();
+            for (key, value) in records {
+                match value {
+                    Some(value) => batch.insert(key, value),
+                    None => batch.remove(key),
+                }
+            }
+            self.records.apply_batch(batch)
+        })
+        .ok_or_else(|| self.broken("written"))
     }
 
     /// sled keeps its file handle private, so its files are opened again by path and flushed.

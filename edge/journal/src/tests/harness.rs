@@ -33,6 +33,9 @@ pub(super) enum Step {
     /// Recycles all but so many of the newest frames.
     Recycle(u64),
     Prepare,
+    /// Begins a new segment, recycles all others and overwrites them. No part of a random workload, so that a seed
+    /// means the same for ever.
+    Wipe,
     Reopen,
 }
 
@@ -114,6 +117,12 @@ impl Ledger {
                 journal.recycle_before(lsn)?;
             }
             Step::Prepare => drop(journal.prepare()?),
+            Step::Wipe => {
+                journal.turn();
+                self.step(journal, &Step::Commit(vec![10]))?;
+                self.step(journal, &Step::Recycle(1))?;
+                journal.wipe_free()?;
+            }
             Step::Reopen => {}
         }
         Ok(())

@@ -9,3 +9,4 @@ mod harness;
 mod layout;
 mod power_cut;
 mod rot;
+mod wipe;

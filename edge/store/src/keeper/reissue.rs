@@ -11,7 +11,7 @@ use crate::view::Staged;
 
 impl Keeper {
     /// Stages changes under their first names and stamps. Those that are here already, because the renewal was
-    /// cut off and begins again, are passed over.
+    /// cut off and begins again, are passed over, and so are those of records that were erased.
     pub(super) fn stage_reissue(
         &mut self,
         tier: Tier,
@@ -31,6 +31,10 @@ impl Keeper {
                 if !mark.fields.is_empty() {
                     continue;
                 }
+            }
+            // It would be sealed again, to a key that stays.
+            if self.is_erased_record(tier, &change.collection, &change.record, staged)? {
+                continue;
             }
             self.hlc.observe(change.stamp, now_ms);
             self.stage_change(change, log, now_ms, round, staged)?;

@@ -7,6 +7,7 @@ use sonae_journal::FrameKind;
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::Change;
 use sonae_proto::clock;
+use sonae_proto::erasure::tombstones;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::limits::CHANGE_WRITTEN_BYTES_MAX;
 use sonae_proto::record::RecordState;
@@ -254,6 +255,11 @@ impl Keeper {
         let mut bytes = 0;
         for edit in &action.edits {
             let tier = tier_of(edit).map_err(refused)?;
+            if self.is_erased(edit, staged)? {
+                // An import goes on without it. A person is told.
+                action.source.as_ref().ok_or(WriteError::Erased)?;
+                continue;
+            }
             let state = read(staged, tier, &edit.collection, &edit.record)?;
             if let Some(change) = change_for(edit, action, &state, clock::Stamp::default()) {
                 let line = change.to_line(name).map_err(|error| refused(error.to_string()))?.len();
@@ -270,10 +276,14 @@ impl Keeper {
         if bytes + round.bytes > usize::try_from(self.journal.commit_bytes_max()).unwrap_or(0) {
             return Err(refused(format!("an action of {bytes} bytes is too large; split it")));
         }
-        let mut kept = Kept { sequences: Sequences::new(), changes: 0, at_ms: now_ms };
+        let mut kept = Kept { sequences: Sequences::new(), changes: 0, erased: 0, at_ms: now_ms };
         for edit in &action.edits {
             let tier = tier_of(edit).map_err(refused)?;
             let log = LogName { tier, incarnation: name };
+            if self.is_erased(edit, staged)? {
+                kept.erased += 1;
+                continue;
+            }
             let state = read(staged, tier, &edit.collection, &edit.record)?;
             if let Some(change) = change_for(edit, action, &state, self.hlc.next(now_ms)) {
                 self.stage_change(&change, log, now_ms, round, staged)?;
@@ -298,6 +308,7 @@ impl Keeper {
         self.fold.apply(staged, log, sequence, &line).map_err(|error| refused(error.to_string()))?;
         round.concern(log.tier);
         let payload = ChangeFrame { log, sequence, kept_ms: now_ms, line: &line }.to_bytes();
+        self.scrub_due |= change.collection == tombstones(log.tier);
         let position = round.push(frame::CHANGE, payload);
         round.changes.push((position, log, sequence, line));
         Ok(())
@@ -330,6 +341,9 @@ impl Keeper {
                 self.sealed_is_kept(header);
             }
         }
+        if !round.batches.is_empty() {
+            self.count_key_uses();
+        }
         self.disputed = self.disputed.saturating_add_signed(disputed);
         self.shared.view.write().unwrap_or_else(PoisonError::into_inner).publish(staged);
         Ok(())
@@ -340,6 +354,8 @@ impl Keeper {
 pub(crate) struct BatchApplied {
     pub changed: u64,
     pub highest_stamp: clock::Stamp,
+    /// Whether a tombstone was in it.
+    pub erases: bool,
 }
 
 /// Opens a batch and applies its lines. A line that is missing or unreadable takes its place in the log.
@@ -357,15 +373,16 @@ pub(crate) fn apply_batch(
     let lines = sonae_proto::seal::open_lines(batch.payload(), key)
         .map_err(|source| StoreError::Seal { log, source })?;
     let mut lines = lines.split(|byte| *byte == b'\n');
-    let mut applied = BatchApplied { changed: 0, highest_stamp: clock::Stamp::default() };
+    let mut applied = BatchApplied { changed: 0, highest_stamp: clock::Stamp::default(), erases: false };
     for sequence in header.first..=header.last {
         let line = lines.next().unwrap_or_default();
         match fold.apply(staged, log, sequence, line) {
             Ok(Applied::Changed(change)) => {
                 applied.changed += 1;
+                applied.erases |= change.collection == tombstones(log.tier);
                 applied.highest_stamp = applied.highest_stamp.max(change.stamp);
             }
-            Ok(Applied::Duplicate) => {}
+            Ok(Applied::Duplicate | Applied::Erased) => {}
             Ok(Applied::Unreadable) => {
                 log::warn!(log = log.to_string(), sequence; "a change cannot be read by this version");
             }

@@ -129,7 +129,7 @@ impl Keeper {
     }
 
     /// Removes what is not needed any more from the shelf, unless a snapshot is just being made there.
-    pub(super) fn tidy_shelf(&self) {
+    pub(super) fn tidy_shelf(&mut self) {
         if self.pinned {
             return;
         }
@@ -141,6 +141,8 @@ impl Keeper {
         if let Err(error) = shelf.keep_only(&roots) {
             log::warn!(error = error.to_string(); "old snapshots cannot be removed");
         }
+        self.count_key_uses();
+        self.publish_state();
     }
 
     /// Does what had to wait for the round to be durable.
@@ -182,7 +184,11 @@ impl Keeper {
             Late::Sign { root, reply } => {
                 let _ = reply.send(self.sign(*root));
             }
-            Late::Unpin => self.unpin(),
+            Late::Unpin => {
+                self.unpin();
+                self.count_key_uses();
+                self.publish_state();
+            }
             Late::DigestKey { reply } => drop(self.keyring.digest_key().map(|key| reply.send(key))),
             Late::Tidy => self.tidy_shelf(),
             Late::Distrust => self.distrusted = true,

@@ -30,6 +30,7 @@ impl Keeper {
         if let Some(waiting) = self.without_receipt.get_mut(&log) {
             waiting.retain(|(sequence, _)| *sequence > safe.head.sequence);
         }
+        self.count_key_uses();
         if let Ok(bytes) = to_json("receipt", &ReceiptFrame { log, safe, receipt }) {
             self.lazy.push((frame::RECEIPT, bytes));
         }
@@ -111,8 +112,9 @@ impl Keeper {
         if !header.continues(&head) {
             return Err(StoreError::Hole { log: header.log, after: head.sequence });
         }
-        let highest = apply_batch(&mut self.fold, staged, &self.keyring, batch)?.highest_stamp;
-        self.hlc.observe(highest, self.clock.now_ms());
+        let applied = apply_batch(&mut self.fold, staged, &self.keyring, batch)?;
+        self.scrub_due |= applied.erases;
+        self.hlc.observe(applied.highest_stamp, self.clock.now_ms());
         round.concern(header.log.tier);
         let position = round.push(frame::PEER, batch.bytes().to_vec());
         round.batches.push((position, header, false));
@@ -124,7 +126,7 @@ impl Keeper {
         let header = batch.header();
         let is_next = header.first == self.fold.applied(header.log) + 1;
         if is_next && self.index.headers(header.log).any(|held| held == *header) {
-            apply_batch(&mut self.fold, staged, &self.keyring, batch)?;
+            self.scrub_due |= apply_batch(&mut self.fold, staged, &self.keyring, batch)?.erases;
         }
         Ok(())
     }
@@ -191,6 +193,8 @@ impl Keeper {
         state.own_bytes.clone_from(&self.own_bytes);
         state.foundations.clone_from(&self.foundations);
         state.pruned.clone_from(self.index.foundations());
+        state.key_uses.clone_from(&self.key_uses);
+        state.scrub_due = self.scrub_due;
         state.disputed = self.disputed;
         state.commits = self.commits;
         state.flushes = self.journal.flushes();

@@ -19,9 +19,13 @@ impl Keeper {
         if self.failed.is_some() {
             return false;
         }
-        if !self.lazy.is_empty() {
+        if self.scrub_due {
+            self.seal_due(true);
+        }
+        if !self.lazy.is_empty() || self.has_sealed() {
             self.round(&mut VecDeque::new());
         }
+        let waits = self.scrub_when_due();
         let outcome = self.journal.mark().and_then(|_| self.journal.prepare());
         match outcome {
             Ok(_) => {}
@@ -31,7 +35,7 @@ impl Keeper {
             }
             Err(error) => self.note_failure(&error),
         }
-        false
+        waits
     }
 
     /// Seals what is due. The batches become durable with the next commit.

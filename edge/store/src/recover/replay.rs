@@ -60,7 +60,7 @@ impl Replay<'_> {
         let change = ChangeFrame::from_bytes(&frame.payload)?;
         match self.fold.apply(staged, change.log, change.sequence, change.line) {
             Ok(Applied::Changed(_)) => self.replayed += 1,
-            Ok(Applied::Duplicate | Applied::Unreadable) => {}
+            Ok(Applied::Duplicate | Applied::Erased | Applied::Unreadable) => {}
             Err(FoldError::Gap { expected, .. }) => {
                 return Err(StoreError::Hole { log: change.log, after: expected.saturating_sub(1) });
             }
