@@ -163,8 +163,11 @@ fn plain_text_is_overwritten() {
     let scene = Scene::new();
     let opened = scene.open(0);
     write(&opened.store, None, [about(PUPIL, CANARY), about(OTHER, "見本")].concat()).unwrap();
-    let data = &scene.data[0];
-    assert!(!hits(data, CANARY.as_bytes()).is_empty());
+    opened.close();
+    let (data, opened) = (&scene.data[0], scene.open(0));
+    for place in ["journal", "view"] {
+        assert!(!hits(&data.join(place), CANARY.as_bytes()).is_empty(), "{place}");
+    }
     assert!(opened.store.erasures().is_empty());
     opened.store.erase_blocking(PUPIL, None).unwrap();
     let waits = |store: &Store| store.erasures().iter().map(|of| (of.tier, of.waits_for)).collect::<Vec<_>>();
