@@ -117,8 +117,14 @@ impl Prover {
     /// Prunes what may go by now.
     async fn retain(&self, mut retention: Retention) -> Retention {
         let (store, proofs) = (self.source.store.clone(), self.source.proofs.clone());
+        let data = self.data.clone();
         let looked = tokio::task::spawn_blocking(move || {
             retention.look(&store, &proofs);
+            // The documents that the device was enrolled with have the keys of then.
+            let forgotten = enrolment::forget_destroyed(&data, &store.destroyed());
+            if let Err(error) = forgotten {
+                log::warn!(error = error.to_string(); "destroyed keys cannot be taken out of the enrolment yet");
+            }
             retention
         });
         // One that has panicked has said so; what it knew is noted.

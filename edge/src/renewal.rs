@@ -11,6 +11,7 @@
 mod state;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sonae_proto::batch::{Batch, BatchHeader};
@@ -22,7 +23,7 @@ use sonae_proto::seal::{SealError, open_lines};
 use sonae_proto::vector::LogHead;
 use sonae_store::data_dir::DataDir;
 use sonae_store::keyring::{Keyring, KeyringError};
-use sonae_store::{StoreError, ViewError, WriteError, enrolment, renewal};
+use sonae_store::{RealDisk, Shelf, StoreError, ViewError, WriteError, enrolment, held_keys, renewal};
 
 use crate::fetch::{FetchError, fetch_all};
 use crate::replica::{Replica, ReplicaError};
@@ -128,6 +129,9 @@ fn open_next(old: &Path) -> Result<Replica, RenewalError> {
     let bundle = enrolment::load(old).map_err(ReplicaError::from)?;
     let now_ms = sonae_store::Clock::system().now_ms();
     let dir = enrolment::enrol(&path, &bundle, Beginning::Restored, now_ms).map_err(ReplicaError::from)?;
+    // What only this box has may be sealed to a key that was destroyed meanwhile.
+    let shelf = |data: &Path| Shelf::new(Arc::new(RealDisk), &data.join("snapshots"));
+    held_keys::copy(&shelf(old), &shelf(&path)).map_err(RenewalError::Exchange)?;
     Ok(Replica::open_dir(dir)?)
 }
 
@@ -235,15 +239,16 @@ pub(crate) async fn lines(
 /// Opens a replica's newest keys.
 pub(crate) fn keyring(replica: &Replica) -> Result<Keyring, RenewalError> {
     let documents = replica.opened.store.documents();
-    Ok(Keyring::open(&replica.keys()?.board, &documents, &replica.bundle.device_age_key)?)
+    let device = &replica.bundle.device_age_key;
+    let held = held_keys::read(replica.opened.store.shelf());
+    Ok(Keyring::open(&replica.keys()?.board, &documents, device)?.holding(held, device))
 }
 
 /// Opens a batch into its lines with their sequences.
 pub(crate) fn lines_of(batch: &Batch, keyring: &Keyring) -> Result<Vec<(u64, Vec<u8>)>, RenewalError> {
     let (header, log) = (batch.header(), batch.header().log);
     let key = keyring.opening(log.tier, header.epoch);
-    let key =
-        key.ok_or_else(|| KeyringError::Missing { what: format!("tier {} of {}", log.tier, header.epoch) })?;
+    let key = key.ok_or_else(|| keyring.missing(log.tier, header.epoch))?;
     let opened = open_lines(batch.payload(), key)
         .map_err(|source| RenewalError::Batch { log, source: Some(source) })?;
     let texts = opened.split(|byte| *byte == b'\n').map(<[u8]>::to_vec);

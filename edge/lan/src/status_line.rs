@@ -167,6 +167,7 @@ pub mod tests {
             commits: 0,
             flushes: 0,
             keys: sonae_store::keyring::KeyYears::default(),
+            key_uses: Vec::new(),
             erasures: Vec::new(),
             quarantine: Vec::new(),
             storage: Storage::default(),

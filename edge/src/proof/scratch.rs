@@ -20,7 +20,7 @@ use sonae_store::identity::{ReplicaKeys, board_key};
 use sonae_store::keyring::Keyring;
 use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink;
-use sonae_store::{Clock, Evidence, Open, Opened, Options, Quarantine, RealDisk, Store};
+use sonae_store::{Clock, Evidence, Open, Opened, Options, Quarantine, RealDisk, Shelf, Store, held_keys};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
@@ -60,6 +60,8 @@ pub(super) fn bytes_under(path: &Path) -> u64 {
 fn open(data: &Path, bundle: &ReplicaBundle, beside: &Store) -> Result<Opened, ReplicaError> {
     let keyring = Keyring::open(&board_key(bundle)?, &beside.documents(), &bundle.device_age_key)?;
     let dir = scratch_dir(data);
+    let shelf = Shelf::new(Arc::new(RealDisk), &dir.join("snapshots"));
+    held_keys::copy(beside.shelf(), &shelf).map_err(ReplicaError::Scratch)?;
     Ok(Store::open(Open {
         journal: dir.join("journal"),
         batches: dir.join("batches"),

@@ -6,9 +6,9 @@ use std::time::Duration;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
 use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotName, SnapshotPart};
+use sonae_store::Store;
 use sonae_store::snapshot::{Made, SnapshotFailure};
 use sonae_store::status::SnapshotProgress;
-use sonae_store::{Shelf, Store};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -50,13 +50,14 @@ impl Maker {
         self.is_told = true;
     }
 
-    fn is_due(&self, tier: Tier, shelf: &Shelf, own_bytes: u64) -> bool {
-        let made = Made::read(shelf, tier);
+    fn is_due(&self, tier: Tier, store: &Store, own_bytes: u64) -> bool {
+        let made = Made::read(store.shelf(), tier);
         let severalfold =
             made.as_ref().is_none_or(|made| made.grown(own_bytes) >= made.bytes.saturating_mul(GROWN));
         let rested = self.last.get(&tier).is_none_or(|at| at.elapsed() >= PAUSE);
         // What has failed would fail again, and costs the same each time.
-        (rested || severalfold && !self.failed.contains(&tier)) && Made::is_due(made.as_ref(), own_bytes)
+        let is_due = Made::is_due(made.as_ref(), own_bytes) || store.is_sealed_to_older_keys(tier);
+        (rested || severalfold && !self.failed.contains(&tier)) && is_due
     }
 
     fn consider(&mut self, store: &Store) {
@@ -65,7 +66,7 @@ impl Maker {
         }
         let state = store.state();
         let own_bytes = |tier: Tier| state.own_bytes.get(&tier).copied().unwrap_or(0);
-        let due = |tier: &Tier| self.is_due(*tier, store.shelf(), own_bytes(*tier));
+        let due = |tier: &Tier| self.is_due(*tier, store, own_bytes(*tier));
         let Some(tier) = Tier::ALL.into_iter().find(due) else { return };
         // A snapshot helps whoever rebuilds; room that people need for writing is not spent on it.
         if store.pressure().refused_from().is_some() {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sonae_proto::bundle::{self, BundleError, ReplicaBundle};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::identity::Beginning;
 use sonae_proto::limits::BUNDLE_BYTES_MAX;
 use sonae_trust::{entropy::SystemEntropy, secret_file};
@@ -90,4 +91,23 @@ pub fn enrol(
 pub fn load(data: &Path) -> Result<ReplicaBundle, EnrolmentError> {
     let content = secret_file::read(&data.join("enrolment.json"))?;
     serde_json::from_slice(&content).map_err(|_| EnrolmentError::Damaged)
+}
+
+/// Takes wrapped keys that the board has destroyed out of what `enrol` wrote. Returns whether there were any.
+///
+/// # Errors
+/// [`EnrolmentError`]; the file is as it was then.
+///
+/// # Durability
+/// The file without them is on stable storage when this returns.
+pub fn forget_destroyed(data: &Path, destroyed: &Destroyed) -> Result<bool, EnrolmentError> {
+    let mut bundle = load(data)?;
+    let before = bundle.wrapped_keys.len();
+    bundle.wrapped_keys.retain(|key| !destroyed.contains(key.key_use, key.epoch));
+    if bundle.wrapped_keys.len() == before {
+        return Ok(false);
+    }
+    let content = Zeroizing::new(serde_json::to_vec(&bundle).map_err(|_| EnrolmentError::Damaged)?);
+    secret_file::replace(&data.join("enrolment.json"), &content, &mut SystemEntropy)?;
+    Ok(true)
 }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sonae_proto::collection::{self, PUPILS};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::erasure::{Place, tombstone, tombstones};
 use sonae_proto::ids::Tier;
 use sonae_proto::manifest::{Epoch, KeyUse, Manifest, school_year};
@@ -16,6 +17,7 @@ use sonae_proto::snapshot::Record;
 use utoipa::ToSchema;
 
 use crate::edit::{Action, Edit, Kept};
+use crate::snapshot::Made;
 use crate::state::KeyUses;
 use crate::store::{Store, WriteError};
 use crate::view_db::ViewError;
@@ -66,7 +68,68 @@ pub struct ErasureStatus {
     pub waits_for: Option<WaitsFor>,
 }
 
+/// A key of a tier, and what here needs it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub struct KeyStatus {
+    /// The tier.
+    #[schema(value_type = String)]
+    pub tier: Tier,
+    /// Its epoch.
+    pub epoch: u32,
+    /// What is held here that is sealed to it.
+    pub uses: KeyUses,
+    /// Whether the tier is sealed to it now.
+    pub seals: bool,
+    /// Whether the board has ordered it to be destroyed.
+    pub destroyed: bool,
+    /// Whether it is destroyed and still held, because something here needs it.
+    pub destroyed_pending: bool,
+}
+
+impl KeyStatus {
+    /// Whether nothing here needs the key.
+    #[must_use]
+    pub fn is_free(&self) -> bool {
+        !self.seals && !self.destroyed_pending && self.uses == KeyUses::default()
+    }
+}
+
 impl Store {
+    /// Returns each key of a tier that there is or was, and what here is sealed to it.
+    #[must_use]
+    pub fn key_uses(&self) -> Vec<KeyStatus> {
+        let (state, now_ms) = (self.state(), self.clock().now_ms());
+        let Some(manifest) = self.manifest() else { return Vec::new() };
+        let named = manifest.keys.iter().map(|key| (key.key_use, key.epoch));
+        let gone = manifest.destroyed.iter().map(|key| (key.key_use, key.epoch));
+        let names: BTreeSet<(KeyUse, u32)> = named.chain(gone).collect();
+        let status = |(key_use, epoch): (KeyUse, u32)| {
+            let KeyUse::Tier(tier) = key_use else { return None };
+            let sealing = manifest.sealing_key(tier, school_year(now_ms));
+            Some(KeyStatus {
+                tier,
+                epoch,
+                uses: state.key_uses.get(&(tier, epoch)).copied().unwrap_or_default(),
+                seals: sealing.is_some_and(|key| key.epoch == epoch),
+                destroyed: manifest.is_destroyed(key_use, epoch),
+                destroyed_pending: state.held_keys.contains(&(key_use, epoch)),
+            })
+        };
+        names.into_iter().filter_map(status).collect()
+    }
+
+    /// Whether a tier has something that is sealed to a key of before the present one, and no snapshot that is sealed to
+    /// the present one: then a snapshot is due however little was written, so that older keys come to be needed by
+    /// nobody.
+    #[must_use]
+    pub fn is_sealed_to_older_keys(&self, tier: Tier) -> bool {
+        let epoch = self.sealing_epoch(tier, self.clock().now_ms());
+        let is_older =
+            |((of, other), _): (&(Tier, u32), &KeyUses)| *of == tier && order(*other) < order(epoch);
+        let made = Made::read(self.shelf(), tier).and_then(|made| self.shelf().root(made.root));
+        made.is_none_or(|root| order(root.epoch) < order(epoch)) && self.state().key_uses.iter().any(is_older)
+    }
+
     /// Finds the records of a pupil: those whose ids name him or her, and those that name the pupil in a field.
     ///
     /// # Errors
@@ -194,6 +257,12 @@ impl Store {
             (id, number("at"), u32::try_from(number("epoch")).unwrap_or(0))
         };
         Ok(stones.into_iter().map(read).collect())
+    }
+
+    /// Returns the keys that the board has ordered to be destroyed.
+    #[must_use]
+    pub fn destroyed(&self) -> Destroyed {
+        self.manifest().map_or_else(Destroyed::default, |manifest| Destroyed::of(&manifest))
     }
 
     fn manifest(&self) -> Option<Manifest> {

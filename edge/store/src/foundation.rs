@@ -14,7 +14,7 @@ use sonae_proto::vector::Heads;
 use sonae_proto::view::{Fold, Records as _};
 
 use crate::frame::{self, Checkpoint, FoundationFrame, from_json};
-use crate::keyring::{Keyring, KeyringError};
+use crate::keyring::Keyring;
 use crate::shelf::Shelf;
 use crate::store::StoreError;
 use crate::view::Staged;
@@ -104,8 +104,7 @@ pub(crate) struct Keys {
 
 /// Takes the keys of a tier and an epoch out of a keyring.
 pub(crate) fn keys(keyring: &Keyring, tier: Tier, epoch: u32) -> Result<Keys, StoreError> {
-    let missing = || KeyringError::Missing { what: format!("tier {tier} of {epoch}") };
-    let open = keyring.opening(tier, epoch).cloned().ok_or_else(missing)?;
+    let open = keyring.opening(tier, epoch).cloned().ok_or_else(|| keyring.missing(tier, epoch))?;
     Ok(Keys { open, digest: keyring.digest_key()? })
 }
 

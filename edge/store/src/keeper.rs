@@ -156,7 +156,7 @@ impl Keeper {
     /// Serves requests until `Close`, or until every handle is gone.
     pub fn run(mut self, waiting: &Receiver<Request>) {
         let mut queue = VecDeque::new();
-        let mut idle_work = self.scrub_due;
+        let mut idle_work = self.scrub_due || !self.keyring.held().is_empty();
         let mut closing = false;
         while !closing {
             self.seal_due(false);

@@ -7,7 +7,7 @@ use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::destruction::Destroyed;
 use sonae_proto::digest::DigestKey;
 use sonae_proto::ids::{Hash32, Tier};
-use sonae_proto::manifest::{KeyUse, Manifest, school_year};
+use sonae_proto::manifest::{KeyUse, Manifest, WrappedKey, school_year};
 use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::{OpenKey, SealError, decrypt};
 use sonae_proto::signed::{DocumentError, Signed};
@@ -40,6 +40,17 @@ pub enum KeyringError {
         /// What it is for.
         key_use: KeyUse,
         /// School year.
+        epoch: u32,
+    },
+    /// A key that is needed was destroyed.
+    #[error(
+        "the key {key_use} of {epoch} was destroyed by the board's order: what is sealed to it cannot be read by anybody \
+         any more. Begin with the newest snapshot, which is sealed to a later key"
+    )]
+    Destroyed {
+        /// What it was for.
+        key_use: KeyUse,
+        /// Its epoch.
         epoch: u32,
     },
     /// A key that is needed is not there.
@@ -85,6 +96,8 @@ pub struct Keyring {
     manifest: Manifest,
     hash: Hash32,
     keys: BTreeMap<(KeyUse, u32), OpenKey>,
+    /// Destroyed keys that something here is still sealed to.
+    held: Vec<WrappedKey>,
 }
 
 impl Keyring {
@@ -127,13 +140,66 @@ impl Keyring {
             }
             keys.insert((key_use, epoch), key);
         }
-        let keyring =
-            Self { documents: documents.clone(), manifest: signed.body().clone(), hash: signed.hash(), keys };
+        let keyring = Self {
+            documents: documents.clone(),
+            manifest: signed.body().clone(),
+            hash: signed.hash(),
+            keys,
+            held: Vec::new(),
+        };
         keyring.digest_key()?;
         for tier in Tier::ALL {
             keyring.sealing(tier, 0)?;
         }
         Ok(keyring)
+    }
+
+    /// Holds destroyed keys besides, for what is still sealed to them here. What does not open is passed over: it is
+    /// missed only if something needs it, and that says so.
+    #[must_use]
+    pub fn holding(mut self, held: Vec<WrappedKey>, device_age_key: &str) -> Self {
+        let Ok(device) = OpenKey::parse(device_age_key) else { return self };
+        for wrapped in held {
+            let secret = decrypt(&wrapped.file, &device).ok();
+            let key = secret.and_then(|secret| OpenKey::parse(std::str::from_utf8(&secret).ok()?).ok());
+            let name = (wrapped.key_use, wrapped.epoch);
+            if let Some(key) = key.filter(|_| !self.keys.contains_key(&name)) {
+                self.keys.insert(name, key);
+                self.held.push(wrapped);
+            }
+        }
+        self
+    }
+
+    /// Returns the wrapped keys that this keyring has and a manifest destroys.
+    #[must_use]
+    pub fn destroyed_by(&self, manifest: &Manifest) -> Vec<WrappedKey> {
+        let all = self.documents.wrapped_keys.iter().chain(&self.held);
+        all.filter(|key| manifest.is_destroyed(key.key_use, key.epoch)).cloned().collect()
+    }
+
+    /// Returns the destroyed keys that are held.
+    #[must_use]
+    pub fn held(&self) -> &[WrappedKey] {
+        &self.held
+    }
+
+    /// Forgets a destroyed key that is held.
+    pub fn forget(&mut self, key_use: KeyUse, epoch: u32) {
+        self.held.retain(|key| (key.key_use, key.epoch) != (key_use, epoch));
+        if self.manifest.key(key_use, epoch).is_none() {
+            self.keys.remove(&(key_use, epoch));
+        }
+    }
+
+    /// Says why there is no key that opens a tier in an epoch.
+    #[must_use]
+    pub fn missing(&self, tier: Tier, epoch: u32) -> KeyringError {
+        let key_use = KeyUse::Tier(tier);
+        if self.manifest.is_destroyed(key_use, epoch) {
+            return KeyringError::Destroyed { key_use, epoch };
+        }
+        KeyringError::Missing { what: format!("tier {tier} of {epoch}") }
     }
 
     /// Returns the key of the state digest.

@@ -16,6 +16,7 @@ mod error;
 mod evidence;
 mod foundation;
 mod frame;
+pub mod held_keys;
 pub mod identity;
 mod keeper;
 pub mod keyring;

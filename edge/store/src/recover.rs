@@ -26,6 +26,7 @@ use crate::foundation::Foundations;
 use crate::frame::{
     self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
 };
+use crate::held_keys;
 use crate::keeper::{Keeper, Room, note_without_receipt, steady_of_kept};
 use crate::keyring::Keyring;
 use crate::room::Place;
@@ -73,7 +74,8 @@ pub(crate) fn recover(
     let mut found = read_journal(&journal, &mut index, &open)?;
     no_hole(&found, &index)?;
     found.own.insert(open.keys.name());
-    let keyring = newest_keyring(&open, found.documents.take())?;
+    let keyring =
+        newest_keyring(&open, found.documents.take())?.holding(held_keys::read(&shelf), &open.device_age_key);
 
     let revoked = Revoked::of(&found.identities, &keyring, &open.keys, &foundations.heads);
     let Filled { view, fold, state, disputed } =

@@ -180,6 +180,19 @@ impl Shelf {
         self.settle()
     }
 
+    /// Overwrites such a file where it lies.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    ///
+    /// # Durability
+    /// The new bytes are on stable storage when this returns.
+    pub(crate) fn overwrite_note(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = self.disk.open(&self.dir.join(name))?;
+        file.write_at(0, bytes)?;
+        file.sync_data()
+    }
+
     /// Removes such a file. One that cannot be removed is read again, and everything that it says is checked again.
     pub fn remove_note(&self, name: &str) {
         let _ = self.disk.remove(&self.dir.join(name));

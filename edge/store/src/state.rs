@@ -1,10 +1,11 @@
 //! What the store says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use sonae_proto::digest::Digest;
 use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::manifest::KeyUse;
 use sonae_proto::vector::{Heads, Sequences};
 
 use crate::room::RoomState;
@@ -30,6 +31,9 @@ pub struct StoreState {
     /// What is held of each tier, by the epoch of the key that it is sealed to.
     #[serde(skip)]
     pub key_uses: BTreeMap<(Tier, u32), KeyUses>,
+    /// Destroyed keys that are still held, because something here is sealed to them.
+    #[serde(skip)]
+    pub held_keys: BTreeSet<(KeyUse, u32)>,
     /// Whether what was erased still lies in plain text in parts of journal or view that nobody reads.
     #[serde(skip)]
     pub scrub_due: bool,

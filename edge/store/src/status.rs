@@ -12,7 +12,7 @@ use sonae_proto::vector::Heads;
 use utoipa::ToSchema;
 
 use crate::clock::Clock;
-use crate::erasure::ErasureStatus;
+use crate::erasure::{ErasureStatus, KeyStatus};
 use crate::keyring::KeyYears;
 use crate::neighbours::{NeighbourStatus, Neighbours};
 use crate::proof::{ProofStatus, Proofs};
@@ -235,6 +235,8 @@ pub struct Status {
     pub keys: KeyYears,
     /// Since when the board lets nobody write here, by its clock; absent when people may write.
     pub held_ms: Option<u64>,
+    /// Each key, and what here is sealed to it.
+    pub key_uses: Vec<KeyStatus>,
     /// What was erased, by tier, and what is waited for before nothing of it can be read anywhere.
     pub erasures: Vec<ErasureStatus>,
     /// Batches of revoked devices that wait here for the board's decision, by log.
@@ -345,6 +347,7 @@ impl StatusSource {
             flushes: state.flushes,
             keys: KeyYears::of(&self.store.documents(), now_ms),
             held_ms: state.held_ms,
+            key_uses: self.store.key_uses(),
             erasures: self.store.erasures(),
             quarantine: Quarantine::of(&self.data).by_log(&state.vector),
             storage: self.storage(state.storage_bytes),

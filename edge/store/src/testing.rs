@@ -11,6 +11,7 @@ pub use stepped::Stepped;
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use sonae_proto::bundle::{BundleKind, ReplicaBundle};
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::destruction::DestroyedKey;
 use sonae_proto::identity::{Beginning, DeviceCertificate, ReplicaKind};
 use sonae_proto::ids::{SchoolCode, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
@@ -38,6 +39,8 @@ pub struct Board {
     authority: Authority,
     school: SchoolCode,
     keys: Vec<(KeyUse, u32, OpenKey)>,
+    /// Keys of a first rotation, by tier.
+    rotated: [OpenKey; 3],
     /// The key that signs the cloud's receipts.
     pub receipt_key: SigningKey,
     /// Hashes of TLS certificates that the descriptor names.
@@ -69,6 +72,7 @@ impl Default for Board {
             root: signing_key(),
             authority,
             school: "B113200000011".parse().unwrap(),
+            rotated: Tier::ALL.map(|_| OpenKey::generate()),
             keys,
             receipt_key: signing_key(),
             tls_certificates: Vec::new(),
@@ -109,6 +113,31 @@ impl Board {
         (manifest.version, manifest.revoked) = (version, revoked);
         let manifest = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
         KeyDocuments { manifest, ..Keyring::documents_of(bundle) }
+    }
+
+    /// Key documents for the device of a bundle, of a later version, with keys of a first rotation for the year 2026 in
+    /// all tiers, and with the tiers' keys of these epochs destroyed.
+    #[must_use]
+    pub fn rotating(&self, bundle: &ReplicaBundle, version: u64, destroyed: &[u32]) -> KeyDocuments {
+        let mut manifest = Signed::<Manifest>::verify(&bundle.manifest, &self.root()).unwrap().body().clone();
+        let device = OpenKey::parse(&bundle.device_age_key).unwrap().recipient();
+        let mut documents = Keyring::documents_of(bundle);
+        for (tier, key) in Tier::ALL.into_iter().zip(&self.rotated) {
+            let (key_use, epoch) = (KeyUse::Tier(tier), 2_026_001);
+            manifest.keys.push(ManifestKey { key_use, epoch, recipient: key.recipient() });
+            let file = encrypt(key.secret().as_bytes(), [device.as_str()]).unwrap();
+            documents.wrapped_keys.push(WrappedKey { key_use, epoch, file });
+        }
+        for (key_use, epoch) in
+            Tier::ALL.into_iter().flat_map(|tier| destroyed.iter().map(move |e| (KeyUse::Tier(tier), *e)))
+        {
+            manifest.keys.retain(|key| (key.key_use, key.epoch) != (key_use, epoch));
+            documents.wrapped_keys.retain(|key| (key.key_use, key.epoch) != (key_use, epoch));
+            manifest.destroyed.push(DestroyedKey { key_use, epoch, destroyed_ms: 1 });
+        }
+        manifest.version = version;
+        documents.manifest = Signed::sign(manifest, &self.root).unwrap().text().to_owned();
+        documents
     }
 
     /// Enrols some devices that one manifest names, and returns their bundles.

@@ -1,15 +1,20 @@
 //! Erasure in the keeper's hands: nothing is written to a record that was erased, and what is left of it in plain text in
 //! journal and view is overwritten when nobody waits.
 
+use std::collections::BTreeMap;
+use std::sync::PoisonError;
+
 use serde::{Deserialize, Serialize};
 use sonae_journal::{Disk as _, RealDisk};
 use sonae_proto::erasure::tombstones;
 use sonae_proto::ids::Tier;
-use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use sonae_proto::manifest::{KeyUse, WrappedKey};
 
 use super::Keeper;
 use crate::edit::{Edit, tier_of};
+use crate::frame::{self, to_json};
+use crate::held_keys;
+use crate::keyring::Keyring;
 use crate::room::CHECKPOINT_ROOM_BYTES;
 use crate::state::KeyUses;
 use crate::store::{StoreError, WriteError};
@@ -18,10 +23,13 @@ use crate::view::{Staged, View};
 /// The note of what was overwritten.
 const NOTE: &str = "erased.json";
 
-/// How many tombstones stood when everything was overwritten. When it is lost, all of it is overwritten again.
+/// How many tombstones stood, and keys were gone, when everything was overwritten. When it is lost, all of it is overwritten again.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Scrubbed {
     tombstones: usize,
+    /// Destroyed keys that were gone.
+    #[serde(default)]
+    keys: usize,
 }
 
 impl Keeper {
@@ -43,11 +51,12 @@ impl Keeper {
         self.fold.is_erased(staged, tier, collection, record).map_err(refused)
     }
 
-    /// Whether tombstones have come since journal and view were last overwritten.
+    /// Whether tombstones have come, or destroyed keys gone, since journal and view were last overwritten.
     pub(crate) fn look_for_tombstones(&mut self) {
         let count = count(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner));
         let note = self.shared.shelf.note(NOTE).and_then(|note| serde_json::from_slice(&note).ok());
-        self.scrub_due = count != note.unwrap_or_else(Scrubbed::default).tombstones;
+        let Scrubbed { tombstones, keys } = note.unwrap_or_default();
+        self.scrub_due = (count, self.keys_gone()) != (tombstones, keys);
     }
 
     /// Overwrites what is left of erased records in plain text, when that is due. While something waits to be sealed, or
@@ -100,7 +109,8 @@ impl Keeper {
             self.failed = Some(error.to_string());
             return Err(error.into());
         }
-        let note = serde_json::to_vec(&Scrubbed { tombstones }).unwrap_or_default();
+        let note = Scrubbed { tombstones, keys: self.keys_gone() };
+        let note = serde_json::to_vec(&note).unwrap_or_default();
         if let Err(error) = shared.shelf.put_note(NOTE, &note) {
             log::warn!(error = error.to_string(); "that journal and view were overwritten is not noted; they are again");
         }
@@ -108,6 +118,56 @@ impl Keeper {
         self.publish_state();
         log::info!(tombstones; "what was erased is overwritten in journal and view");
         Ok(true)
+    }
+
+    /// Goes on with newer key documents. Keys that they destroy are held apart until nothing here needs them.
+    pub(super) fn take_keyring(&mut self, keyring: Keyring) {
+        let held = self.keyring.destroyed_by(keyring.manifest());
+        if let Err(error) = held_keys::write(&self.shared.shelf, &held) {
+            // The older documents go on; they come again with the next greeting.
+            log::error!(error = error.to_string(); "key documents cannot be taken now");
+            return;
+        }
+        let mut documents = keyring.documents().clone();
+        keyring.destroyed().strip(&mut documents);
+        if let Ok(bytes) = to_json("documents", &documents) {
+            self.lazy.push((frame::DOCUMENTS, bytes));
+        }
+        self.keyring = keyring.holding(held, &self.device_age_key);
+        *self.shared.documents.write().unwrap_or_else(PoisonError::into_inner) = documents;
+    }
+
+    /// Forgets destroyed keys that nothing here needs any more. What journal segments had of them is overwritten with
+    /// the next scrub.
+    pub(super) fn drop_destroyed(&mut self) {
+        if self.keyring.held().is_empty() || self.failed.is_some() {
+            return;
+        }
+        self.count_key_uses();
+        let is_needed = |key: &WrappedKey| match key.key_use {
+            KeyUse::Tier(tier) => self.key_uses.contains_key(&(tier, key.epoch)),
+            KeyUse::Digest => true,
+        };
+        let (needed, gone): (Vec<_>, Vec<_>) = self.keyring.held().iter().cloned().partition(is_needed);
+        if gone.is_empty() {
+            return;
+        }
+        if let Err(error) = held_keys::write(&self.shared.shelf, &needed) {
+            log::error!(error = error.to_string(); "a destroyed key cannot be removed yet");
+            return;
+        }
+        for key in gone {
+            self.keyring.forget(key.key_use, key.epoch);
+            log::info!(key_use:% = key.key_use, epoch = key.epoch; "a destroyed key is gone from this box");
+        }
+        self.look_for_tombstones();
+        self.publish_state();
+    }
+
+    /// How many destroyed keys are not here any more.
+    fn keys_gone(&self) -> usize {
+        let held = held_keys::names(self.keyring.held());
+        self.keyring.destroyed().iter().filter(|(of, epoch, _)| !held.contains(&(*of, *epoch))).count()
     }
 
     /// Counts what is held by the keys that it is sealed to.
@@ -121,6 +181,10 @@ impl Keeper {
                 of.batches += 1;
                 of.without_receipt += u64::from(is_own && header.last > safe);
             }
+        }
+        for header in self.sealed.iter().map(sonae_proto::batch::Batch::header) {
+            let of = uses.entry((header.log.tier, header.epoch)).or_default();
+            (of.batches, of.without_receipt) = (of.batches + 1, of.without_receipt + 1);
         }
         for root in self.shared.shelf.roots() {
             uses.entry((root.tier, root.epoch)).or_default().snapshots += 1;

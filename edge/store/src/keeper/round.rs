@@ -18,7 +18,7 @@ use super::standing::note_without_receipt;
 use super::{Keeper, Reply, Request};
 use crate::edit::{Action, Kept, change_for, tier_of};
 use crate::frame::{self, ChangeFrame, LossFrame, to_json};
-use crate::keyring::{Keyring, KeyringError};
+use crate::keyring::Keyring;
 use crate::store::{StoreError, WriteError};
 use crate::view::{RecordKey, Staged};
 
@@ -367,9 +367,8 @@ pub(crate) fn apply_batch(
 ) -> Result<BatchApplied, StoreError> {
     let header = batch.header();
     let log = header.log;
-    let key = keyring
-        .opening(log.tier, header.epoch)
-        .ok_or_else(|| KeyringError::Missing { what: format!("tier {} of {}", log.tier, header.epoch) })?;
+    let key =
+        keyring.opening(log.tier, header.epoch).ok_or_else(|| keyring.missing(log.tier, header.epoch))?;
     let lines = sonae_proto::seal::open_lines(batch.payload(), key)
         .map_err(|source| StoreError::Seal { log, source })?;
     let mut lines = lines.split(|byte| *byte == b'\n');

@@ -80,11 +80,7 @@ impl Keeper {
                     "key documents that take back a revocation or the destruction of a key are refused");
             }
             Ok(keyring) if keyring.manifest().version > self.keyring.manifest().version => {
-                if let Ok(bytes) = to_json("documents", documents) {
-                    self.lazy.push((frame::DOCUMENTS, bytes));
-                }
-                self.keyring = keyring;
-                *self.shared.documents.write().unwrap_or_else(PoisonError::into_inner) = documents.clone();
+                self.take_keyring(keyring);
             }
             Ok(_) => {}
             Err(error) => log::warn!(error = error.to_string(); "key documents from the cloud are ignored"),
@@ -194,6 +190,7 @@ impl Keeper {
         state.foundations.clone_from(&self.foundations);
         state.pruned.clone_from(self.index.foundations());
         state.key_uses.clone_from(&self.key_uses);
+        state.held_keys = crate::held_keys::names(self.keyring.held());
         state.scrub_due = self.scrub_due;
         state.disputed = self.disputed;
         state.commits = self.commits;

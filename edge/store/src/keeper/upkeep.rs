@@ -25,6 +25,7 @@ impl Keeper {
         if !self.lazy.is_empty() || self.has_sealed() {
             self.round(&mut VecDeque::new());
         }
+        self.drop_destroyed();
         let waits = self.scrub_when_due();
         let outcome = self.journal.mark().and_then(|_| self.journal.prepare());
         match outcome {

@@ -8,6 +8,7 @@
 )]
 
 mod condition;
+mod destroyed;
 mod scene;
 
 use std::collections::BTreeMap;

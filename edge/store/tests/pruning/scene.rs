@@ -26,7 +26,8 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 pub struct Scene {
     _dir: tempfile::TempDir,
     pub data: PathBuf,
-    bundle: ReplicaBundle,
+    pub bundle: ReplicaBundle,
+    pub board: Board,
     /// What the clock on the wall shows, and the steady one.
     pub wall: Arc<AtomicU64>,
     pub steady: Arc<AtomicU64>,
@@ -44,11 +45,12 @@ impl Scene {
     pub fn on(disk: Arc<dyn Disk>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let bundle = Board::default().bundle();
+        let board = Board::default();
+        let bundle = board.bundle();
         drop(enrolment::enrol(&data, &bundle, Beginning::Enrolment, 1).unwrap());
         let told = |ms| Arc::new(AtomicU64::new(ms));
         let (wall, steady) = (told(1_780_000_000_000), told(70 * 365 * DAY_MS));
-        Self { _dir: dir, data, bundle, wall, steady, disk, proofs: Proofs::default(), number: 0 }
+        Self { _dir: dir, data, bundle, board, wall, steady, disk, proofs: Proofs::default(), number: 0 }
     }
 
     pub fn open_on(&self, disk: Arc<dyn Disk>, options: Options) -> Result<Opened, sonae_store::StoreError> {
