@@ -1,6 +1,7 @@
 //! Epochs: one key a tier and school year, made a year ahead; all of them anew when a device is revoked.
 //!
-//! **Invariant**: a key is never taken out here: what was sealed to it stays readable. Only newer ones are added.
+//! **Invariant**: a key is never taken out here: what was sealed to it stays readable. Only newer ones are added, and none
+//! that was destroyed.
 
 use std::path::Path;
 
@@ -53,7 +54,7 @@ fn add(manifest: &mut Manifest, keys: &mut Keys, epoch: Epoch) {
     let Some(number) = epoch.number() else { return };
     for tier in Tier::ALL {
         let key_use = KeyUse::Tier(tier);
-        if manifest.key(key_use, number).is_none() {
+        if manifest.key(key_use, number).is_none() && !manifest.is_destroyed(key_use, number) {
             let key = OpenKey::generate();
             let recipient = key.recipient();
             manifest.keys.push(ManifestKey { key_use, epoch: number, recipient });

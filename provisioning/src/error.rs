@@ -163,6 +163,31 @@ pub enum ProvisionError {
         /// Why.
         what: &'static str,
     },
+    /// A key cannot be destroyed yet.
+    #[error("nothing was destroyed: the key of epoch {epoch} is needed: {what}")]
+    KeyInUse {
+        /// Its epoch.
+        epoch: u32,
+        /// By whom, and what to do.
+        what: String,
+    },
+    /// A destruction was not confirmed.
+    #[error(
+        "nothing was destroyed, and it could not be undone: type `{expected}` on standard input, with --confirm-stdin\n\
+         何も廃棄していません。取り消せない操作です。--confirm-stdin を付け、{expected} と入力してください"
+    )]
+    Unconfirmed {
+        /// What has to be typed.
+        expected: String,
+    },
+    /// A status of a box cannot be used.
+    #[error("{} says nothing about keys: {what}", path.display())]
+    Status {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        what: &'static str,
+    },
     /// A manifest would be over its limits.
     #[error(
         "school {code} would have more than {MANIFEST_READERS_MAX} readers or {MANIFEST_KEYS_MAX} keys; retire replicas first"
@@ -252,6 +277,9 @@ impl ProvisionError {
             | Self::Revoked { .. }
             | Self::NothingNew { .. }
             | Self::Heads { .. }
+            | Self::KeyInUse { .. }
+            | Self::Unconfirmed { .. }
+            | Self::Status { .. }
             | Self::Damaged { .. }
             | Self::Unverified { .. }
             | Self::SecretFile(

@@ -26,6 +26,7 @@
 pub mod board;
 pub mod bundle_file;
 pub mod cloud;
+pub mod destroy;
 pub mod disk;
 pub mod epochs;
 pub mod error;

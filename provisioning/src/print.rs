@@ -9,6 +9,7 @@ use serde::Serialize;
 use sonae_provision::board::{Board, BoardFacts, SECRET_FILES};
 use sonae_provision::bundle_file::Enrolled;
 use sonae_provision::cloud::CloudFacts;
+use sonae_provision::destroy::Destruction;
 use sonae_provision::error::ProvisionError;
 use sonae_provision::overview::{Overview, SchoolOverview, kind_name};
 use sonae_provision::replica::ReplicaEnrolment;
@@ -113,6 +114,22 @@ pub(crate) fn school_word(school: School, out: &Path, json: bool) -> Result<(), 
         return line(&to_json(&overview)?);
     }
     line(&format!("{overview}word      {}\n{CARRY}", out.display()))
+}
+
+/// Prints which keys are destroyed, and where the order is written.
+pub(crate) fn destruction(done: &Destruction, out: &Path, json: bool) -> Result<(), ProvisionError> {
+    if json {
+        return line(&to_json(done)?);
+    }
+    line(&format!(
+        "school      {}\nmanifest    {}\ndestroyed   {}\nword        {}\n\
+         この教育委員会の鍵の写しは消しました。装置とクラウドは、次のファイルを受け取ったときに廃棄します。\n\
+         The board's own copies are gone; boxes and cloud destroy theirs when they learn of it.\n{CARRY}",
+        done.school,
+        done.manifest_version,
+        done.destroyed.join(" "),
+        out.display()
+    ))
 }
 
 /// Prints what the board says of a revoked replica, and where it is written.
