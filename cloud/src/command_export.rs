@@ -136,6 +136,10 @@ pub fn text(problem: &Problem) -> String {
         Problem::KeyMissing { key } => {
             format!("no wrapped key {key} is at the sites; ask the board's directory")
         }
+        Problem::KeyDestroyed { key } => format!(
+            "the board has destroyed the key {key}: what is sealed to it can be read by nobody, as was meant. What still \
+             stands of it is in snapshots under later keys: ask the school's box"
+        ),
         Problem::UnknownRecord { object, offset } => {
             format!("{object}: the record at byte {offset} is not known to this version; use a newer one")
         }

@@ -279,7 +279,9 @@ impl Export<'_> {
         let used: BTreeSet<(KeyUse, u32)> =
             chains.lines.iter().map(|line| (KeyUse::Tier(line.log.tier), line.epoch)).collect();
         for (key_use, epoch) in used {
-            if !self.documents.has_key(key_use, epoch) {
+            if self.documents.is_destroyed(key_use, epoch) {
+                problems.push(Problem::KeyDestroyed { key: key_name(key_use, epoch) });
+            } else if !self.documents.has_key(key_use, epoch) {
                 problems.push(Problem::KeyMissing { key: key_name(key_use, epoch) });
             }
         }

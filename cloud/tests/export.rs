@@ -15,8 +15,11 @@ use scene::Scene;
 use sonae_cloud::export::{ExportError, Request, Summary, run};
 use sonae_proto::batch::Batch;
 use sonae_proto::export::{Line, Place, Problem};
+use sonae_proto::ids::Tier;
+use sonae_proto::manifest::KeyUse;
 use sonae_proto::object::{RecordKind, append, records};
 use sonae_proto::vector::{Heads, LogHead};
+use sonae_proto::wire::KeyDocuments;
 
 struct Town {
     root: tempfile::TempDir,
@@ -221,7 +224,7 @@ async fn without_the_root_nothing_counts_as_verified() {
 async fn forks_and_unknown_records_are_told() {
     let town = Town::new();
     let after = town.scene.batches[0].header().head();
-    let rival = town.scene.seal(0, sonae_proto::ids::Tier::Safety, 2026, after, "{}\n");
+    let rival = town.scene.seal(0, Tier::Safety, 2026, after, "{}\n");
     let mut object = Vec::new();
     append(&mut object, RecordKind::Batch, rival.bytes());
     let mut later = vec![9, 0, 0, 0, 1, 7];
@@ -278,4 +281,36 @@ fn the_program_says_it() {
     let (code, said, _) = export(&[]);
     assert_eq!(code, Some(7));
     assert!(said.contains("not verified"), "{said}");
+}
+
+/// Goal: an export leaves out every wrapped copy of a destroyed key, says so, and is complete all the same: what was
+/// meant to be unreadable is no fault. Method: the order at the sites beside the older documents; search all files.
+#[tokio::test]
+async fn a_destroyed_key_is_not_exported() {
+    let town = Town::new();
+    let key_use = KeyUse::Tier(Tier::Daily);
+    let named = |documents: &KeyDocuments| {
+        documents.wrapped_keys.iter().find(|key| (key.key_use, key.epoch) == (key_use, 2026)).cloned()
+    };
+    let wrapped = named(&town.scene.documents).unwrap().file;
+    let everywhere = |needle: &[u8]| {
+        let mut paths = vec![town.out()];
+        let mut is_found = false;
+        while let Some(path) = paths.pop() {
+            if path.is_dir() {
+                paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            } else {
+                is_found |= fs::read(&path).unwrap().windows(needle.len()).any(|part| part == needle);
+            }
+        }
+        is_found
+    };
+    town.export().await;
+    assert!(everywhere(&wrapped), "the search finds what is there");
+    town.sites().iter().for_each(|site| town.scene.destroy(site, key_use, 2026));
+    let summary = town.export().await;
+    assert!(summary.complete, "{:?}", summary.problems);
+    assert_eq!(summary.problems, [Problem::KeyDestroyed { key: "tier1-2026".into() }]);
+    assert!(!everywhere(&wrapped));
+    assert_eq!(town.hashes(), town.all_hashes(), "the batches stay, for auditors");
 }

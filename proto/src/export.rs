@@ -215,6 +215,12 @@ pub enum Problem {
         /// The name of the key.
         key: String,
     },
+    /// Batches are sealed to a key that the board has destroyed: they can be read by nobody, as it was meant. Its wrapped
+    /// copies at the sites are left out.
+    KeyDestroyed {
+        /// The name of the key.
+        key: String,
+    },
     /// A record of a kind of a later version, or a batch without meaning: its school cannot be told.
     UnknownRecord {
         /// Which object.
@@ -230,7 +236,7 @@ impl Problem {
     /// Whether it makes an export incomplete.
     #[must_use]
     pub const fn counts(&self) -> bool {
-        !matches!(self, Self::DamagedCopy { .. })
+        !matches!(self, Self::DamagedCopy { .. } | Self::KeyDestroyed { .. })
     }
 }
 

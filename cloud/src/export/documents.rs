@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use ed25519_dalek::VerifyingKey;
 use serde::de::DeserializeOwned;
 use sonae_proto::batch::{Batch, BatchError};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::export::{
     Line, Problem, earlier_key_file, foreign_file, identity_files, key_file, key_name, manifest_file,
     proof_file, short,
@@ -194,6 +195,10 @@ impl Documents {
         sets.sort_by_key(|set| {
             std::cmp::Reverse((set.verified, set.version, set.documents.wrapped_keys.len()))
         });
+        let destroyed = self.destroyed();
+        for set in &mut sets {
+            destroyed.strip(&mut set.documents);
+        }
         let mut named = BTreeMap::new();
         for set in &sets {
             let label = format!("{:06}-{}", set.version, short(set.hash));
@@ -228,6 +233,20 @@ impl Documents {
         let manifest = self.manifests.get(&header.manifest);
         let named = manifest.and_then(|manifest| manifest.key(KeyUse::Tier(header.log.tier), header.epoch));
         named.is_none().then(|| "no manifest at the sites names its key".into())
+    }
+
+    /// Returns what the board has destroyed. Without its root key nothing is believed, and nothing is left out.
+    fn destroyed(&self) -> Destroyed {
+        let mut destroyed = Destroyed::default();
+        for manifest in self.manifests.values().filter(|_| self.root.is_some()) {
+            destroyed.learn(manifest);
+        }
+        destroyed
+    }
+
+    /// Whether the board has destroyed a key.
+    pub fn is_destroyed(&self, key_use: KeyUse, epoch: u32) -> bool {
+        self.destroyed().contains(key_use, epoch)
     }
 
     /// Whether a wrapped key of this name was written.

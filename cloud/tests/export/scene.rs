@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sonae_proto::batch::{Batch, Place};
+use sonae_proto::destruction::DestroyedKey;
 use sonae_proto::ids::{LogName, ReplicaId, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::object::{RecordKind, append};
@@ -80,6 +81,19 @@ impl Scene {
         let mut scene = Self { board, recovery, keys, open, lives, batches, documents, objects: Vec::new() };
         scene.write();
         scene
+    }
+
+    /// Writes to a site the board's order that a key is destroyed, as a node of before would have stored it: the older
+    /// documents with the wrapped key are there too.
+    pub fn destroy(&self, site: &Path, key_use: KeyUse, epoch: u32) {
+        let mut manifest = Manifest { version: 2, ..self.keys.body().clone() };
+        manifest.keys.retain(|key| (key.key_use, key.epoch) != (key_use, epoch));
+        manifest.destroyed = vec![DestroyedKey { key_use, epoch, destroyed_ms: 1 }];
+        let manifest = Signed::sign(manifest, &self.board.root).unwrap().text().to_owned();
+        let words = serde_json::to_vec(&KeyDocuments { manifest, ..self.documents.clone() }).unwrap();
+        let mut object = Vec::new();
+        append(&mut object, RecordKind::Keys, &words);
+        fs::write(Self::object(site, 9), object).unwrap();
     }
 
     /// Seals lines as the next batch of a log.

@@ -40,7 +40,15 @@ impl Intake {
             |pending: &Pending| matches!(pending, Pending::Document { school, .. } if *school == code);
         let school_waits_for_documents =
             !school.undurable.is_empty() || self.pending.values().any(on_their_way);
+        let key_use = KeyUse::Tier(name.tier);
+        let is_unreadable = school.destroyed.contains(key_use, batch.header().epoch);
         let log = school.logs.entry(name).or_default();
+        // What is held keeps its place in the chain. A receipt for more of it would call safe what nobody can open.
+        if is_unreadable && !log.knows(batch.header()) {
+            let text =
+                format!("the key {key_use} of {} was destroyed: nobody can open it", batch.header().epoch);
+            return self.refuse(to, code, RefusalCode::Recipients, &text);
+        }
         match log.offer(&batch, to, loss_counter, self.config.quorum) {
             Offer::Durable(_) if school_waits_for_documents => {
                 self.refuse(to, code, RefusalCode::Storage, "documents of the school are not durable yet");

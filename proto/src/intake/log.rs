@@ -120,6 +120,11 @@ impl Log {
         self.stored.get(index).filter(|entry| entry.batch.header == *header).map(|_| index)
     }
 
+    /// Whether a batch is stored, or on its way.
+    pub(super) fn knows(&self, header: &BatchHeader) -> bool {
+        self.on_their_way.contains_key(&(header.last, header.hash())) || self.find(header).is_some()
+    }
+
     fn advance_durable(&mut self, quorum: usize) {
         while self.stored.get(self.durable).is_some_and(|entry| entry.sites.len() >= quorum) {
             self.durable += 1;

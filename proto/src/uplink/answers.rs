@@ -2,6 +2,7 @@
 
 use super::{Alarm, BatchReply, Effect, Uplink};
 use crate::ids::LogName;
+use crate::manifest::KeyUse;
 use crate::planted::{Defect, is_planted};
 use crate::receipt::Receipt;
 use crate::wire::{Refusal, RefusalCode};
@@ -54,6 +55,18 @@ impl Uplink {
             if is_fork {
                 self.renew();
             }
+            self.renew_unreadable();
+        }
+    }
+
+    /// What has no receipt and is sealed to a destroyed key is never sent: nobody could open it. It is written again under
+    /// a new incarnation, sealed to a key that stands.
+    pub(super) fn renew_unreadable(&mut self) {
+        let is_any = self.own.iter().any(|(log, own)| {
+            own.waits_under(|epoch| self.destroyed.contains(KeyUse::Tier(log.tier), epoch))
+        });
+        if is_any {
+            self.renew();
         }
     }
 

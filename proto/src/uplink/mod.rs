@@ -165,6 +165,7 @@ impl Uplink {
             uplink.hold(&header);
         }
         uplink.tell_applied();
+        uplink.renew_unreadable();
         uplink
     }
 

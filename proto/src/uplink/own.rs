@@ -14,6 +14,7 @@ use crate::vector::LogHead;
 struct Held {
     first: u64,
     head: LogHead,
+    epoch: u32,
 }
 
 /// How the cloud's head of an own log compares with what is held here.
@@ -55,7 +56,7 @@ impl OwnLog {
 
     /// Takes a batch that is durable here. Batches come in order.
     pub(super) fn hold(&mut self, header: &BatchHeader) {
-        let held = Held { first: header.first, head: header.head() };
+        let held = Held { first: header.first, head: header.head(), epoch: header.epoch };
         if self.receipted.is_some_and(|head| head.sequence >= header.last) {
             self.receipted_batches.push(held);
         } else {
@@ -86,6 +87,11 @@ impl OwnLog {
     /// Returns what is safe.
     pub(super) const fn receipted(&self) -> Option<LogHead> {
         self.receipted
+    }
+
+    /// Whether a batch without a receipt is sealed to a key of which this is true.
+    pub(super) fn waits_under(&self, is_meant: impl Fn(u32) -> bool) -> bool {
+        self.unsafe_batches.iter().any(|held| is_meant(held.epoch))
     }
 
     /// Whether a held batch has no receipt.

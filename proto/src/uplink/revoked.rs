@@ -53,6 +53,7 @@ impl Uplink {
         let said = std::mem::take(&mut self.cloud_said);
         self.cloud_heads = self.within_accepted(&said);
         self.tell_applied();
+        self.renew_unreadable();
         if self.line == Line::Up {
             // What the cloud said before this came may count by now.
             self.want_peers(&said);

@@ -5,7 +5,7 @@ use sonae_proto::manifest::KeyUse;
 use sonae_proto::object::RecordKind;
 use sonae_proto::uplink::{Alarm, Effect, KeysOutcome};
 use sonae_proto::vector::Heads;
-use sonae_proto::wire::{Frame, KeyDocuments};
+use sonae_proto::wire::{Frame, KeyDocuments, RefusalCode};
 
 use crate::board::{Board, EPOCH, school};
 use crate::desk::Desk;
@@ -88,4 +88,40 @@ fn a_destruction_is_not_taken_back() {
     let outcome = replica.engine.handle_keys(&board.revoking(1, &[]));
     assert!(matches!(outcome, KeysOutcome::Refused(_)));
     assert_eq!(effects(&mut replica), [Effect::Alarm(Alarm::RevocationTakenBack { version: 3 })]);
+}
+
+/// Goal: a batch under a destroyed key that a node does not have gets no receipt, since nobody could open it; one that it
+/// has gets its receipt again, and the log goes on. Method: one batch before the order and two after it.
+#[test]
+fn what_nobody_can_open_is_not_called_safe() {
+    let (mut desk, life) = Desk::ready();
+    let chain = desk.board.chain(&life, Tier::Daily, 2);
+    desk.offer(1, &chain[0]);
+    desk.store_all(2);
+    desk.bring(&desk.board.destroying(0, Tier::Daily)).unwrap();
+    desk.store_all(2);
+    let late = desk.offer(1, &chain[1]);
+    assert_eq!(desk.refusal(late), Some(RefusalCode::Recipients));
+    let again = desk.offer(1, &chain[0]);
+    assert!(matches!(desk.replies.get(&again), Some(Frame::Receipt(_))), "{:?}", desk.replies.get(&again));
+}
+
+/// Goal: a box that learns of the order while it has batches under that key without a receipt does not send them: it goes
+/// on under a new incarnation, which seals to a key that stands. Method: such a batch, the order by the line and at a
+/// start; and a tier whose key stands.
+#[test]
+fn unsent_batches_under_a_destroyed_key_are_written_again() {
+    let board = Board::new(1);
+    for (tier, renews) in [(Tier::Safety, true), (Tier::Daily, false)] {
+        // The batch is of tier 0 and has no receipt.
+        let (mut replica, _) = up(&board, 1, welcome(Heads::new()));
+        effects(&mut replica);
+        replica.engine.handle_keys(&board.destroying(0, tier));
+        let asked = effects(&mut replica);
+        assert_eq!(
+            (asked.contains(&Effect::Renew), replica.engine.is_renewing()),
+            (renews, renews),
+            "{asked:?}"
+        );
+    }
 }
