@@ -113,6 +113,7 @@ bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench wire --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench courier --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench idle --json
+	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench erasure --json
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench satellite --json
 	cargo run --release -p sonae-store --example dark --features testing -- 90
 	SONAE_BIN_DIR=target/release target/release/sonae-chaos bench blackout --json

@@ -194,6 +194,12 @@ pub(super) enum Drill {
 pub(super) enum Bench {
     /// Seconds and bytes of a year of a school by USB stick
     Courier,
+    /// Seconds from the erasure of a pupil to each step after it, until its keys are destroyed
+    Erasure {
+        /// Pupils of the school
+        #[arg(long, default_value_t = 600)]
+        pupils: u32,
+    },
     /// Bytes on the wire per change
     Wire,
     /// A rebuild over a satellite link: 256 kbit/s, 700 ms, 2 % loss

@@ -2,6 +2,7 @@
 
 pub mod blackout;
 pub mod courier;
+pub mod erasure;
 pub mod idle;
 pub mod satellite;
 pub mod wire;

@@ -143,7 +143,7 @@ fn collect(value: &Value, texts: &mut Vec<String>) {
     }
 }
 
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+pub(crate) fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     let Some(first) = needle.first() else { return false };
     let mut rest = haystack;
     while let Some(at) = rest.iter().position(|byte| byte == first) {

@@ -89,6 +89,7 @@ async fn run(command: Command) -> Result<()> {
             let dir = scratch("bench")?;
             match bench {
                 Bench::Courier => print(&bench::courier::run_bench(&dir)?),
+                Bench::Erasure { pupils } => print(&bench::erasure::run_bench(&dir, pupils).await?),
                 Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
                 Bench::Satellite => print(&bench::satellite::run_bench(&dir).await?),
                 Bench::Blackout { seconds, rounds, tcp, delay_ms } => {

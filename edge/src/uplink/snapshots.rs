@@ -56,8 +56,9 @@ impl Maker {
             made.as_ref().is_none_or(|made| made.grown(own_bytes) >= made.bytes.saturating_mul(GROWN));
         let rested = self.last.get(&tier).is_none_or(|at| at.elapsed() >= PAUSE);
         // What has failed would fail again, and costs the same each time.
-        let is_due = Made::is_due(made.as_ref(), own_bytes) || store.is_sealed_to_older_keys(tier);
-        (rested || severalfold && !self.failed.contains(&tier)) && is_due
+        let is_outdated = store.is_sealed_to_older_keys(tier);
+        let may = rested || (severalfold || is_outdated) && !self.failed.contains(&tier);
+        may && (is_outdated || Made::is_due(made.as_ref(), own_bytes))
     }
 
     fn consider(&mut self, store: &Store) {
