@@ -14,6 +14,9 @@ impl Driver {
     pub(super) async fn keep_keys(&mut self, keys: KeyDocuments) {
         self.store.keep_documents(keys.clone());
         self.newest_documents = Some(keys);
+        // Once they count, a snapshot may be due that is sealed to the new keys, also on a box that writes nothing.
+        self.store.seal_now().await;
+        self.maker.tell();
         self.offer_quarantined().await;
     }
 
