@@ -1,5 +1,10 @@
 //! `sonae-edge erase` through the real binary.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, where a panic is the report")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "helpers of tests, where a panic is the report"
+)]
 
 #[path = "../roster/tests/support/mod.rs"]
 mod package;

@@ -3,6 +3,7 @@
 //! **Invariant**: secrets never reach standard output or error, with one exception: the passphrase of a new
 //! bundle, the last line of standard output (with `--json` a field of the one line).
 
+mod epoch_command;
 mod print;
 
 use std::error::Error as _;
@@ -12,12 +13,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use sonae_proto::identity::ReplicaKind;
-use sonae_proto::ids::{LogName, ReplicaId, SchoolCode, Tier};
-use sonae_proto::manifest::KeyUse;
+use sonae_proto::ids::{LogName, ReplicaId, SchoolCode};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_provision::board::Board;
 use sonae_provision::cloud;
-use sonae_provision::destroy::{self, Order};
 use sonae_provision::disk::Disk;
 use sonae_provision::epochs;
 use sonae_provision::error::{Exit, ProvisionError};
@@ -55,7 +54,7 @@ enum Command {
     Replica(ReplicaCommand),
     /// Keys of a school.
     #[command(subcommand, after_help = Exit::HELP)]
-    Epoch(EpochCommand),
+    Epoch(epoch_command::EpochCommand),
     /// Show board, schools, replicas, manifests and cloud, verified; no secrets.
     #[command(after_help = Exit::HELP)]
     Show(Common),
@@ -188,42 +187,6 @@ struct HoldWord {
     out: PathBuf,
 }
 
-#[derive(Subcommand)]
-enum EpochCommand {
-    /// Make new keys for this school year and the next, so that older ones come to be needed by nobody.
-    #[command(after_help = Exit::HELP)]
-    Rotate(SchoolWord),
-    /// Order keys to be destroyed: what is sealed to them can then be read by nobody, for good. Take the written file to
-    /// the cloud and to boxes without a line with `bundle import`.
-    #[command(after_help = Exit::HELP)]
-    Destroy {
-        #[command(flatten)]
-        word: SchoolWord,
-        /// Which tiers' keys; can be given again.
-        #[arg(long = "use", value_name = "tier0|tier1|tier2", required = true, value_parser = tier)]
-        uses: Vec<Tier>,
-        /// Which epoch, such as 2020 or 2026001.
-        #[arg(long)]
-        epoch: u32,
-        /// What `sonae-edge status --json` printed on a box; one for each replica that lives.
-        #[arg(long = "status", value_name = "FILE")]
-        statuses: Vec<PathBuf>,
-        /// A replica that nobody can ask any more: what only it holds is lost. Can be given again.
-        #[arg(long, value_name = "REPLICA")]
-        lost: Vec<String>,
-        /// Reads `destroy-EPOCH`, typed by a person, from standard input.
-        #[arg(long)]
-        confirm_stdin: bool,
-    },
-}
-
-fn tier(text: &str) -> Result<Tier, String> {
-    match text.parse() {
-        Ok(KeyUse::Tier(tier)) => Ok(tier),
-        Ok(KeyUse::Digest) | Err(_) => Err("give tier0, tier1 or tier2".to_owned()),
-    }
-}
-
 #[derive(Args)]
 struct ReplicaWord {
     #[command(flatten)]
@@ -314,16 +277,7 @@ fn run(command: Command) -> Result<(), ProvisionError> {
             words::write(&board, &school, &word.out, now)?;
             print::school_word(school, &word.out, word.common.json)
         }
-        Command::Epoch(EpochCommand::Rotate(word)) => {
-            let board = Board::open(&word.common.dir, Disk::new())?;
-            let school = School::load(&board, word.school.parse()?)?;
-            print::school_word(destroy::rotate(&board, school, &word.out, now)?, &word.out, word.common.json)
-        }
-        Command::Epoch(EpochCommand::Destroy { word, uses, epoch, statuses, lost, confirm_stdin }) => {
-            let lost = lost.iter().map(|replica| replica.parse()).collect::<Result<_, _>>()?;
-            let order = Order { tiers: uses, epoch, statuses, lost };
-            destroy_keys(&word, &order, confirm_stdin, now)
-        }
+        Command::Epoch(command) => epoch_command::run(command, now),
         Command::Replica(ReplicaCommand::Revoke(word)) => say(&word, None, now),
         Command::Replica(ReplicaCommand::Accept(word)) => say(&word, Some(Decision::Accept), now),
         Command::Replica(ReplicaCommand::Drop(word)) => say(&word, Some(Decision::Drop), now),
@@ -352,22 +306,6 @@ fn say_hold(word: &HoldWord, is_held: bool, now: OffsetDateTime) -> Result<(), P
     let school = School::load(&board, word.school.parse()?)?;
     let school = hold::say(&board, &school, word.replica.parse()?, is_held, &word.out, now)?;
     print::school_word(school, &word.out, word.common.json)
-/// Destroys keys, once a person has typed what for.
-fn destroy_keys(
-    word: &SchoolWord,
-    order: &Order,
-    confirm_stdin: bool,
-    now: OffsetDateTime,
-) -> Result<(), ProvisionError> {
-    let board = Board::open(&word.common.dir, Disk::new())?;
-    let school = School::load(&board, word.school.parse()?)?;
-    let (expected, mut typed) = (destroy::confirmation(order.epoch), String::new());
-    // Nothing that can be read is no confirmation.
-    let is_read = confirm_stdin && io::stdin().read_line(&mut typed).is_ok();
-    if !is_read || typed.trim() != expected {
-        return Err(ProvisionError::Unconfirmed { expected });
-    }
-    print::destruction(&destroy::destroy(&board, school, order, &word.out, now)?, &word.out, word.common.json)
 }
 
 /// Revokes a replica, or decides about what came of it since.

@@ -116,7 +116,8 @@ const fn signal_of(problem: &Problem) -> Signal {
         Problem::Gap { .. } => Signal::AuditGap,
         Problem::Fork { .. } => Signal::AuditFork,
         Problem::MissingHead { .. } => Signal::Witness,
-        Problem::KeyMissing { .. } => Signal::AuditMissing,
+        // No key is destroyed in this ring: one that is said to be is missing.
+        Problem::KeyMissing { .. } | Problem::KeyDestroyed { .. } => Signal::AuditMissing,
         Problem::Unreadable { .. }
         | Problem::DamagedCopy { .. }
         | Problem::DamagedObject { .. }

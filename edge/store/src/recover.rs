@@ -133,8 +133,7 @@ pub(crate) fn recover(
     // What a cut or a full disk has left of batches that a snapshot stands for.
     keeper.index.trim();
     keeper.step_room();
-    keeper.look_for_tombstones();
-    keeper.count_key_uses();
+    keeper.take_stock();
     keeper.publish_state();
     Ok(Recovered { keeper, evidence })
 }

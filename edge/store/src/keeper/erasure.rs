@@ -51,8 +51,10 @@ impl Keeper {
         self.fold.is_erased(staged, tier, collection, record).map_err(refused)
     }
 
-    /// Whether tombstones have come, or destroyed keys gone, since journal and view were last overwritten.
-    pub(crate) fn look_for_tombstones(&mut self) {
+    /// Counts what is held by the keys that it is sealed to, and sees whether tombstones have come, or destroyed keys gone,
+    /// since journal and view were last overwritten.
+    pub(crate) fn take_stock(&mut self) {
+        self.count_key_uses();
         let count = count(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner));
         let note = self.shared.shelf.note(NOTE).and_then(|note| serde_json::from_slice(&note).ok());
         let Scrubbed { tombstones, keys } = note.unwrap_or_default();
@@ -160,7 +162,7 @@ impl Keeper {
             self.keyring.forget(key.key_use, key.epoch);
             log::info!(key_use:% = key.key_use, epoch = key.epoch; "a destroyed key is gone from this box");
         }
-        self.look_for_tombstones();
+        self.take_stock();
         self.publish_state();
     }
 
@@ -171,7 +173,7 @@ impl Keeper {
     }
 
     /// Counts what is held by the keys that it is sealed to.
-    pub(crate) fn count_key_uses(&mut self) {
+    pub(super) fn count_key_uses(&mut self) {
         let mut uses: BTreeMap<(Tier, u32), KeyUses> = BTreeMap::new();
         for log in self.index.logs() {
             let safe = self.safe.get(&log).map_or(0, |safe| safe.head.sequence);
