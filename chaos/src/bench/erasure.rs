@@ -20,6 +20,12 @@ use crate::town::{Appliance, Settled};
 /// How long each step may take.
 const LONG: Duration = Duration::from_secs(300);
 
+/// After so long a box has looked what the last proof was good for: it looks every 20 seconds.
+const SETTLED: Duration = Duration::from_secs(25);
+
+/// Restore proofs after which a box must wait for its age alone.
+const PROOFS_MAX: usize = 8;
+
 /// A name that stands nowhere else.
 const CANARY: &str = "消去対象太郎";
 
@@ -110,10 +116,29 @@ fn retention(status: &Value) -> Vec<&Value> {
     tiers.filter_map(|(_, tier)| tier.get("retention")).collect()
 }
 
-/// All three tiers have a snapshot that waits for nothing before this.
-fn lacks(status: &Value, lack: &str) -> bool {
+/// All three tiers have a snapshot that lacks one of these.
+fn lacks(status: &Value, steps: &[&str]) -> bool {
+    let is_one =
+        |tier: &&Value| tier.get("lacks").and_then(Value::as_str).is_some_and(|lack| steps.contains(&lack));
     let all = retention(status);
-    all.len() == 3 && all.iter().all(|tier| tier.get("lacks").and_then(Value::as_str) == Some(lack))
+    all.len() == 3 && all.iter().all(is_one)
+}
+
+fn lacking(status: &Value) -> Vec<Value> {
+    retention(status).into_iter().filter_map(|tier| tier.get("lacks")).cloned().collect()
+}
+
+/// Waits until a box has looked what a proof was good for: until it lacks something else, or had the time to look.
+async fn settled(appliance: &Appliance, before: &[Value]) {
+    let began = Instant::now();
+    while began.elapsed() < SETTLED {
+        let status = tokio::task::block_in_place(|| appliance.status());
+        if status.is_ok_and(|status| lacking(&status) != before) {
+            return;
+        }
+        // paced: looks again
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// Measures.
@@ -308,12 +333,19 @@ impl Scene {
     /// Takes a box to where its batches wait for the floor alone, tells it that the floor has passed, and has it prune.
     async fn prune(&mut self, number: usize) -> Result<()> {
         let appliance = self.appliance(number)?.clone();
-        for before in ["read_back", "proof"] {
-            wait_for(&appliance, before, |status| lacks(status, before)).await?;
+        // Which tiers a proof takes as snapshots depends on whose was the newest then; the next one takes the others.
+        for proof in 0.. {
+            let steps = ["age", "read_back", "proof", "restore"];
+            wait_for(&appliance, "a snapshot of each tier is chosen", |status| lacks(status, &steps)).await?;
+            let before = appliance.status()?;
+            if lacks(&before, &["age"]) {
+                break;
+            }
+            ensure!(proof < PROOFS_MAX, "the box waits for more than its age after {proof} proofs");
             let (code, said) = appliance.prove().await?;
             ensure!(code == 0, "no proof: {said}");
+            settled(&appliance, &lacking(&before)).await;
         }
-        wait_for(&appliance, "age", |status| lacks(status, "age")).await?;
         let one = self.boxes.get_mut(number).context("no such box")?;
         one.daemon.stop()?;
         for tier in 0..3 {
