@@ -31,6 +31,8 @@ mod in_clear;
 mod lines;
 #[path = "vectors/make.rs"]
 mod make;
+#[path = "vectors/manifest.rs"]
+mod manifest;
 #[path = "vectors/proof.rs"]
 mod proof;
 #[path = "vectors/snapshot.rs"]

@@ -9,7 +9,7 @@ use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
 use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
-use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader};
+use sonae_proto::manifest::{Manifest, ManifestKey};
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::receipt::Receipt;
 use sonae_proto::revocation::Revocation;
@@ -21,6 +21,7 @@ use sonae_proto::wire::{
 
 use super::file::Vector;
 use super::lines::{changes, digest};
+use super::manifest::manifest;
 
 /// What the vectors are made of.
 pub struct Made {
@@ -396,17 +397,4 @@ impl Made {
             named("object-magic", vector("damage 0", 0, "another file", &magic)),
         ]
     }
-}
-
-fn manifest(school: SchoolCode, recipient: &str, replica: &str) -> Manifest {
-    let key = |key_use, epoch| ManifestKey { key_use, epoch, recipient: recipient.to_owned() };
-    let reader = |name: &str, kind| Reader { name: name.to_owned(), kind, recipient: recipient.to_owned() };
-    let mut keys = Tier::ALL.map(|tier| key(KeyUse::Tier(tier), 2026)).to_vec();
-    keys.push(key(KeyUse::Digest, 0));
-    let readers = vec![
-        reader("operations", None),
-        reader("recovery", None),
-        reader(replica, Some(ReplicaKind::Appliance)),
-    ];
-    Manifest { school, version: 7, keys, readers, revoked: Vec::new(), held: Vec::new(), destroyed: vec![] }
 }
