@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sonae_proto::ids::{Hash32, ReplicaId};
 use sonae_proto::intake::{
-    ConnectionId, Effect, Intake, Location, ReplyTo, SchoolOverview, StoredBatch, Ticket,
+    ConnectionId, Effect, Intake, Keeping, Location, ReplyTo, SchoolOverview, StoredBatch, Ticket,
 };
 use sonae_proto::receipt::SiteId;
 use sonae_proto::wire::{
@@ -18,6 +18,7 @@ use sonae_proto::wire::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
+use crate::compaction::Places;
 use crate::status::Board;
 use crate::writer::Record;
 
@@ -168,6 +169,10 @@ pub enum Input {
         /// The sites that have them.
         sites: Vec<SiteId>,
     },
+    /// Somebody who merges objects asks what is kept.
+    Keeping(oneshot::Sender<Keeping>),
+    /// Where records lie since objects were merged.
+    Moved(Places),
     /// A connection is gone.
     Disconnected(ConnectionId),
     /// Somebody asks for an overview.
@@ -290,10 +295,10 @@ impl Engine {
                     self.intake.load_batch(batch, sites.clone());
                 }
             }
+            Input::Keeping(ask) => drop(ask.send(self.intake.keeping())),
+            Input::Moved(places) => places.tell(&mut self.intake),
             Input::Disconnected(connection) => self.forget(connection),
-            Input::Overview(ask) => {
-                let _ = ask.send(self.intake.overview());
-            }
+            Input::Overview(ask) => drop(ask.send(self.intake.overview())),
             Input::StopStoring => self.writer = None,
             Input::Finish => {}
         }

@@ -26,12 +26,13 @@ use sonae_proto::object::RecordKind;
 use sonae_proto::vector::Heads;
 
 use crate::exit::Exit;
-use crate::object_name::ObjectName;
+use crate::limits::LISTINGS_MAX;
+use crate::object_name::StoredName;
 use crate::site::{Site, SiteError};
 use chain::{Chains, Entries, Entry};
 use documents::Documents;
 use out::Out;
-use scan::{Found, Listing};
+use scan::{Found, Gone, Listing};
 
 pub(crate) use documents::said;
 
@@ -144,7 +145,7 @@ async fn read(
     mut out: Out,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, ExportError> {
-    let listing = scan::list(&sites, &mut problems).await;
+    let mut listing = scan::list(&sites, &mut problems).await;
     let mut export = Export {
         request,
         sites,
@@ -155,9 +156,9 @@ async fn read(
     };
     // Documents first: a batch is verified as it is written, and its identity may lie in a later object. The
     // second pass reads the same objects, so it tells of the same damage.
-    export.pass(&listing, Pass::Documents, &mut out, &mut Vec::new(), progress).await?;
+    export.pass(&mut listing, Pass::Documents, &mut out, &mut Vec::new(), progress).await?;
     export.documents.write_keys(&mut out)?;
-    export.pass(&listing, Pass::Batches, &mut out, &mut problems, progress).await?;
+    export.pass(&mut listing, Pass::Batches, &mut out, &mut problems, progress).await?;
     if export.entries.is_empty() && export.documents.is_empty() {
         return Err(ExportError::Nothing { school: request.school });
     }
@@ -202,43 +203,67 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
+    /// Reads all objects, and those that have come while others went away under the reader.
     async fn pass(
         &mut self,
-        listing: &Listing,
+        listing: &mut Listing,
         pass: Pass,
         out: &mut Out,
         problems: &mut Vec<Problem>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), ExportError> {
-        for (name, holders) in listing {
-            for found in scan::read(&self.sites, *name, holders, problems).await {
-                match (pass, found.kind()) {
-                    (Pass::Documents, Some(kind)) => self.documents.add(kind, &found.body, out)?,
-                    (Pass::Batches, Some(RecordKind::Batch)) => {
-                        self.add_batch(*name, found, out, problems)?
-                    }
-                    (Pass::Batches, None) => problems.push(Problem::UnknownRecord {
-                        object: name.to_string(),
-                        offset: u64::try_from(found.offset).unwrap_or(u64::MAX),
-                    }),
-                    (Pass::Documents, None) | (Pass::Batches, Some(_)) => {}
+        let mut gone = Gone::default();
+        let mut new = listing.clone();
+        for _ in 0..LISTINGS_MAX {
+            let vanished = gone.vanished();
+            for (name, holders) in &new {
+                for found in scan::read(&self.sites, *name, holders, &mut gone, problems).await {
+                    self.add(pass, *name, found, out, problems)?;
                 }
+                self.done += 1;
+                progress(Progress { done: self.done, total: self.total, batches: self.entries.len() });
             }
-            self.done += 1;
-            progress(Progress { done: self.done, total: self.total, batches: self.entries.len() });
+            if gone.vanished() == vanished {
+                break;
+            }
+            new = scan::list(&self.sites, problems).await;
+            new.retain(|name, _| !listing.contains_key(name));
+            self.total += new.len();
+            listing.extend(new.clone());
+        }
+        gone.problems(problems);
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        pass: Pass,
+        name: StoredName,
+        found: Found,
+        out: &mut Out,
+        problems: &mut Vec<Problem>,
+    ) -> Result<(), ExportError> {
+        match (pass, found.kind()) {
+            (Pass::Documents, Some(kind)) => self.documents.add(kind, &found.body, out)?,
+            (Pass::Batches, Some(RecordKind::Batch)) => self.add_batch(name, found, out, problems)?,
+            (Pass::Batches, None) => problems.push(Problem::UnknownRecord {
+                object: name.to_string(),
+                offset: u64::try_from(found.offset).unwrap_or(u64::MAX),
+            }),
+            (Pass::Documents, None) | (Pass::Batches, Some(_)) => {}
         }
         Ok(())
     }
 
     fn add_batch(
         &mut self,
-        object: ObjectName,
+        object: StoredName,
         found: Found,
         out: &mut Out,
         problems: &mut Vec<Problem>,
     ) -> Result<(), ExportError> {
+        let (offset, position) = (u64::try_from(found.offset).unwrap_or(u64::MAX), found.position);
         let Ok(batch) = Batch::from_bytes(found.body) else {
-            let offset = u64::try_from(found.offset).unwrap_or(u64::MAX);
             problems.push(Problem::UnknownRecord { object: object.to_string(), offset });
             return Ok(());
         };
@@ -246,13 +271,12 @@ impl Export<'_> {
         if header.school != self.request.school {
             return Ok(());
         }
-        let position = u64::try_from(self.done).unwrap_or(u64::MAX);
         let key = (header.log, header.first, header.hash());
         let prefix = batch.bytes().get(..PREFIX_BYTES).unwrap_or_default().to_vec();
         let known = self.entries.get_mut(&key).filter(|known| known.verified);
         let is_known = known.is_some();
         if let Some(known) = known {
-            known.position = position;
+            known.position = known.position.max(position);
             if known.prefix == prefix {
                 return Ok(());
             }

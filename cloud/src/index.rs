@@ -19,16 +19,16 @@ use sonae_proto::snapshot::Snapshot;
 use sonae_proto::vector::LogHead;
 use sonae_proto::wire::KeyDocuments;
 
+use crate::contents::Position;
+
 /// Everything that was found.
 #[derive(Debug, Default)]
 pub struct Index {
     batches: BTreeMap<(SchoolCode, LogName), OfLog>,
-    /// In the order in which they were found.
     documents: Vec<FoundDocument>,
     document_places: BTreeMap<[u8; 32], usize>,
     /// Sealed parts of snapshots by their hash, each where most sites have it.
     parts: BTreeMap<Hash32, FoundPart>,
-    position: u64,
     meaningless: usize,
 }
 
@@ -42,7 +42,7 @@ struct FoundBatch {
     sites: Vec<SiteId>,
     /// Sites of the object that `stored` points into.
     sites_there: usize,
-    newest: u64,
+    newest: Position,
 }
 
 #[derive(Debug)]
@@ -53,6 +53,7 @@ struct FoundPart {
 
 #[derive(Debug)]
 struct FoundDocument {
+    first: Position,
     kind: RecordKind,
     body: Vec<u8>,
     sites: Vec<SiteId>,
@@ -82,17 +83,23 @@ pub struct Fed {
 }
 
 impl Index {
-    /// Notes a record that was read and checked at `sites`. Returns whether its body has a meaning.
-    pub fn add(&mut self, kind: RecordKind, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
-        self.position += 1;
+    /// Notes a record that was read and checked at `sites`, in any order. Returns whether its body has a meaning.
+    pub fn add(
+        &mut self,
+        kind: RecordKind,
+        position: Position,
+        location: Location,
+        body: &[u8],
+        sites: &[SiteId],
+    ) -> bool {
         match kind {
             RecordKind::Batch => {
-                let has_meaning = self.add_batch(location, body, sites);
+                let has_meaning = self.add_batch(position, location, body, sites);
                 self.meaningless += usize::from(!has_meaning);
                 has_meaning
             }
             RecordKind::Identity | RecordKind::Keys | RecordKind::Snapshot | RecordKind::Proof => {
-                self.add_document(kind, body, sites);
+                self.add_document(kind, position, body, sites);
                 true
             }
             RecordKind::SnapshotPart => {
@@ -103,10 +110,12 @@ impl Index {
                 }
                 true
             }
+            // It says what an object is made of, and the reader of objects has used it.
+            RecordKind::Inputs => true,
         }
     }
 
-    fn add_batch(&mut self, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
+    fn add_batch(&mut self, position: Position, location: Location, body: &[u8], sites: &[SiteId]) -> bool {
         let Ok(batch) = Batch::from_bytes(body.to_vec()) else { return false };
         let (header, signature) = (*batch.header(), *batch.signature());
         let of_log = self.batches.entry((header.school, header.log)).or_default();
@@ -115,9 +124,9 @@ impl Index {
             signature,
             sites: Vec::new(),
             sites_there: 0,
-            newest: 0,
+            newest: position,
         });
-        found.newest = self.position;
+        found.newest = found.newest.max(position);
         if sites.len() > found.sites_there {
             found.stored.location = location;
             found.sites_there = sites.len();
@@ -126,18 +135,20 @@ impl Index {
         true
     }
 
-    fn add_document(&mut self, kind: RecordKind, body: &[u8], sites: &[SiteId]) {
+    fn add_document(&mut self, kind: RecordKind, first: Position, body: &[u8], sites: &[SiteId]) {
         let place = *self.document_places.entry(*blake3::hash(body).as_bytes()).or_insert_with(|| {
-            self.documents.push(FoundDocument { kind, body: body.to_vec(), sites: Vec::new() });
+            self.documents.push(FoundDocument { first, kind, body: body.to_vec(), sites: Vec::new() });
             self.documents.len() - 1
         });
         if let Some(document) = self.documents.get_mut(place) {
+            document.first = document.first.min(first);
             add_sites(&mut document.sites, sites);
         }
     }
 
     /// Tells the engine everything, documents first, and of these evidence last: it names identities.
-    pub fn feed(self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
+    pub fn feed(mut self, intake: &mut Intake, board: &VerifyingKey, quorum: usize) -> Fed {
+        self.documents.sort_by_key(|document| document.first);
         let mut fed = Fed { meaningless: self.meaningless, ..Fed::default() };
         let is_root = |document: &FoundDocument| document.kind == RecordKind::Snapshot;
         let (roots, documents): (Vec<_>, Vec<_>) = self.documents.into_iter().partition(is_root);
@@ -183,7 +194,7 @@ fn feed_document(intake: &mut Intake, board: &VerifyingKey, document: &FoundDocu
             intake.load_keys(&keys).then_some(keys.school)
         }
         RecordKind::Proof => intake.load_proof(std::str::from_utf8(&document.body).ok()?),
-        RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => None,
+        RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart | RecordKind::Inputs => None,
     }
 }
 

@@ -14,8 +14,28 @@ pub const GROUP_WAIT_CUT: Duration = Duration::from_millis(250);
 /// under a second on a slow disk.
 pub const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes of an object that are read back: a full group, and the one frame that filled it.
-pub const OBJECT_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Bytes of records of a merged object. A year of a school is some ten of these; four of each site are read at a time.
+pub const MERGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Bytes of an object that are read back: a merged one and what it says first. A full group is smaller.
+pub const MERGED_BYTES_MAX: u64 = MERGE_BYTES_MAX + 4 * 1024 * 1024;
+
+/// How long a site may take for a whole object, of the largest: 340 KB/s.
+pub const MERGED_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Objects of about one size that are merged into one. More, and more small ones lie about; fewer, and each byte is
+/// copied more often: with 64 at most three times in a log of 16,384 objects.
+pub const MERGE_INPUTS: usize = 64;
+
+/// How often a node looks whether there is something to merge or delete.
+pub const COMPACTION_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Days for which a node has to run, after a merged object was read back at every site, before what it was made of is
+/// deleted. Nothing that anybody asks for lowers it: it is the time for somebody to notice that something is wrong.
+pub const SUPERSEDED_DAYS_MIN: u64 = 7;
+
+/// How often the sites are listed again at a start because an object went away under the reader.
+pub const LISTINGS_MAX: usize = 3;
 
 /// How long one site may take for one object before the group goes on without it.
 pub const PUT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -91,6 +111,9 @@ pub const PASSPHRASE_BYTES_MAX: u64 = 1024;
 pub const SITES_MAX: usize = sonae_proto::limits::RECEIPT_SITES_MAX;
 
 const _: () = assert!(GROUP_BYTES_MAX + sonae_proto::limits::FRAME_BYTES_MAX < 8 * 1024 * 1024);
+const _: () = assert!(
+    MERGE_BYTES_MAX > 2 * 8 * 1024 * 1024 - 1 && sonae_proto::limits::FRAME_BYTES_MAX < 4 * 1024 * 1024
+);
 
 /// Bytes that are sent before anything is known of the line: 20 datagrams, what a satellite link of 256 kbit/s and 700 ms
 /// has under way. With quinn's 12 a box that is rebuilt waits a quarter of a second longer for tier 0.

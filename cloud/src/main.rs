@@ -9,11 +9,14 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use sonae_cloud::clock::{Clock, now_ms};
+use sonae_cloud::compaction::Rules;
 use sonae_cloud::exit::{self, Exit};
 use sonae_cloud::identity::{NodeIdentity, open_bundle, read_passphrase};
+use sonae_cloud::limits::SUPERSEDED_DAYS_MIN;
 use sonae_cloud::lock::DataLock;
 use sonae_cloud::node::{Node, NodeError, Options, default_quorum};
 use sonae_cloud::{report, status};
@@ -76,6 +79,10 @@ struct Run {
     /// Where to listen on TCP, for schools where UDP is blocked; the address of --listen when not given.
     #[arg(long, value_name = "ADDR")]
     listen_tcp: Option<SocketAddr>,
+    /// Days for which the node runs before it deletes objects that a larger one stands for. Not less than 7.
+    #[arg(long, value_name = "DAYS", default_value_t = SUPERSEDED_DAYS_MIN,
+        value_parser = clap::value_parser!(u64).range(SUPERSEDED_DAYS_MIN..=36_500))]
+    superseded_days: u64,
 }
 
 #[derive(Args)]
@@ -136,6 +143,7 @@ async fn serve(run: Run) -> Result<(), NodeError> {
         receipt_before_store,
         clock: Clock::default(),
         status_file: true,
+        compaction: Rules { superseded: Duration::from_hours(24 * run.superseded_days), ..Rules::default() },
     };
     let node = Node::start(identity, &options).await?;
     let ready = serde_json::to_string(node.ready()).unwrap_or_default();

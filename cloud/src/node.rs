@@ -1,5 +1,7 @@
 //! A node: starts the parts in the order in which they need one another and stops them in reverse.
 
+mod findings;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,22 +15,23 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use ulid::Ulid;
 
-use crate::clock::{Clock, now_ms};
+use crate::clock::Clock;
+use crate::compaction::{self, Compactor, Rules};
 use crate::connection::Shared;
 use crate::courier;
 use crate::engine::{Barred, Engine, Input};
 use crate::exit::Exit;
 use crate::identity::{IdentityError, NodeIdentity};
-use crate::index::Fed;
 use crate::limits::{DRAIN_TIMEOUT, FRAMES_BYTES_MAX, GROUP_WAIT, GROUP_WAIT_CUT, INPUTS_MAX};
-use crate::load::{self, SiteReading};
+use crate::load;
 use crate::lock::{DataLock, LockError};
 use crate::object_name::boot_after;
 use crate::reader::Reader;
 use crate::server::{self, Door};
 use crate::site::{self, Site, SiteError};
-use crate::status::{Board, FORMAT, SiteState, SiteStatus, Status, error_now};
+use crate::status::{Board, Status};
 use crate::writer::Writer;
+use findings::{first_status, note_findings, site_statuses};
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -49,6 +52,8 @@ pub struct Options {
     pub clock: Clock,
     /// Whether its status is kept in a file, by threads of the runtime.
     pub status_file: bool,
+    /// When objects are merged, and when what they were made of is deleted.
+    pub compaction: Rules,
 }
 
 /// What a node says when it serves.
@@ -126,6 +131,7 @@ pub struct Node {
     server_task: JoinHandle<()>,
     status_task: Option<JoinHandle<()>>,
     courier_task: Option<JoinHandle<()>>,
+    compaction_task: JoinHandle<()>,
     stop_accepting: watch::Sender<bool>,
     _lock: DataLock,
 }
@@ -199,8 +205,11 @@ impl Node {
             quorum: options.quorum,
             boot: boot.to_string(),
         };
-        let parts =
-            Parts { intake, sites, undurable: fed.undurable, boot, board: Board::new(status), board_key };
+        // What is missing or does not verify now may be what makes a snapshot count later.
+        let amiss = fed.undurable.len() + fed.cut_off + fed.nameless + fed.forged + fed.meaningless;
+        let sound = readable == options.sites.len() && amiss + fed.foreign_documents == 0;
+        let board = Board::new(status);
+        let parts = Parts { intake, sites, undurable: fed.undurable, boot, board, board_key, sound };
         Ok(parts.run(ready, options, door, lock))
     }
 
@@ -222,6 +231,9 @@ impl Node {
     /// Everything that got a receipt is durable, as always; what did not will be sent again.
     pub async fn stop(self) {
         self.endpoint.set_server_config(None);
+        // As good as a crash, which it has to survive anyway.
+        self.compaction_task.abort();
+        let _ = self.compaction_task.await;
         let _ = self.engine.send(Input::StopStoring).await;
         let _ = self.writer_task.await;
         if let Some(task) = self.status_task {
@@ -250,14 +262,19 @@ struct Parts {
     boot: Ulid,
     board: Arc<Board>,
     board_key: VerifyingKey,
+    /// Whether the start found nothing amiss.
+    sound: bool,
 }
 
 impl Parts {
     fn run(self, ready: Ready, options: &Options, door: Door, lock: DataLock) -> Node {
-        let Self { intake, sites, undurable, boot, board, board_key } = self;
+        let Self { intake, sites, undurable, boot, board, board_key, sound } = self;
         let sites = Arc::new(sites);
-        let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board)));
         let (engine, inputs) = mpsc::channel(INPUTS_MAX);
+        let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board), engine.clone()));
+        let compactor =
+            Compactor::new(Arc::clone(&sites), options.sites.len(), options.compaction, &options.data);
+        let compacting = compaction::run(compactor, engine.clone(), Arc::clone(&board), sound);
         let (to_writer, queue) = mpsc::unbounded_channel();
         let group_wait = if options.receipt_before_store { GROUP_WAIT_CUT } else { GROUP_WAIT };
         let writer = Writer::new(sites, Arc::clone(&board), boot, group_wait);
@@ -283,6 +300,7 @@ impl Parts {
             server_task: tokio::spawn(server::run(door, shared, Arc::clone(&board), stopping)),
             status_task: keeping.map(tokio::spawn),
             courier_task,
+            compaction_task: tokio::spawn(compacting),
             stop_accepting,
             endpoint,
             engine,
@@ -306,85 +324,5 @@ fn start_courier(
             board.note_error("bundles cannot be taken: the socket of couriers cannot be made");
             None
         }
-    }
-}
-
-fn first_status(options: &Options, boot: &Ulid, listen: SocketAddr, complete: bool) -> Status {
-    Status {
-        format: FORMAT.to_owned(),
-        boot: boot.to_string(),
-        listen: listen.to_string(),
-        started_ms: now_ms(),
-        updated_ms: now_ms(),
-        complete,
-        quorum: options.quorum,
-        sites: Vec::new(),
-        schools: Vec::new(),
-        connections: 0,
-        refusals: std::collections::BTreeMap::new(),
-        handshakes_refused: 0,
-        handshakes_failed: 0,
-        equivocations: 0,
-        cut_off: 0,
-        last_error: None,
-        test_cut: options.receipt_before_store,
-    }
-}
-
-fn site_statuses(sites: &[Site], readings: &[SiteReading], faults: &[SiteError]) -> Vec<SiteStatus> {
-    let open = sites.iter().zip(readings).map(|(site, reading)| {
-        log::info!(
-            site = site.label(), objects = reading.objects, healed = reading.healed, damaged = reading.damaged;
-            "a site was read"
-        );
-        SiteStatus {
-            id: site.id_text(),
-            place: site.label().to_owned(),
-            state: if reading.fault.is_some() { SiteState::Failing } else { SiteState::Ok },
-            objects: reading.objects,
-            damaged: reading.damaged,
-            healed: reading.healed,
-            faults: u64::from(reading.fault.is_some()),
-            last_error: reading.fault.as_deref().map(error_now),
-        }
-    });
-    let unusable = faults.iter().map(|fault| {
-        log::error!(error:% = fault; "a site cannot be opened");
-        SiteStatus {
-            id: String::new(),
-            place: fault.place(),
-            state: SiteState::Unusable,
-            objects: 0,
-            damaged: 0,
-            healed: 0,
-            faults: 1,
-            last_error: Some(error_now(&fault.to_string())),
-        }
-    });
-    open.chain(unusable).collect()
-}
-
-fn note_findings(status: &mut Status, fed: &Fed) {
-    log::info!(
-        batches = fed.batches, snapshots = fed.snapshots, undurable = fed.undurable.len(), complete = status.complete;
-        "the logs were read from the sites"
-    );
-    status.equivocations = u64::try_from(fed.equivocations).unwrap_or(u64::MAX);
-    status.cut_off = u64::try_from(fed.cut_off).unwrap_or(u64::MAX);
-    let findings = [
-        (fed.equivocations, "two batches claim one place in a log; both are kept"),
-        (fed.cut_off, "batches lie behind a hole in their log"),
-        (fed.forged, "batches are not signed by who is said to have written them; no log counts them"),
-        (fed.meaningless, "batches are not what their headers name; somebody has altered them"),
-        (fed.nameless, "batches are of incarnations that no document at the sites names"),
-        (fed.foreign_documents, "documents at the sites are not signed by this board"),
-    ];
-    for (count, text) in findings.into_iter().filter(|(count, _)| *count > 0) {
-        log::error!(count = count, finding = text; "the sites hold something unexpected");
-        status.last_error = Some(error_now(text));
-    }
-    if !status.complete {
-        log::error!("too few sites could be read; heads may be incomplete");
-        status.last_error = Some(error_now("too few sites could be read; heads may be incomplete"));
     }
 }

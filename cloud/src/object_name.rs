@@ -1,9 +1,12 @@
-//! Names of objects: `objects/BOOT-ULID/COUNTER`. A boot's ULID is new at each start and a counter only rises,
-//! so no name is ever used twice, by any node, without asking anybody.
+//! Names of objects: `objects/BOOT-ULID/COUNTER` for those that are written, `objects/merged/HASH` for those that were
+//! made of others. A boot's ULID is new at each start and a counter only rises, so no name is ever used twice, by any
+//! node, without asking anybody; a hash names the same bytes whoever makes them.
 
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use object_store::path::Path;
+use sonae_proto::ids::Hash32;
 use ulid::Ulid;
 
 /// The directory of all objects at a site.
@@ -19,6 +22,9 @@ pub struct ObjectName {
 }
 
 impl ObjectName {
+    /// Before every name that is given to an object.
+    pub const FIRST: Self = Self { boot: Ulid::nil(), counter: 0 };
+
     /// Reads a name; anything else that lies at a site is none of ours.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -38,6 +44,62 @@ impl ObjectName {
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{DIRECTORY}/{}/{:08}", self.boot, self.counter)
+    }
+}
+
+/// The folder of merged objects, in [`DIRECTORY`].
+const MERGED: &str = "merged";
+
+/// Any object that lies at a site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum StoredName {
+    /// One that a node wrote.
+    Written(ObjectName),
+    /// One that was made of others; the name is that of [`sonae_proto::object::merge`].
+    Merged(Hash32),
+}
+
+impl StoredName {
+    /// Reads a name; anything else that lies at a site is none of ours.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Some(name) = ObjectName::parse(text) {
+            return Some(Self::Written(name));
+        }
+        let hash =
+            text.strip_prefix(DIRECTORY)?.strip_prefix('/')?.strip_prefix(MERGED)?.strip_prefix('/')?;
+        let hash = HEXLOWER.decode(hash.as_bytes()).ok()?;
+        Some(Self::Merged(Hash32(hash.try_into().ok()?)))
+    }
+
+    /// Returns the name as the object store wants it.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        Path::from(self.to_string())
+    }
+
+    /// Returns the name of one that a node wrote.
+    #[must_use]
+    pub const fn written(&self) -> Option<ObjectName> {
+        match self {
+            Self::Written(name) => Some(*name),
+            Self::Merged(_) => None,
+        }
+    }
+}
+
+impl From<ObjectName> for StoredName {
+    fn from(name: ObjectName) -> Self {
+        Self::Written(name)
+    }
+}
+
+impl fmt::Display for StoredName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Written(name) => name.fmt(f),
+            Self::Merged(hash) => write!(f, "{DIRECTORY}/{MERGED}/{}", HEXLOWER.encode(&hash.0)),
+        }
     }
 }
 
@@ -70,7 +132,16 @@ mod tests {
             format!("other/{boot}/00000007"),
             "site.json".to_owned(),
         ] {
-            assert_eq!(ObjectName::parse(&text), None, "{text}");
+            assert_eq!(StoredName::parse(&text), None, "{text}");
+        }
+        let merged = StoredName::Merged(Hash32([0xAB; 32]));
+        for name in [merged, name.into()] {
+            assert_eq!(StoredName::parse(&name.to_string()), Some(name));
+        }
+        for text in
+            [merged.to_string().to_uppercase(), format!("{merged}0"), merged.to_string().replace('a', "A")]
+        {
+            assert_eq!(StoredName::parse(&text), None, "{text}");
         }
     }
 

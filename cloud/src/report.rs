@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use sonae_proto::limits::PROOF_AGE_MS_MAX;
 use sonae_proto::proof::ProofResult;
 
+use crate::compaction::CompactionStatus;
 use crate::status::{LastError, ProofStatus, SchoolStatus, SiteState, SiteStatus, Status};
 
 /// Writes a status for people.
@@ -25,6 +26,7 @@ pub fn text(status: &Status, running: bool, now_ms: u64) -> Result<String, fmt::
     for site in &status.sites {
         write_site(&mut out, site)?;
     }
+    write_compaction(&mut out, &status.compaction)?;
     for school in &status.schools {
         write_school(&mut out, school, now_ms)?;
     }
@@ -66,6 +68,32 @@ fn write_site(out: &mut String, site: &SiteStatus) -> fmt::Result {
         site.faults,
         error(site.last_error.as_ref())
     )
+}
+
+fn write_compaction(out: &mut String, one: &CompactionStatus) -> fmt::Result {
+    let Some(passed_ms) = one.passed_ms else {
+        return match &one.waits_for {
+            Some(reason) => writeln!(out, "merging   WAITS: {reason}"),
+            None => writeln!(out, "merging   not looked yet"),
+        };
+    };
+    writeln!(
+        out,
+        "merging   {} objects, {} of them merged, {} superseded (oldest {} h of {} h), {} left alone; since the start \
+         {} made, {} deleted (at {passed_ms} ms)",
+        one.objects,
+        one.merged,
+        one.superseded,
+        one.oldest_hours,
+        one.delete_after_hours,
+        one.left_alone,
+        one.made,
+        one.deleted
+    )?;
+    match &one.waits_for {
+        Some(reason) => writeln!(out, "merging   WAITS: {reason}"),
+        None => Ok(()),
+    }
 }
 
 fn write_school(out: &mut String, school: &SchoolStatus, now_ms: u64) -> fmt::Result {

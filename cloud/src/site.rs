@@ -3,10 +3,11 @@
 //! ```text
 //! SITE/site.json                              {"format":"sonae/site/v1","id":"32 hexadecimal digits"}
 //! SITE/objects/BOOT-ULID/00000000             objects, immutable, names never reused
+//! SITE/objects/merged/HASH                    made of others
 //! ```
 //! **Invariant**: one directory never claims to be two sites: paths, ids and locks of all sites differ.
 //! **Invariant**: when [`Site::put`] returns, file, directory and all directories above it are durable.
-//! **Invariant**: nothing here deletes or replaces an object.
+//! **Invariant**: nothing here replaces an object. Only [`crate::compaction`] deletes any.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -24,8 +25,8 @@ use sonae_proto::receipt::SiteId;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use crate::limits::{GET_TIMEOUT, OBJECT_BYTES_MAX, PUT_TIMEOUT, SITES_MAX};
-use crate::object_name::{DIRECTORY, ObjectName};
+use crate::limits::{GET_TIMEOUT, MERGED_BYTES_MAX, MERGED_TIMEOUT, PUT_TIMEOUT, SITES_MAX};
+use crate::object_name::{DIRECTORY, StoredName};
 
 const FORMAT: &str = "sonae/site/v1";
 
@@ -110,11 +111,19 @@ pub enum TransferError {
     #[error(transparent)]
     Store(#[from] object_store::Error),
     /// The object is larger than any that is written.
-    #[error("the object is larger than {OBJECT_BYTES_MAX} bytes")]
+    #[error("the object is larger than {MERGED_BYTES_MAX} bytes")]
     TooLarge,
     /// The task that wrote it broke.
     #[error("the task of the write ended early")]
     Broken,
+}
+
+impl TransferError {
+    /// Whether there is no object of that name.
+    #[must_use]
+    pub const fn is_missing(&self) -> bool {
+        matches!(self, Self::Store(object_store::Error::NotFound { .. }))
+    }
 }
 
 impl SiteError {
@@ -140,6 +149,8 @@ pub struct Site {
     store: Arc<dyn ObjectStore>,
     /// One write at a time, so that a hanging disk holds one thread and not one for each group.
     writing: Arc<Semaphore>,
+    /// The same for merged objects, which are larger: no batch waits for one of them.
+    merging: Arc<Semaphore>,
     _lock: Option<File>,
 }
 
@@ -196,7 +207,8 @@ impl Site {
     /// Makes a site of any object store whose `put` is durable when it returns.
     #[must_use]
     pub fn over(id: SiteId, label: String, store: Arc<dyn ObjectStore>) -> Self {
-        Self { id, label, directory: None, store, writing: Arc::new(Semaphore::new(1)), _lock: None }
+        let one = || Arc::new(Semaphore::new(1));
+        Self { id, label, directory: None, store, writing: one(), merging: one(), _lock: None }
     }
 
     /// Returns its id.
@@ -217,17 +229,17 @@ impl Site {
         &self.label
     }
 
-    /// Lists its objects in the order in which they were written.
+    /// Lists its objects in the order in which they were written, merged ones last.
     ///
     /// # Errors
     /// [`TransferError`].
-    pub async fn list(&self) -> Result<Vec<(ObjectName, u64)>, TransferError> {
+    pub async fn list(&self) -> Result<Vec<(StoredName, u64)>, TransferError> {
         let prefix = ObjectPath::from(DIRECTORY);
         let listing = self.store.list(Some(&prefix)).try_collect::<Vec<_>>();
         let listed = timeout(GET_TIMEOUT * 6, listing).await.map_err(|_| TransferError::Timeout)??;
         let mut found: Vec<_> = listed
             .iter()
-            .filter_map(|meta| Some((ObjectName::parse(meta.location.as_ref())?, meta.size)))
+            .filter_map(|meta| Some((StoredName::parse(meta.location.as_ref())?, meta.size)))
             .collect();
         found.sort();
         Ok(found)
@@ -236,39 +248,62 @@ impl Site {
     /// Writes a new object.
     ///
     /// # Errors
-    /// [`TransferError`]; an object of that name is never replaced.
+    /// [`TransferError`]; an object of that name is never replaced. A merged one that is there already is no error: who
+    /// relies on it reads it back.
     ///
     /// # Durability
     /// The object and its name are on stable storage when this returns `Ok`. The store fsyncs the file before
     /// it is named, its directory after, and the directories that it had to make up to the first that was
     /// there; [`Site::open`] has seen to those above.
-    pub async fn put(&self, name: &ObjectName, body: Bytes) -> Result<(), TransferError> {
-        let permit = Arc::clone(&self.writing).try_acquire_owned().map_err(|_| TransferError::Busy)?;
+    pub async fn put(&self, name: impl Into<StoredName>, body: Bytes) -> Result<(), TransferError> {
+        let name = name.into();
+        let (place, patience, is_merged) = match name {
+            StoredName::Written(_) => (&self.writing, PUT_TIMEOUT, false),
+            StoredName::Merged(_) => (&self.merging, MERGED_TIMEOUT, true),
+        };
+        let permit = Arc::clone(place).try_acquire_owned().map_err(|_| TransferError::Busy)?;
         let (store, path) = (Arc::clone(&self.store), name.path());
         let write = tokio::spawn(async move {
             let outcome = store.put_opts(&path, PutPayload::from_bytes(body), PutMode::Create.into()).await;
             drop(permit);
             outcome
         });
-        let outcome = timeout(PUT_TIMEOUT, write).await.map_err(|_| TransferError::Timeout)?;
-        outcome.map_err(|_| TransferError::Broken)??;
-        Ok(())
+        let outcome = timeout(patience, write).await.map_err(|_| TransferError::Timeout)?;
+        match outcome.map_err(|_| TransferError::Broken)? {
+            Err(object_store::Error::AlreadyExists { .. }) if is_merged => Ok(()),
+            outcome => Ok(outcome.map(|_| ())?),
+        }
     }
 
     /// Reads a whole object.
     ///
     /// # Errors
-    /// [`TransferError`]; more than [`OBJECT_BYTES_MAX`] is not read.
-    pub async fn get(&self, name: &ObjectName) -> Result<Bytes, TransferError> {
-        let path = name.path();
+    /// [`TransferError`]; more than [`MERGED_BYTES_MAX`] is not read.
+    pub async fn get(&self, name: impl Into<StoredName>) -> Result<Bytes, TransferError> {
+        let path = name.into().path();
         let read = async {
             let found = self.store.get(&path).await?;
-            if found.meta.size > OBJECT_BYTES_MAX {
+            if found.meta.size > MERGED_BYTES_MAX {
                 return Err(TransferError::TooLarge);
             }
             Ok(found.bytes().await?)
         };
-        timeout(GET_TIMEOUT, read).await.map_err(|_| TransferError::Timeout)?
+        timeout(MERGED_TIMEOUT, read).await.map_err(|_| TransferError::Timeout)?
+    }
+
+    /// Deletes an object. One that is not there is no error.
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    ///
+    /// # Durability
+    /// After a loss of power it may be there again.
+    pub(crate) async fn delete(&self, name: &StoredName) -> Result<(), TransferError> {
+        let path = name.path();
+        match timeout(PUT_TIMEOUT, self.store.delete(&path)).await.map_err(|_| TransferError::Timeout)? {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Reads a part of an object.

@@ -19,6 +19,7 @@ use sonae_proto::wire::RefusalCode;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::now_ms;
+use crate::compaction::CompactionStatus;
 use crate::engine::Input;
 use crate::limits::{STATUS_BYTES_MAX, STATUS_INTERVAL};
 
@@ -58,6 +59,9 @@ pub struct Status {
     pub equivocations: u64,
     /// Batches before which something is lost, found at the start.
     pub cut_off: u64,
+    /// What is merged and deleted.
+    #[serde(default)]
+    pub compaction: CompactionStatus,
     /// The last error.
     pub last_error: Option<LastError>,
     /// Whether promises are broken on purpose.

@@ -92,7 +92,7 @@ impl Writer {
         let (name, body) = (group.name, Bytes::from(group.object));
         let puts = self.sites.iter().map(|site| {
             let body = body.clone();
-            async move { (site, site.put(&name, body).await) }
+            async move { (site, site.put(name, body).await) }
         });
         let mut stored = Vec::new();
         for (site, outcome) in join_all(puts).await {

@@ -11,10 +11,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::Duration;
 
 use common::board::SCHOOL;
 use scene::Scene;
+use sonae_cloud::compaction::{Compactor, Judge, Rules};
 use sonae_cloud::export::{Request, run};
+use sonae_cloud::site::open_all;
 use sonae_proto::export::Line;
 use sonae_proto::seal::OpenKey;
 
@@ -167,6 +171,37 @@ fn a_site_reads_with_the_page() {
     let sealed = |name: &&String| name.starts_with("batches/") || name.starts_with("keys/");
     let written = tree(&exported);
     assert!(written.len() >= 9);
+    assert_eq!(written.keys().collect::<Vec<_>>(), expected.keys().filter(sealed).collect::<Vec<_>>());
+    assert!(written.iter().all(|(name, bytes)| expected[name] == *bytes));
+}
+
+/// Merges all objects of a site into one, and deletes them.
+async fn merge(directory: &Path) {
+    let site = directory.join("site");
+    let rules = Rules { inputs_min: 2, superseded: Duration::ZERO, ..Rules::default() };
+    let sites = Arc::new(open_all(std::slice::from_ref(&site), 1).unwrap().0);
+    let mut compactor = Compactor::new(sites, 1, rules, directory);
+    for _ in 0..2 {
+        compactor.pass(Duration::ZERO, &Judge::default()).await.unwrap();
+    }
+    let left = tree(&site.join("objects"));
+    assert!(left.len() == 1 && left.keys().all(|name| name.starts_with("merged/")), "{:?}", left.keys());
+}
+
+/// Goal: a site whose objects were merged reads with the page as before. Method: merge, then as above.
+#[test]
+fn a_merged_site_reads_with_the_page() {
+    require_tools();
+    let directory = tempfile::tempdir().unwrap();
+    make(directory.path());
+    let exported = directory.path().join("export");
+    let expected = tree(&exported);
+    fs::remove_dir_all(&exported).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(merge(directory.path()));
+    read_by_page(directory.path(), &blocks(&page("en")));
+    let sealed = |name: &&String| name.starts_with("batches/") || name.starts_with("keys/");
+    let written = tree(&exported);
     assert_eq!(written.keys().collect::<Vec<_>>(), expected.keys().filter(sealed).collect::<Vec<_>>());
     assert!(written.iter().all(|(name, bytes)| expected[name] == *bytes));
 }

@@ -42,6 +42,9 @@ fn wrong_starts_say_what_is_wrong() {
     assert!(said(&same).contains("one and the same"), "{}", said(&same));
     let quorum = run(command(root.path()).args(["--quorum", "3"]), PASSPHRASE);
     assert_eq!(quorum.status.code(), Some(2), "{}", said(&quorum));
+    let sooner = run(command(root.path()).args(["--superseded-days", "6"]), PASSPHRASE);
+    assert_eq!(sooner.status.code(), Some(2));
+    assert!(said(&sooner).contains("6 is not in 7..=36500"), "{}", said(&sooner));
     let usage = Command::new(env!("CARGO_BIN_EXE_sonae-cloud")).arg("run").output().unwrap();
     assert_eq!(usage.status.code(), Some(2));
 }
@@ -87,6 +90,8 @@ fn a_data_directory_is_used_once() {
     assert_eq!(json["running"], false);
     assert_eq!(json["sites"].as_array().unwrap().len(), 2);
     assert!(String::from_utf8_lossy(&status(&[]).stdout).contains("quorum    2 of 2 sites"));
+    assert!(String::from_utf8_lossy(&status(&[]).stdout).contains("merging   not looked yet"));
+    assert_eq!(json["compaction"]["delete_after_hours"], 168);
     let daemon = Daemon::start(&mut command(root.path()));
     let json: serde_json::Value = serde_json::from_slice(&status(&["--json"]).stdout).unwrap();
     assert_eq!(json["running"], true);

@@ -5,6 +5,10 @@
 //! "SNO1" | record*          record = kind u8 | length u32 | body | first 8 bytes of BLAKE3(kind, length, body)
 //! ```
 
+mod merged;
+
+pub use merged::{Inputs, MERGED_INPUTS_MAX, merge};
+
 use crate::bytes::Reader;
 use crate::limits::FRAME_BYTES_MAX;
 
@@ -29,10 +33,14 @@ pub enum RecordKind {
     SnapshotPart,
     /// The text of a signed [`crate::proof::Proof`].
     Proof,
+    /// The JSON of [`Inputs`]: the first record of a merged object.
+    Inputs,
 }
 
 impl RecordKind {
-    const fn number(self) -> u8 {
+    /// Returns its number in an object.
+    #[must_use]
+    pub const fn number(self) -> u8 {
         match self {
             Self::Batch => 1,
             Self::Identity => 2,
@@ -40,6 +48,7 @@ impl RecordKind {
             Self::Snapshot => 4,
             Self::SnapshotPart => 5,
             Self::Proof => 6,
+            Self::Inputs => 7,
         }
     }
 
@@ -51,6 +60,7 @@ impl RecordKind {
             4 => Some(Self::Snapshot),
             5 => Some(Self::SnapshotPart),
             6 => Some(Self::Proof),
+            7 => Some(Self::Inputs),
             _ => None,
         }
     }
@@ -67,11 +77,16 @@ pub struct ObjectDamage {
 /// Appends a record to an object under construction; an empty one gets its magic first. Returns the offset of
 /// the body.
 pub fn append(object: &mut Vec<u8>, kind: RecordKind, body: &[u8]) -> usize {
+    append_as(object, kind.number(), body)
+}
+
+/// Appends a record by the number of its kind, which need not be one that this version knows, as [`append`] does.
+pub fn append_as(object: &mut Vec<u8>, number: u8, body: &[u8]) -> usize {
     if object.is_empty() {
         object.extend_from_slice(&MAGIC);
     }
     let start = object.len();
-    object.push(kind.number());
+    object.push(number);
     object.extend_from_slice(&u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
     object.extend_from_slice(body);
     let check = check(object.get(start..).unwrap_or_default());
@@ -88,6 +103,8 @@ fn check(record: &[u8]) -> [u8; 8] {
 pub struct Record<'a> {
     /// What it holds; `None` for a kind of a later version, which is passed over.
     pub kind: Option<RecordKind>,
+    /// The number of its kind.
+    pub number: u8,
     /// Offset of the body in the object.
     pub offset: usize,
     /// The body.
@@ -105,14 +122,21 @@ pub fn records(object: &[u8]) -> (Vec<Record<'_>>, Option<ObjectDamage>) {
     while !reader.rest().is_empty() {
         let offset = object.len() - reader.rest().len();
         match record(&mut reader) {
-            Some((kind, body)) => found.push(Record { kind, offset: offset + 5, body }),
+            Some((number, body)) => {
+                found.push(Record {
+                    kind: RecordKind::from_number(number),
+                    number,
+                    offset: offset + 5,
+                    body,
+                });
+            }
             None => return (found, Some(ObjectDamage { offset })),
         }
     }
     (found, None)
 }
 
-fn record<'a>(reader: &mut Reader<'a>) -> Option<(Option<RecordKind>, &'a [u8])> {
+fn record<'a>(reader: &mut Reader<'a>) -> Option<(u8, &'a [u8])> {
     let whole = reader.rest();
     let kind = reader.u8("kind").ok()?;
     let length = usize::try_from(reader.u32("length").ok()?).ok()?;
@@ -121,7 +145,7 @@ fn record<'a>(reader: &mut Reader<'a>) -> Option<(Option<RecordKind>, &'a [u8])>
     }
     let body = reader.take(length, "body").ok()?;
     let checked = whole.get(..5 + length)?;
-    (reader.array::<8>("check").ok()? == check(checked)).then_some((RecordKind::from_number(kind), body))
+    (reader.array::<8>("check").ok()? == check(checked)).then_some((kind, body))
 }
 
 #[cfg(test)]

@@ -70,6 +70,8 @@ pub enum Defect {
     SnapshotPartMissing,
     /// Batches are pruned whatever is lacking.
     PrunedEarly,
+    /// The node deletes what a merged object stands for although that did not come back from every site.
+    InputDeletedEarly,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
     /// The uplink's driver waits for an answer for as long as the connection lives, and dials no other.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use ed25519_dalek::VerifyingKey;
+use sonae_cloud::contents::Position;
 use sonae_cloud::index::{Fed, Index};
 use sonae_cloud::object_name::ObjectName;
 use sonae_proto::batch::Batch;
@@ -48,14 +49,14 @@ impl Cloud {
         let mut index = Index::default();
         let all: Vec<_> = (0..sites).map(site).collect();
         for (name, bytes) in &objects {
-            for record in object::records(bytes).0 {
+            for (ordinal, record) in object::records(bytes).0.into_iter().enumerate() {
                 let Some(kind) = record.kind else { continue };
                 let location = Location {
                     object: name.to_string(),
                     offset: u64::try_from(record.offset).unwrap_or(u64::MAX),
                     bytes: u64::try_from(record.body.len()).unwrap_or(u64::MAX),
                 };
-                index.add(kind, location, record.body, &all);
+                index.add(kind, Position { object: *name, ordinal }, location, record.body, &all);
             }
         }
         Self::of_index(board, index, objects, (sites, quorum), true)

@@ -3,11 +3,13 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use data_encoding::HEXLOWER;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use sonae_cloud::compaction::Rules;
 use sonae_cloud::identity::NodeIdentity;
 use sonae_cloud::lock::DataLock;
 use sonae_cloud::node::{Node, Options as NodeOptions};
@@ -31,6 +33,14 @@ const ADDRESS: SocketAddr =
 
 /// How long certificates are good for: longer than any run.
 const CERTIFICATE_DAYS: u16 = 300;
+
+/// Objects are merged, and deleted, within a run.
+const COMPACTION: Rules = Rules {
+    inputs_min: 4,
+    bytes_max: 16 * 1024 * 1024,
+    superseded: Duration::from_secs(10),
+    interval: Duration::from_secs(5),
+};
 
 /// The cloud with its sites.
 pub(crate) struct Cloud {
@@ -80,8 +90,10 @@ impl Cloud {
             clock: time.node_clock(),
             // A thread would end at a moment that no seed decides.
             status_file: false,
+            compaction: COMPACTION,
         };
-        let disks = options.sites.iter().map(|_| Disk::new()).collect();
+        // The first of them loses a merged object that it has acknowledged: reading back has to find out.
+        let disks = (0..options.sites.len()).map(|number| Disk::new(number == 0)).collect();
         Ok(Self { bundle, options, disks, planted, node: None })
     }
 

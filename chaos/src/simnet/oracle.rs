@@ -5,11 +5,13 @@
 //! (with the [`Ledger`] of the sans-IO simulation); nothing was forked, nothing counted as lost, no new life asked
 //! for; replication never stands still in silence; news of others arrive; what is promised in seconds is kept.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sonae_proto::ids::{LogName, Tier};
+use sonae_proto::ids::{Hash32, LogName, Tier};
+use sonae_proto::object::{self, RecordKind};
 use sonae_proto::record::RecordState;
 use sonae_proto::vector::{LogHead, Sequences};
 use sonae_store::{Kept, StoreState};
@@ -62,6 +64,9 @@ struct Book {
 /// The witness.
 pub(crate) struct Oracle {
     ledger: Ledger,
+    /// Batches by their hash, with the sites that have ever had them.
+    stored: BTreeMap<Hash32, BTreeSet<usize>>,
+    quorum: usize,
     books: Vec<Book>,
     acknowledged: Vec<Acknowledged>,
     pub measured: Vec<Measured>,
@@ -72,6 +77,8 @@ impl Oracle {
     pub fn new(boxes: usize, quorum: usize) -> Self {
         Self {
             ledger: Ledger::new(quorum),
+            stored: BTreeMap::new(),
+            quorum,
             books: (0..boxes).map(|_| Book::default()).collect(),
             acknowledged: Vec::new(),
             measured: Vec::new(),
@@ -116,7 +123,12 @@ impl Oracle {
         // What boxes claim is read before what sites have, which only grows.
         let states: Vec<_> = replicas.iter().map(|replica| replica.life.as_ref().map(Seen::of)).collect();
         for (site, disk) in cloud.disks.iter().enumerate() {
-            disk.take_stored().iter().for_each(|object| self.ledger.written(object, site));
+            for object in disk.take_stored() {
+                self.ledger.written(&object, site);
+                for batch in batches(&object) {
+                    self.stored.entry(batch).or_default().insert(site);
+                }
+            }
         }
         if cloud.equivocations() > 0 {
             self.violate("the cloud has two histories of one log".to_owned());
@@ -128,6 +140,22 @@ impl Oracle {
             if let Err(what) = outcome.and_then(|()| self.news(slot, &states, now_ms, is_calm)) {
                 self.violate(format!("box {slot}: {what}"));
             }
+        }
+    }
+
+    /// What was at the quorum of sites is there still, whatever was merged and deleted. `held` are all objects of each.
+    pub fn keeps_the_quorum(&mut self, held: &[Vec<Bytes>]) {
+        let mut sites: BTreeMap<Hash32, BTreeSet<usize>> = BTreeMap::new();
+        for (site, objects) in held.iter().enumerate() {
+            for batch in objects.iter().flat_map(|object| batches(object)) {
+                sites.entry(batch).or_default().insert(site);
+            }
+        }
+        let were_safe = self.stored.iter().filter(|(_, sites)| sites.len() >= self.quorum);
+        let is_lost = |batch: &Hash32| sites.get(batch).map_or(0, BTreeSet::len) < self.quorum;
+        let lost = were_safe.filter(|(batch, _)| is_lost(batch)).count();
+        if lost > 0 {
+            self.violate(format!("{lost} batch(es) that were at the quorum of sites are not any more"));
         }
     }
 
@@ -251,6 +279,12 @@ impl Oracle {
         }
         lost.into_iter().for_each(|what| self.violate(what));
     }
+}
+
+fn batches(object: &[u8]) -> Vec<Hash32> {
+    let of_kind =
+        object::records(object).0.into_iter().filter(|record| record.kind == Some(RecordKind::Batch));
+    of_kind.map(|record| Hash32(*blake3::hash(record.body).as_bytes())).collect()
 }
 
 fn stands(record: Option<&RecordState>, one: &Acknowledged) -> bool {

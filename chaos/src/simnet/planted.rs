@@ -23,7 +23,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the ring must find.
-pub const ALL: [Planted; 11] = [
+pub const ALL: [Planted; 12] = [
     Planted::Proto(Defect::SentForGood),
     Planted::Proto(Defect::FetchForGood),
     Planted::Proto(Defect::ReceiptOfOneSite),
@@ -33,6 +33,7 @@ pub const ALL: [Planted; 11] = [
     Planted::Proto(Defect::StandbyForgotten),
     Planted::Proto(Defect::LineNotTold),
     Planted::Proto(Defect::KeepAliveForgotten),
+    Planted::Proto(Defect::InputDeletedEarly),
     Planted::ReceiptBeforeStore,
     Planted::AddressChangeForgotten,
 ];
@@ -76,6 +77,9 @@ impl Planted {
         };
         if matches!(defect, Defect::ReceiptOfOneSite) {
             has(|step| matches!(step, Step::Site { .. }))
+        } else if matches!(defect, Defect::InputDeletedEarly) {
+            // A node that starts again brings a merged object to the site that lacks it.
+            options.quorum == options.sites && !has(|step| matches!(step, Step::NodeRestarts { .. }))
         } else if matches!(defect, Defect::LineNotTold) {
             has(|step| matches!(step, Step::Rebind { .. })) && options.line.is_sound()
         } else if matches!(defect, Defect::IdentityNotStored) {

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use futures_util::future::join_all;
 use serde_json::Value;
 use sonae_journal::sim::Cut;
 use sonae_store::testing::Board;
@@ -299,6 +300,9 @@ impl World {
         }
         if self.is_well() {
             self.oracle.complete(&self.replicas);
+            let held = join_all(self.cloud.disks.iter().map(|disk| disk.objects())).await;
+            let held: Vec<_> = held.into_iter().map(Result::unwrap_or_default).collect();
+            self.oracle.keeps_the_quorum(&held);
         }
         self.time.since_ms() - begin_ms
     }

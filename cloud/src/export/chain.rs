@@ -11,6 +11,8 @@ use sonae_proto::export::{BatchLine, Place, Problem};
 use sonae_proto::ids::{Hash32, LogName};
 use sonae_proto::vector::{Heads, LogHead};
 
+use crate::contents::Position;
+
 /// A batch that was written.
 #[derive(Debug)]
 pub struct Entry {
@@ -23,7 +25,7 @@ pub struct Entry {
     /// Whether it verifies.
     pub verified: bool,
     /// The later, the newer.
-    pub position: u64,
+    pub position: Position,
 }
 
 impl Entry {

@@ -83,7 +83,9 @@ impl Documents {
             RecordKind::Keys => self.add_keys(body, out),
             RecordKind::Proof => self.add_proof(body, out),
             // Everything that a snapshot adds up to stands in the batches too, and those are exported.
-            RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart => Ok(()),
+            RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart | RecordKind::Inputs => {
+                Ok(())
+            }
         }
     }
 

@@ -3,19 +3,22 @@
 //! **Invariant**: a record that any copy still holds is found, also behind damage when it is a batch: its label
 //! is looked for and its hash says whether it is whole.
 //! **Invariant**: one object at a time is held in memory, with one copy for each site.
+//! **Invariant**: an object that goes away under the reader is no problem exactly if a merged one that was read says that
+//! it stands for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 use sonae_proto::batch::{Batch, LABEL, PREFIX_BYTES};
 use sonae_proto::export::Problem;
-use sonae_proto::object::{ObjectDamage, RecordKind, records};
+use sonae_proto::object::{ObjectDamage, RecordKind};
 
-use crate::object_name::ObjectName;
+use crate::contents::{self, Position};
+use crate::object_name::{ObjectName, StoredName};
 use crate::site::{Site, TransferError};
 
 /// Objects and the sites (by number) that list them.
-pub type Listing = BTreeMap<ObjectName, Vec<usize>>;
+pub type Listing = BTreeMap<StoredName, Vec<usize>>;
 
 /// Lists all sites. What cannot be listed is a problem.
 pub async fn list(sites: &[Site], problems: &mut Vec<Problem>) -> Listing {
@@ -34,7 +37,7 @@ pub async fn list(sites: &[Site], problems: &mut Vec<Problem>) -> Listing {
     listing
 }
 
-fn unreadable(site: &Site, object: Option<ObjectName>, error: &TransferError) -> Problem {
+fn unreadable(site: &Site, object: Option<StoredName>, error: &TransferError) -> Problem {
     Problem::Unreadable {
         site: site.label().to_owned(),
         object: object.map(|name| name.to_string()),
@@ -45,66 +48,105 @@ fn unreadable(site: &Site, object: Option<ObjectName>, error: &TransferError) ->
 /// A record of an object.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Found {
+    /// Where it was first written.
+    pub position: Position,
     /// Where its body begins in the copy that it was read from.
     pub offset: usize,
-    /// What it is: 1 batch, 2 identity, 3 keys, 6 evidence of a proof, 0 of a later version.
-    kind: u8,
+    kind: Kind,
     /// Its bytes.
     pub body: Vec<u8>,
 }
 
 impl Found {
-    fn new(kind: Option<RecordKind>, offset: usize, body: &[u8]) -> Self {
-        let kind = match kind {
-            Some(RecordKind::Batch) => 1,
-            Some(RecordKind::Identity) => 2,
-            Some(RecordKind::Keys) => 3,
-            Some(RecordKind::Snapshot) => 4,
-            Some(RecordKind::SnapshotPart) => 5,
-            Some(RecordKind::Proof) => 6,
-            None => 0,
-        };
-        Self { offset, kind, body: body.to_vec() }
+    fn new(kind: Option<RecordKind>, position: Position, offset: usize, body: &[u8]) -> Self {
+        Self { position, offset, kind: Kind(kind), body: body.to_vec() }
     }
 
     /// What it is; `None` for a kind of a later version.
     #[must_use]
     pub const fn kind(&self) -> Option<RecordKind> {
-        match self.kind {
-            1 => Some(RecordKind::Batch),
-            2 => Some(RecordKind::Identity),
-            3 => Some(RecordKind::Keys),
-            4 => Some(RecordKind::Snapshot),
-            5 => Some(RecordKind::SnapshotPart),
-            6 => Some(RecordKind::Proof),
-            _ => None,
-        }
+        self.kind.0
+    }
+}
+
+/// Ordered by its number; what a later version knows comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind(Option<RecordKind>);
+
+impl Ord for Kind {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.map(RecordKind::number).cmp(&other.0.map(RecordKind::number))
+    }
+}
+
+impl PartialOrd for Kind {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// What reading has shown of merged objects, and of what went away meanwhile.
+#[derive(Debug, Default)]
+pub struct Gone {
+    superseded: BTreeSet<StoredName>,
+    vanished: Vec<(StoredName, String)>,
+    damaged: BTreeSet<StoredName>,
+}
+
+impl Gone {
+    /// How many copies went away under the reader.
+    #[must_use]
+    pub fn vanished(&self) -> usize {
+        self.vanished.len()
+    }
+
+    /// Says what is missing: of what no merged object stands for.
+    pub fn problems(self, problems: &mut Vec<Problem>) {
+        let Self { superseded, vanished, damaged } = self;
+        let lost = vanished.into_iter().filter(|(name, _)| !superseded.contains(name));
+        problems.extend(lost.map(|(name, site)| Problem::Unreadable {
+            site,
+            object: Some(name.to_string()),
+            text: "it went away while it was read".to_owned(),
+        }));
+        let damaged = damaged.into_iter().filter(|name| !superseded.contains(name));
+        problems.extend(damaged.map(|name| Problem::DamagedObject { object: name.to_string() }));
     }
 }
 
 /// Reads an object at all sites that list it. Returns each record once, in order.
 pub async fn read(
     sites: &[Site],
-    name: ObjectName,
+    name: StoredName,
     holders: &[usize],
+    gone: &mut Gone,
     problems: &mut Vec<Problem>,
 ) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
     let (mut damaged, mut whole) = (Vec::new(), false);
     for site in holders.iter().filter_map(|number| sites.get(*number)) {
-        let bytes = match site.get(&name).await {
+        let bytes = match site.get(name).await {
             Ok(bytes) => bytes,
+            Err(error) if error.is_missing() => {
+                gone.vanished.push((name, site.label().to_owned()));
+                continue;
+            }
             Err(error) => {
                 problems.push(unreadable(site, Some(name), &error));
                 continue;
             }
         };
-        let (good, damage) = records(&bytes);
-        found.extend(good.iter().map(|record| Found::new(record.kind, record.offset, record.body)));
-        match damage {
-            None => whole = true,
+        let read = contents::read(name, &bytes);
+        found.extend(
+            read.records.iter().map(|(at, record)| Found::new(record.kind, *at, record.offset, record.body)),
+        );
+        match read.damage {
+            None => {
+                whole = true;
+                gone.superseded.extend(read.inputs);
+            }
             Some(ObjectDamage { offset }) => {
-                found.extend(salvage(&bytes, offset));
+                found.extend(salvage(&bytes, offset, name.written().unwrap_or(ObjectName::FIRST)));
                 let offset = u64::try_from(offset).unwrap_or(u64::MAX);
                 damaged.push(Problem::DamagedCopy {
                     site: site.label().to_owned(),
@@ -117,14 +159,15 @@ pub async fn read(
         found.dedup();
     }
     problems.append(&mut damaged);
-    if !whole {
-        problems.push(Problem::DamagedObject { object: name.to_string() });
+    let is_there = holders.len() > gone.vanished.iter().filter(|(vanished, _)| *vanished == name).count();
+    if !whole && is_there {
+        gone.damaged.insert(name);
     }
     found
 }
 
 /// Finds whole batches behind the damage.
-fn salvage(object: &[u8], from: usize) -> Vec<Found> {
+fn salvage(object: &[u8], from: usize, name: ObjectName) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = from;
     while let Some(step) =
@@ -141,7 +184,8 @@ fn salvage(object: &[u8], from: usize) -> Vec<Found> {
         };
         let Some(body) = object.get(start..end) else { continue };
         if Batch::from_bytes(body.to_vec()).is_ok() {
-            found.push(Found::new(Some(RecordKind::Batch), start, body));
+            let position = Position { object: name, ordinal: start };
+            found.push(Found::new(Some(RecordKind::Batch), position, start, body));
             at = end;
         }
     }
@@ -160,6 +204,6 @@ mod tests {
         append(&mut object, RecordKind::Batch, &LABEL);
         object.extend_from_slice(&[0xFF; 300]);
         object.extend_from_slice(&LABEL);
-        assert_eq!(salvage(&object, 0), Vec::new());
+        assert_eq!(salvage(&object, 0, ObjectName::FIRST), Vec::new());
     }
 }

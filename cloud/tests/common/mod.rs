@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use sonae_cloud::clock::Clock;
+use sonae_cloud::compaction::Rules;
 use sonae_cloud::identity::NodeIdentity;
 use sonae_cloud::node::{Node, Options};
 use sonae_cloud::status::Status;
@@ -34,6 +35,7 @@ pub fn options(data: &Path, sites: &[PathBuf], quorum: usize) -> Options {
         receipt_before_store: false,
         clock: Clock::default(),
         status_file: true,
+        compaction: Rules::default(),
     }
 }
 

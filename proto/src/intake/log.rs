@@ -280,6 +280,12 @@ impl Log {
         outcome
     }
 
+    /// Learns where a stored batch lies now. Returns whether it is part of this log.
+    pub(super) fn relocate(&mut self, moved: &StoredBatch) -> bool {
+        let entry = self.find(&moved.header).and_then(|index| self.stored.get_mut(index));
+        entry.map(|entry| entry.batch.location = moved.location.clone()).is_some()
+    }
+
     /// Whether a batch that ends the log there is durable, with all before it.
     pub(super) fn has_durable(&self, head: LogHead, quorum: usize) -> bool {
         let index = self.stored.partition_point(|entry| entry.batch.header.last < head.sequence);

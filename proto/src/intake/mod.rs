@@ -11,6 +11,7 @@ mod ahead;
 mod batches;
 mod documents;
 mod effect;
+mod keeping;
 mod log;
 mod overview;
 mod proofs;
@@ -38,6 +39,7 @@ use crate::wire::{Frame, Hello, KeyDocuments, PROTOCOL, Refusal, RefusalCode, We
 use ahead::Ahead;
 use documents::Undurable;
 pub use effect::{ConnectionId, Effect, Location, ReplyTo, Ticket};
+pub use keeping::Keeping;
 pub use log::StoredBatch;
 use log::{Entry, Log};
 pub use overview::{IncarnationOverview, SchoolOverview};

@@ -56,6 +56,14 @@ impl Quarantine {
         }
     }
 
+    /// Learns where a batch lies now, if it is here.
+    pub(super) fn relocate(&mut self, moved: StoredBatch) {
+        let known = self.0.get_mut(&key(moved.header.log, moved.header.head()));
+        if let Some(known) = known.filter(|known| known.batch.header == moved.header) {
+            known.batch.location = moved.location;
+        }
+    }
+
     /// Takes out the batches that lead from one head of a log to another, if all of them are here.
     fn take_chain(&mut self, log: LogName, from: LogHead, to: LogHead) -> Vec<Entry> {
         let mut keys = Vec::new();

@@ -4,7 +4,7 @@
 //! **Invariant**: a snapshot is offered and receipted only when its root and all its parts are on the quorum, and
 //! every head that it names is the end of a batch that is durable here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use crate::limits::SNAPSHOTS_OFFERED_MAX;
@@ -77,9 +77,37 @@ impl Snapshots {
         self.known.retain(|_, known| counts(known.snapshot.root()));
     }
 
-    /// Forgets old ones: their bytes stay at the sites.
-    fn forget_old(&mut self, tier: Tier, quorum: usize) {
-        let of_tier = self.known.iter().filter(|(_, known)| known.snapshot.root().tier == tier);
+    /// Returns the roots that are needed, and their parts, those on their way too.
+    pub(super) fn needed(&self) -> (Vec<Hash32>, Vec<Hash32>) {
+        let named =
+            self.known.values().flat_map(|known| known.snapshot.root().parts.iter().map(|part| part.hash));
+        (self.known.keys().copied().collect(), named.chain(self.on_their_way.keys().copied()).collect())
+    }
+
+    /// Returns the changes of the oldest whole snapshot of a tier that is remembered, if there are as many as are.
+    pub(super) fn oldest_served(&self, tier: Tier, quorum: usize) -> Option<u64> {
+        let whole = self.known.values().filter(|known| known.snapshot.root().tier == tier);
+        let mut changes: Vec<u64> = whole
+            .filter(|known| self.is_whole(known, quorum))
+            .map(|known| known.snapshot.root().changes())
+            .collect();
+        changes.sort_unstable();
+        changes.len().checked_sub(WHOLE_MAX).and_then(|older| changes.get(older)).copied()
+    }
+
+    /// Learns where a part lies now, if it is known.
+    pub(super) fn relocate(&mut self, hash: Hash32, location: &Location) {
+        if let Some(part) = self.parts.get_mut(&hash) {
+            part.location = location.clone();
+        }
+    }
+
+    /// Forgets old ones, but for those that evidence names. Who merges objects leaves them out then.
+    fn forget_old(&mut self, tier: Tier, quorum: usize, proven: &BTreeSet<Hash32>) {
+        let of_tier = self
+            .known
+            .iter()
+            .filter(|(hash, known)| known.snapshot.root().tier == tier && !proven.contains(*hash));
         let (mut whole, mut offered): (Vec<_>, Vec<_>) = of_tier
             .map(|(hash, known)| (known.snapshot.root().changes(), *hash, self.is_whole(known, quorum)))
             .partition(|(_, _, is_whole)| *is_whole);
@@ -130,9 +158,10 @@ impl Intake {
         let Ok(snapshot) = self.verify_snapshot(school, text) else { return false };
         let (tier, quorum) = (snapshot.root().tier, self.config.quorum);
         let known = Known { sites, on_its_way: false, waiters: Vec::new(), snapshot };
-        let snapshots = &mut self.schools.entry(school).or_default().snapshots;
-        snapshots.known.insert(known.snapshot.hash(), known);
-        snapshots.forget_old(tier, quorum);
+        let school = self.schools.entry(school).or_default();
+        let proven = school.proven_roots();
+        school.snapshots.known.insert(known.snapshot.hash(), known);
+        school.snapshots.forget_old(tier, quorum, &proven);
         true
     }
 
@@ -173,12 +202,14 @@ impl Intake {
         };
         let quorum = self.config.quorum;
         let (hash, tier) = (snapshot.hash(), snapshot.root().tier);
-        let snapshots = &mut self.schools.entry(code).or_default().snapshots;
+        let school = self.schools.entry(code).or_default();
+        let proven = school.proven_roots();
+        let snapshots = &mut school.snapshots;
         let missing = snapshots.missing(&snapshot, quorum);
         let new = Known { sites: Vec::new(), on_its_way: false, waiters: Vec::new(), snapshot };
         let known = snapshots.known.entry(hash).or_insert(new);
         if !missing.is_empty() {
-            snapshots.forget_old(tier, quorum);
+            snapshots.forget_old(tier, quorum, &proven);
             return self.reply(to, Frame::SnapshotWants(SnapshotWants { root: hash, parts: missing }));
         }
         known.waiters.push(waiter);
@@ -280,7 +311,8 @@ impl Intake {
         let is_whole =
             school.snapshots.known.get(&root).is_some_and(|k| school.snapshots.is_whole(k, quorum));
         let is_safe = is_whole && school.undurable.is_empty();
-        school.snapshots.forget_old(tier, quorum);
+        let proven = school.proven_roots();
+        school.snapshots.forget_old(tier, quorum, &proven);
         let log = LogName { tier, incarnation: author };
         for Waiter { to, loss_counter } in waiters {
             if is_safe {

@@ -59,6 +59,7 @@ fn reference(bytes: &[u8], planted: Planted) -> Seen {
             4 => Some(RecordKind::Snapshot),
             5 => Some(RecordKind::SnapshotPart),
             6 => Some(RecordKind::Proof),
+            7 => Some(RecordKind::Inputs),
             _ if planted.is("later-kind") => Some(RecordKind::Batch),
             _ => None,
         };
