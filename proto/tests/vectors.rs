@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use sonae_proto::batch::{Batch, BatchError};
 use sonae_proto::change::{Change, ChangeError};
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
@@ -33,6 +34,8 @@ mod lines;
 mod make;
 #[path = "vectors/manifest.rs"]
 mod manifest;
+#[path = "vectors/objects.rs"]
+mod objects;
 #[path = "vectors/proof.rs"]
 mod proof;
 #[path = "vectors/snapshot.rs"]
@@ -145,6 +148,7 @@ fn vectors_decode_as_they_say() {
             "receipt" => receipt(&vector),
             "frame" => frame(&vector),
             "object" => object_of(&vector),
+            "merged" => merged_of(&vector),
             "courier" => courier_of(&vector),
             "digest" => digest(&vector),
             "snapshot" => snapshot::read(&vector),
@@ -297,6 +301,15 @@ fn object_of(vector: &Vector) -> Outcome {
     let (records, damage) = object::records(&bytes);
     assert_eq!(records.len().to_string(), vector.get("records"));
     damage.map_or(Ok(()), |damage| Err(format!("damage {}", damage.offset)))
+}
+
+fn merged_of(vector: &Vector) -> Outcome {
+    let bytes = vector.section("body");
+    let (said, name) = object::Inputs::of(&bytes).ok_or("inputs")?;
+    if HEXLOWER.encode(&name.0) != vector.get("name") {
+        return Err("name".to_owned());
+    }
+    if said.is_true_of(&bytes) { Ok(()) } else { Err("content".to_owned()) }
 }
 
 fn courier_of(vector: &Vector) -> Outcome {

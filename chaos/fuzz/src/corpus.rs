@@ -60,6 +60,8 @@ corpus!(
     "journal/two-segments",
     "object/empty",
     "object/many",
+    "object/merged",
+    "object/merged-checked",
     "object/one",
     "payload/bomb",
     "payload/eye",

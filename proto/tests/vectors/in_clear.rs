@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// Kinds of vectors whose bytes the cloud, the line or a courier see. What is sealed in them is no JSON.
-const IN_CLEAR: [&str; 7] = ["document", "identity", "proof", "frame", "object", "courier", "snapshot"];
+const IN_CLEAR: [&str; 8] =
+    ["document", "identity", "proof", "frame", "object", "merged", "courier", "snapshot"];
 
 /// Names that JSON objects in these bytes have, those in documents inside texts too. Names of logs and tiers are values.
 fn names(bytes: &[u8], found: &mut BTreeSet<String>) {

@@ -10,7 +10,6 @@ use sonae_proto::identity::{
 };
 use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use sonae_proto::manifest::{Manifest, ManifestKey};
-use sonae_proto::object::{self, RecordKind};
 use sonae_proto::receipt::Receipt;
 use sonae_proto::revocation::Revocation;
 use sonae_proto::signed::Signed;
@@ -122,6 +121,7 @@ impl Made {
         all.extend(self.receipts());
         all.extend(self.frames());
         all.extend(self.objects());
+        all.extend(self.merged());
         all.extend(self.couriers());
         all.extend(self.snapshots());
         all.push(digest());
@@ -369,32 +369,5 @@ impl Made {
             named("frame-body", bad("body", "a fetch without its log", b"\0\0\0\x0b\x07{\"after\":1}")),
         ])
         .collect()
-    }
-
-    fn objects(&self) -> Vec<Named> {
-        let mut bytes = Vec::new();
-        object::append(&mut bytes, RecordKind::Batch, self.batch.bytes());
-        let identity = serde_json::to_vec(&self.identity).unwrap();
-        object::append(&mut bytes, RecordKind::Identity, &identity);
-        object::append(&mut bytes, RecordKind::Batch, self.second.bytes());
-        let vector = |expect: &str, records: usize, comment, bytes: &[u8]| {
-            Vector::new("object", expect, comment).field("records", records).bytes("body", bytes)
-        };
-        let second = 4 + object::RECORD_OVERHEAD_BYTES + self.batch.bytes().len();
-        let mut flipped = bytes.clone();
-        flipped[second + 10] ^= 1;
-        let mut magic = bytes.clone();
-        magic[0] ^= 1;
-        let cut = &bytes[..bytes.len() - 1];
-        let third = second + object::RECORD_OVERHEAD_BYTES + identity.len();
-        vec![
-            named("object-good", vector("ok", 3, "batch, identity, batch", &bytes)),
-            named(
-                "object-flipped",
-                vector(&format!("damage {second}"), 1, "a bit of the identity", &flipped),
-            ),
-            named("object-cut", vector(&format!("damage {third}"), 2, "the last byte is missing", cut)),
-            named("object-magic", vector("damage 0", 0, "another file", &magic)),
-        ]
     }
 }

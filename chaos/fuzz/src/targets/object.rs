@@ -102,7 +102,12 @@ impl Target for ObjectTarget {
         object::append(&mut many, RecordKind::Identity, b"{}");
         object::append(&mut many, RecordKind::Keys, b"");
         object::append(&mut many, RecordKind::Batch, &[7; 300]);
-        vec![("one", layer(0, &one)), ("many", layer(1, &many)), ("empty", layer(0, &MAGIC))]
+        let names = vec!["objects/a/1".to_owned(), "objects/a/2".to_owned()];
+        let (_, merged) = object::merge(names, vec![(0, 1), (1, 1)], [(1, b"one".as_slice()), (1, b"two")]);
+        let merged = [("merged", layer(0, &merged)), ("merged-checked", layer(1, &merged))];
+        let mut seeds = vec![("one", layer(0, &one)), ("many", layer(1, &many)), ("empty", layer(0, &MAGIC))];
+        seeds.extend(merged);
+        seeds
     }
 
     fn mutate(&self, input: &mut Vec<u8>, random: &mut Random) {
@@ -138,6 +143,9 @@ impl Target for ObjectTarget {
             (&found, damage) == (&reference(&bytes, Planted::NONE).0, reference(&bytes, Planted::NONE).1),
             || "records and damage are those of the format".into(),
         )?;
+        let said =
+            measure::call(memory, || object::Inputs::of(&bytes).map(|(said, _)| said.is_true_of(&bytes)))?;
+        hold(said != Some(true) || damage.is_none(), || "what is damaged is not what it says".into())?;
         let mut again = Vec::new();
         for (kind, offset, body) in &found {
             let Some(kind) = kind else { return Ok("whole, of a later version".into()) };
