@@ -8,6 +8,7 @@
 //! deletion is judged by what lies at the sites at that moment.
 //! **Invariant**: damaged objects, and copies that differ, are left where they are.
 
+mod destruction;
 mod fate;
 mod merge;
 mod notes;
@@ -29,13 +30,14 @@ use crate::contents::read;
 use crate::limits::{COMPACTION_INTERVAL, MERGE_BYTES_MAX, MERGE_INPUTS, SUPERSEDED_DAYS_MIN};
 use crate::object_name::StoredName;
 use crate::site::{Site, TransferError};
+pub use destruction::DestructionStatus;
 pub use fate::{Fate, Judge, Rewrite};
 use merge::{Held, merge};
 pub use merge::{Places, places};
 use notes::Notes;
 use plan::{Candidate, groups};
 pub use status::CompactionStatus;
-pub use task::run;
+pub use task::Task;
 
 /// When objects are merged, and when what they were made of goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +75,15 @@ pub enum Waits {
         usable: usize,
         /// Sites that were named.
         named: usize,
+    },
+    /// A site does not give an object.
+    #[error("site {site} does not give an object that it lists; it is read again by itself")]
+    Reading {
+        /// Which.
+        site: String,
+        /// What it said.
+        #[source]
+        source: TransferError,
     },
     /// A site does not say what it holds.
     #[error("site {site} cannot be listed; nothing is merged or deleted until it answers")]

@@ -158,6 +158,7 @@ async fn read(
     // second pass reads the same objects, so it tells of the same damage.
     export.pass(&mut listing, Pass::Documents, &mut out, &mut Vec::new(), progress).await?;
     export.documents.write_keys(&mut out)?;
+    export.documents.write_proofs(&mut out)?;
     export.pass(&mut listing, Pass::Batches, &mut out, &mut problems, progress).await?;
     if export.entries.is_empty() && export.documents.is_empty() {
         return Err(ExportError::Nothing { school: request.school });

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use quinn::Endpoint;
 use serde::Serialize;
 use sonae_proto::intake::{Config, Intake, StoredBatch};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use ulid::Ulid;
 
 use crate::clock::Clock;
-use crate::compaction::{self, Compactor, Rules};
+use crate::compaction::{Compactor, Rules, Task};
 use crate::connection::Shared;
 use crate::courier;
 use crate::engine::{Barred, Engine, Input};
@@ -183,7 +183,7 @@ impl Node {
         let loaded = load::load(&sites).await;
         let mut intake = Intake::new(Config {
             board: board_key,
-            receipt_key,
+            receipt_key: receipt_key.clone(),
             sites: options.sites.len(),
             quorum: options.quorum,
             receipt_before_store: options.receipt_before_store,
@@ -209,7 +209,8 @@ impl Node {
         let amiss = fed.undurable.len() + fed.cut_off + fed.nameless + fed.forged + fed.meaningless;
         let sound = readable == options.sites.len() && amiss + fed.foreign_documents == 0;
         let board = Board::new(status);
-        let parts = Parts { intake, sites, undurable: fed.undurable, boot, board, board_key, sound };
+        let undurable = fed.undurable;
+        let parts = Parts { intake, sites, undurable, boot, board, board_key, sound, receipt_key };
         Ok(parts.run(ready, options, door, lock))
     }
 
@@ -264,17 +265,17 @@ struct Parts {
     board_key: VerifyingKey,
     /// Whether the start found nothing amiss.
     sound: bool,
+    receipt_key: SigningKey,
 }
 
 impl Parts {
     fn run(self, ready: Ready, options: &Options, door: Door, lock: DataLock) -> Node {
-        let Self { intake, sites, undurable, boot, board, board_key, sound } = self;
+        let Self { intake, sites, undurable, boot, board, board_key, sound, receipt_key } = self;
         let sites = Arc::new(sites);
         let (engine, inputs) = mpsc::channel(INPUTS_MAX);
         let reader = Arc::new(Reader::new(Arc::clone(&sites), Arc::clone(&board), engine.clone()));
         let compactor =
             Compactor::new(Arc::clone(&sites), options.sites.len(), options.compaction, &options.data);
-        let compacting = compaction::run(compactor, engine.clone(), Arc::clone(&board), sound);
         let (to_writer, queue) = mpsc::unbounded_channel();
         let group_wait = if options.receipt_before_store { GROUP_WAIT_CUT } else { GROUP_WAIT };
         let writer = Writer::new(sites, Arc::clone(&board), boot, group_wait);
@@ -282,6 +283,9 @@ impl Parts {
         let memory = Arc::new(Semaphore::new(FRAMES_BYTES_MAX / 1024));
         let desk = courier::Desk { engine: engine.clone(), reader: Arc::clone(&reader), board: board_key };
         let (barring, barred) = watch::channel(Barred::default());
+        let (to_engine, orders) = (engine.clone(), barred.clone());
+        let compaction =
+            Task { compactor, engine: to_engine, board: Arc::clone(&board), sound, orders, key: receipt_key };
         let shared = Shared { engine: engine.clone(), reader, memory, barred };
         let (stop_accepting, stopping) = watch::channel(false);
         let courier_task = start_courier(desk, options, stopping.clone(), &board);
@@ -300,7 +304,7 @@ impl Parts {
             server_task: tokio::spawn(server::run(door, shared, Arc::clone(&board), stopping)),
             status_task: keeping.map(tokio::spawn),
             courier_task,
-            compaction_task: tokio::spawn(compacting),
+            compaction_task: tokio::spawn(compaction.run()),
             stop_accepting,
             endpoint,
             engine,

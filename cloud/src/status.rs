@@ -19,7 +19,7 @@ use sonae_proto::wire::RefusalCode;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::clock::now_ms;
-use crate::compaction::CompactionStatus;
+use crate::compaction::{CompactionStatus, DestructionStatus};
 use crate::engine::Input;
 use crate::limits::{STATUS_BYTES_MAX, STATUS_INTERVAL};
 
@@ -62,6 +62,9 @@ pub struct Status {
     /// What is merged and deleted.
     #[serde(default)]
     pub compaction: CompactionStatus,
+    /// What is left of keys that boards have destroyed.
+    #[serde(default)]
+    pub destruction: DestructionStatus,
     /// The last error.
     pub last_error: Option<LastError>,
     /// Whether promises are broken on purpose.

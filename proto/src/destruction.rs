@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::ids::SchoolCode;
 use crate::manifest::{KeyUse, Manifest};
+use crate::receipt::SiteId;
+use crate::signed::Document;
 use crate::wire::KeyDocuments;
 
 /// A key that the board has ordered to be destroyed.
@@ -22,6 +25,23 @@ pub struct DestroyedKey {
     pub epoch: u32,
     /// When the board said so, milliseconds since 1970 UTC. For people; nothing is decided by it.
     pub destroyed_ms: u64,
+}
+
+/// A node's word that no copy of destroyed keys is left at any of its sites: it has read every object there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestructionCertificate {
+    /// Whose keys.
+    pub school: SchoolCode,
+    /// Which.
+    pub keys: Vec<DestroyedKey>,
+    /// The sites that were read: all that the node was given.
+    pub sites: Vec<SiteId>,
+    /// When the last of them was read, by the node's clock, milliseconds since 1970 UTC.
+    pub issued_ms: u64,
+}
+
+impl Document for DestructionCertificate {
+    const LABEL: &'static str = "sonae/destruction/v1";
 }
 
 /// All destroyed keys that are known of a school, each with the earliest time that was said.
@@ -63,6 +83,31 @@ impl Destroyed {
     /// Returns them, by use and epoch, each with when the board said so.
     pub fn iter(&self) -> impl Iterator<Item = (KeyUse, u32, u64)> + '_ {
         self.0.iter().map(|((key_use, epoch), at_ms)| (*key_use, *epoch, *at_ms))
+    }
+
+    /// Returns them as a list.
+    #[must_use]
+    pub fn keys(&self) -> Vec<DestroyedKey> {
+        self.iter()
+            .map(|(key_use, epoch, destroyed_ms)| DestroyedKey { key_use, epoch, destroyed_ms })
+            .collect()
+    }
+
+    /// Drops wrapped keys of destroyed epochs from the JSON of key documents, and leaves everything else in it, what later
+    /// versions have put there too. `None` if there are none.
+    #[must_use]
+    pub fn strip_json(&self, documents: &[u8]) -> Option<Vec<u8>> {
+        let mut documents: serde_json::Value = serde_json::from_slice(documents).ok()?;
+        let wrapped = documents.get_mut("wrapped_keys")?.as_array_mut()?;
+        let before = wrapped.len();
+        wrapped.retain(|key| {
+            let key_use =
+                key.get("use").and_then(serde_json::Value::as_str).and_then(|name| name.parse().ok());
+            let epoch =
+                key.get("epoch").and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
+            !key_use.zip(epoch).is_some_and(|(key_use, epoch)| self.contains(key_use, epoch))
+        });
+        if wrapped.len() == before { None } else { serde_json::to_vec(&documents).ok() }
     }
 
     /// Drops wrapped keys of destroyed epochs. Returns whether there were any.
@@ -126,6 +171,13 @@ mod tests {
             wrapped_keys: vec![wrapped(2020), wrapped(2022)],
         };
         let known = Destroyed::of(&manifest(3, &[(2020, 5)]));
+        let json = serde_json::to_string(&keys).unwrap().replacen('{', "{\"later\":1,", 1);
+        let stripped = known.strip_json(json.as_bytes()).unwrap();
+        let there: serde_json::Value = serde_json::from_slice(&stripped).unwrap();
+        assert_eq!((&there["later"], &there["wrapped_keys"][0]["epoch"]), (&1.into(), &2022.into()));
+        assert_eq!(there["wrapped_keys"].as_array().unwrap().len(), 1);
+        assert_eq!(known.strip_json(&stripped), None, "what is left is left alone");
+        assert_eq!(known.strip_json(b"no JSON"), None);
         assert!(known.strip(&mut keys));
         assert_eq!(keys.wrapped_keys, [wrapped(2022)]);
         assert!(!known.strip(&mut keys));

@@ -11,7 +11,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
+use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::destruction::DestructionCertificate;
 use sonae_proto::retention::{DAY_MS, RETAIN_DAYS_MIN};
+use sonae_proto::signed::Signed;
 
 use crate::lan_client::LanClient;
 use crate::program::{Daemon, run};
@@ -59,7 +62,9 @@ pub struct Report {
     /// Canaries that were found with all keys that are left, in what the cloud gives out, in both boxes' folders, raw or
     /// opened. Must be none.
     pub hits: usize,
-    /// Objects at the cloud's sites that still have a wrapped copy of a destroyed key: until compaction takes them.
+    /// `epoch destroy`: the node has signed that no site has a copy of the destroyed keys.
+    pub certified_seconds: f64,
+    /// Objects at the cloud's sites that had a wrapped copy of them before. Afterwards there must be none.
     pub objects_with_destroyed_keys: usize,
 }
 
@@ -173,7 +178,11 @@ pub async fn run_bench(dir: &Path, pupils: u32) -> Result<Report> {
     ensure!(control_hits > 0, "the search finds nothing even with the keys, so it proves nothing");
 
     let began = Instant::now();
-    let keys = scene.wrapped_keys("before")?;
+    let objects_with_destroyed_keys = scene.objects_with_old_keys()?;
+    ensure!(
+        objects_with_destroyed_keys > 0,
+        "the sites have none of the keys, so looking there proves nothing"
+    );
     scene.destroy()?;
     for one in &scene.boxes {
         wait_for(&one.appliance, "complete", |status| {
@@ -182,6 +191,9 @@ pub async fn run_bench(dir: &Path, pupils: u32) -> Result<Report> {
         .await?;
     }
     let destroyed_seconds = seconds(began);
+    scene.certified().await?;
+    let certified_seconds = seconds(began);
+    ensure!(scene.objects_with_old_keys()? == 0, "the node has signed for keys that are still there");
     let hits = scene.search("after")?;
     ensure!(hits == 0, "{hits} canaries were found after the destruction");
     Ok(Report {
@@ -195,7 +207,8 @@ pub async fn run_bench(dir: &Path, pupils: u32) -> Result<Report> {
         destroyed_seconds,
         control_hits,
         hits,
-        objects_with_destroyed_keys: scene.objects_with(&keys)?,
+        certified_seconds,
+        objects_with_destroyed_keys,
     })
 }
 
@@ -310,6 +323,30 @@ impl Scene {
         self.board("destroy", &rest, &format!("destroy-{epoch}"))
     }
 
+    /// Waits until the node says that the destroyed keys have gone, and reads what it has signed.
+    async fn certified(&self) -> Result<()> {
+        let began = Instant::now();
+        let board = self.settled.town.dir.join("board/descriptor");
+        let board = std::fs::read_to_string(board)?;
+        let descriptor: CloudDescriptor = serde_json::from_str(board.lines().next().unwrap_or_default())?;
+        let [data, ..] = self.settled.town.cloud_dirs().map(|path| text(&path));
+        let place = format!("/destruction/certificates/{}", self.settled.town.school);
+        loop {
+            let said = run("sonae-cloud", &["status", "--data", &data, "--json"], "")?;
+            let status: Value = serde_json::from_str(&said)?;
+            if let Some(text) = status.pointer(&place).and_then(Value::as_str) {
+                let by = |key: &ReceiptKey| Signed::<DestructionCertificate>::verify(text, &key.key).ok();
+                let signed = descriptor.receipt_keys.iter().find_map(by).context("nobody has signed that")?;
+                let (keys, sites) = (&signed.body().keys, &signed.body().sites);
+                ensure!(keys.len() == 3 && sites.len() == 2, "it is about something else: {text}");
+                return Ok(());
+            }
+            ensure!(began.elapsed() < LONG, "the destroyed keys stay: {status}");
+            // paced: the file is written anew once a second
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     /// Waits until each box has snapshots under the new keys at the cloud.
     async fn snapshots(&mut self) -> Result<()> {
         let new = epoch() * 1_000 + 1;
@@ -341,10 +378,14 @@ impl Scene {
             if lacks(&before, &["age"]) {
                 break;
             }
-            ensure!(proof < PROOFS_MAX, "the box waits for more than its age after {proof} proofs");
+            let lacking = lacking(&before);
+            ensure!(
+                proof < PROOFS_MAX,
+                "the box waits for more than its age after {proof} proofs: {lacking:?}"
+            );
             let (code, said) = appliance.prove().await?;
             ensure!(code == 0, "no proof: {said}");
-            settled(&appliance, &lacking(&before)).await;
+            settled(&appliance, &lacking).await;
         }
         let one = self.boxes.get_mut(number).context("no such box")?;
         one.daemon.stop()?;

@@ -4,11 +4,13 @@
 //! **Invariant**: what stands in an object's place was read back whole at every site before the object goes, here too.
 
 use bytes::Bytes;
+use sonae_proto::receipt::SiteId;
 
 use super::merge::Held;
 use super::{Compactor, Fate, Judge, Pass, Waits};
 use crate::contents::read;
 use crate::object_name::StoredName;
+use crate::site::Site;
 
 impl Compactor {
     /// Puts another in place of each object that holds key documents which `judge` replaces, and deletes those objects.
@@ -39,6 +41,32 @@ impl Compactor {
             }
         }
         Ok(pass)
+    }
+
+    /// Counts copies of objects that hold what `judge` replaces, or are damaged, so that nobody can tell. Reads everything.
+    ///
+    /// # Errors
+    /// [`Waits`].
+    pub async fn residue(&self, judge: &Judge) -> Result<usize, Waits> {
+        let mut left = 0;
+        for (name, (_, holders)) in self.list().await? {
+            for site in holders.iter().filter_map(|number| self.sites.get(*number)) {
+                match site.get(name).await {
+                    Ok(copy) => {
+                        let is_clean = read(name, &copy).damage.is_none() && !replaces(name, &copy, judge);
+                        left += usize::from(!is_clean);
+                    }
+                    Err(error) if error.is_missing() => {}
+                    Err(source) => return Err(Waits::Reading { site: site.label().to_owned(), source }),
+                }
+            }
+        }
+        Ok(left)
+    }
+
+    /// Returns the ids of the sites.
+    pub(super) fn site_ids(&self) -> Vec<SiteId> {
+        self.sites.iter().map(Site::id).collect()
     }
 
     /// Returns a merged object that holds everything of another, as `judge` wants it, and nothing that is to be replaced.

@@ -33,7 +33,15 @@ pub struct CompactionStatus {
 }
 
 impl CompactionStatus {
-    /// Adds what a pass did.
+    /// Adds what was merged and deleted out of turn.
+    pub fn add(&mut self, pass: &Pass) {
+        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        self.made += count(pass.made);
+        self.left_out += count(pass.left_out);
+        self.deleted += count(pass.deleted);
+    }
+
+    /// Says what a pass found, and adds what it did.
     pub fn note(&mut self, pass: &Pass) {
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         self.passed_ms = Some(now_ms());
@@ -43,8 +51,6 @@ impl CompactionStatus {
         self.superseded = count(pass.superseded);
         self.oldest_hours = pass.oldest.as_secs() / 3_600;
         self.left_alone = count(pass.left_alone);
-        self.made += count(pass.made);
-        self.left_out += count(pass.left_out);
-        self.deleted += count(pass.deleted);
+        self.add(pass);
     }
 }

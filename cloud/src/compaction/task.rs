@@ -4,42 +4,101 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep};
+use ed25519_dalek::SigningKey;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
-use super::{Compactor, Judge, Pass};
-use crate::engine::Input;
+use super::destruction::{Orders, carry_out, rewriting};
+use super::{Compactor, Judge, Pass, Places};
+use crate::engine::{Barred, Input};
 use crate::status::Board;
 
-/// Passes over the sites for as long as the engine runs. `sound` says that the start found nothing amiss: else nobody can
-/// tell which snapshots are needed, and all are kept.
-pub async fn run(mut compactor: Compactor, engine: mpsc::Sender<Input>, board: Arc<Board>, sound: bool) {
-    let hours = compactor.rules.superseded.as_secs() / 3_600;
-    board.update(|status| status.compaction.delete_after_hours = hours);
-    let mut before = Instant::now();
-    loop {
-        sleep(compactor.rules.interval).await;
-        let elapsed = before.elapsed();
-        before = Instant::now();
-        let (ask, answer) = oneshot::channel();
-        if engine.send(Input::Keeping(ask)).await.is_err() {
-            return;
+/// What runs beside a node.
+#[derive(Debug)]
+pub struct Task {
+    /// What merges and deletes.
+    pub compactor: Compactor,
+    /// The node's engine.
+    pub engine: mpsc::Sender<Input>,
+    /// Where it is told.
+    pub board: Arc<Board>,
+    /// Whether the start found nothing amiss: else nobody can tell which snapshots are needed, and all are kept.
+    pub sound: bool,
+    /// Changes whenever the engine has learnt a manifest: it may order the destruction of keys.
+    pub orders: watch::Receiver<Barred>,
+    /// Signs that destroyed keys have gone.
+    pub key: SigningKey,
+}
+
+impl Task {
+    /// Passes over the sites for as long as the engine runs. An order to destroy keys is carried out at once.
+    pub async fn run(mut self) {
+        let hours = self.compactor.rules.superseded.as_secs() / 3_600;
+        self.board.update(|status| status.compaction.delete_after_hours = hours);
+        let (mut before, mut carried_out) = (Instant::now(), Orders::new());
+        // What was ordered before this start is looked for again.
+        self.orders.mark_changed();
+        loop {
+            let is_due = tokio::select! {
+                () = sleep_until(before + self.compactor.rules.interval) => true,
+                changed = self.orders.changed() => match changed {
+                    Ok(()) => false,
+                    Err(_) => return,
+                },
+            };
+            let (ask, answer) = oneshot::channel();
+            if self.engine.send(Input::Keeping(ask)).await.is_err() {
+                return;
+            }
+            let Ok(keeping) = answer.await else { return };
+            let orders = keeping.destroyed.clone();
+            let judge = Judge { keeping: self.sound.then_some(keeping), keys: rewriting(&orders) };
+            if orders != carried_out && self.destroy(&orders, &judge).await {
+                carried_out = orders;
+            }
+            if is_due {
+                let elapsed = before.elapsed();
+                before = Instant::now();
+                self.pass(elapsed, &judge).await;
+            }
         }
-        let Ok(keeping) = answer.await else { return };
-        let judge = Judge { keeping: sound.then_some(keeping), keys: None };
-        match compactor.pass(elapsed, &judge).await {
+    }
+
+    async fn pass(&mut self, elapsed: std::time::Duration, judge: &Judge) {
+        match self.compactor.pass(elapsed, judge).await {
             Ok(pass) => {
-                tell(&pass, &board);
-                for places in pass.places {
-                    if engine.send(Input::Moved(places)).await.is_err() {
-                        return;
-                    }
-                }
+                tell(&pass, &self.board);
+                self.moved(pass.places).await;
             }
             Err(waits) => {
                 log::warn!(reason:% = waits; "nothing is merged or deleted");
-                board.update(|status| status.compaction.waits_for = Some(waits.to_string()));
+                self.board.update(|status| status.compaction.waits_for = Some(waits.to_string()));
             }
+        }
+    }
+
+    /// Takes destroyed keys out of the sites. Returns whether none is left; else it is tried again.
+    async fn destroy(&mut self, orders: &Orders, judge: &Judge) -> bool {
+        let (pass, said) = carry_out(&mut self.compactor, orders, judge, &self.key).await;
+        match &said.waits_for {
+            None => {
+                log::info!(schools = orders.len(), rewritten = pass.made; "no copy of destroyed keys is left")
+            }
+            Some(reason) => log::warn!(reason; "copies of destroyed keys may be left"),
+        }
+        let is_done = said.waits_for.is_none();
+        self.board.update(|status| {
+            status.compaction.add(&pass);
+            status.destruction = said;
+        });
+        self.moved(pass.places).await;
+        is_done
+    }
+
+    /// Tells the engine where records lie now. If it is gone, so is the node.
+    async fn moved(&self, places: Vec<Places>) {
+        for places in places {
+            drop(self.engine.send(Input::Moved(places)).await);
         }
     }
 }

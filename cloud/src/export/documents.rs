@@ -41,6 +41,8 @@ pub struct Documents {
     identities: BTreeMap<Incarnation, Identity>,
     manifests: BTreeMap<Hash32, Manifest>,
     sets: Vec<KeySet>,
+    /// Evidence, until all identities are known: objects are not read in the order in which they were written.
+    proofs: Vec<Vec<u8>>,
     lines: Vec<Line>,
     problems: Vec<Problem>,
 }
@@ -63,6 +65,7 @@ impl Documents {
             identities: BTreeMap::new(),
             manifests: BTreeMap::new(),
             sets: Vec::new(),
+            proofs: Vec::new(),
             lines: Vec::new(),
             problems: Vec::new(),
         }
@@ -70,7 +73,7 @@ impl Documents {
 
     /// Whether there is none at all.
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty() && self.problems.is_empty() && self.sets.is_empty()
+        self.lines.is_empty() && self.problems.is_empty() && self.sets.is_empty() && self.proofs.is_empty()
     }
 
     /// Takes a record; one of another school is passed over.
@@ -81,7 +84,10 @@ impl Documents {
         match kind {
             RecordKind::Identity => self.add_identity(body, out),
             RecordKind::Keys => self.add_keys(body, out),
-            RecordKind::Proof => self.add_proof(body, out),
+            RecordKind::Proof => {
+                self.proofs.push(body.to_owned());
+                Ok(())
+            }
             // Everything that a snapshot adds up to stands in the batches too, and those are exported.
             RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart | RecordKind::Inputs => {
                 Ok(())
@@ -164,7 +170,17 @@ impl Documents {
         Ok(())
     }
 
-    /// Writes evidence of a restore proof. Whose signature it bears is told by the identities in the end.
+    /// Writes the evidence of restore proofs, once all identities are known.
+    ///
+    /// # Errors
+    /// [`ExportError::Write`].
+    pub fn write_proofs(&mut self, out: &mut Out) -> Result<(), ExportError> {
+        for proof in std::mem::take(&mut self.proofs) {
+            self.add_proof(&proof, out)?;
+        }
+        Ok(())
+    }
+
     fn add_proof(&mut self, body: &[u8], out: &mut Out) -> Result<(), ExportError> {
         let text = std::str::from_utf8(body).ok();
         let Some((text, proof)) = text.and_then(|text| Some((text, unsigned::<Proof>(text)?))) else {
@@ -174,7 +190,6 @@ impl Documents {
             return Ok(());
         }
         let (incarnation, number, result) = (proof.incarnation, proof.number, proof.result);
-        // Its identity lies before it: evidence is taken from a connection that has greeted.
         let key = |of| self.identities.get(&of).map(|identity| *identity.key());
         let verified = match self.root {
             Some(_) => match Proof::verify(text, self.school, key) {

@@ -6,7 +6,7 @@ use ulid::Ulid;
 
 use super::Options;
 use crate::clock::now_ms;
-use crate::compaction::CompactionStatus;
+use crate::compaction::{CompactionStatus, DestructionStatus};
 use crate::index::Fed;
 use crate::load::SiteReading;
 use crate::site::{Site, SiteError};
@@ -30,6 +30,7 @@ pub(super) fn first_status(options: &Options, boot: &Ulid, listen: SocketAddr, c
         equivocations: 0,
         cut_off: 0,
         compaction: CompactionStatus::default(),
+        destruction: DestructionStatus::default(),
         last_error: None,
         test_cut: options.receipt_before_store,
     }

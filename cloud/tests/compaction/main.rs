@@ -243,6 +243,8 @@ async fn damage_is_left_where_it_is() {
     );
     assert!([both, differs].into_iter().all(|name| a.contains(&left(name)) && b.contains(&left(name))));
     assert_eq!(pass(&mut compactor, DAY).await.left_alone, 3);
+    let residue = compactor.residue(&Judge::default()).await.unwrap();
+    assert_eq!(residue, 3, "a damaged copy may hold anything");
 }
 
 /// Goal: a merged object that says that it stands for what it does not hold supersedes nothing. Method: somebody puts one
@@ -320,7 +322,10 @@ async fn key_documents_are_replaced_at_once() {
         if is_merged {
             pass(&mut compactor, DAY).await;
         }
+        let left = compactor.residue(&order).await.unwrap();
+        assert!(left >= scene.stores.len(), "every copy that has them counts: {left}");
         let done = compactor.rewrite(&order).await.unwrap();
+        assert_eq!(compactor.residue(&order).await.unwrap(), 0);
         assert!(done.made >= 1 && done.deleted >= 2, "{done:?}");
         for store in &scene.stores {
             let there = records(store).await;
@@ -334,7 +339,10 @@ async fn key_documents_are_replaced_at_once() {
         scene.start().await;
         let there = records(&scene.stores[0]).await;
         assert!(!there.contains(&(RecordKind::Keys.number(), full.clone())), "it was healed back");
-        scene.compactor(RULES).rewrite(&order).await.unwrap();
+        let mut compactor = scene.compactor(RULES);
+        assert!(compactor.residue(&order).await.unwrap() > 0, "it is there again");
+        compactor.rewrite(&order).await.unwrap();
+        assert_eq!(compactor.residue(&order).await.unwrap(), 0);
         assert!(!records(&scene.stores[1]).await.contains(&(RecordKind::Keys.number(), full.clone())));
     }
 }

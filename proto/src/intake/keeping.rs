@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::destruction::Destroyed;
 use crate::ids::{Hash32, SchoolCode, Tier};
 use crate::snapshot::Snapshot;
 
@@ -19,6 +20,8 @@ pub struct Keeping {
     parts: BTreeSet<Hash32>,
     /// Of each tier of which enough newer ones are whole, the changes of the oldest of those.
     newer: BTreeMap<(SchoolCode, Tier), u64>,
+    /// Keys that the boards have ordered to be destroyed.
+    pub destroyed: BTreeMap<SchoolCode, Destroyed>,
 }
 
 impl Keeping {
@@ -63,6 +66,9 @@ impl Intake {
                 Some(((*code, tier), school.snapshots.oldest_served(tier, self.config.quorum)?))
             });
             keeping.newer.extend(newer);
+            if school.destroyed != Destroyed::default() {
+                keeping.destroyed.insert(*code, school.destroyed.clone());
+            }
         }
         keeping
     }

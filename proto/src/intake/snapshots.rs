@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use crate::limits::SNAPSHOTS_OFFERED_MAX;
-use crate::manifest::KeyUse;
+use crate::manifest::{Epoch, KeyUse};
 use crate::object::RecordKind;
 use crate::planted::{Defect, is_planted};
 use crate::receipt::SiteId;
@@ -25,13 +25,28 @@ use super::{Effect, Intake, Location, Pending, ReplyTo, School};
 /// Whole snapshots of one tier that are remembered: the newest, and the one that somebody may be fetching.
 const WHOLE_MAX: usize = 2;
 
+/// Authors of which the newest whole snapshot of a tier is remembered besides: each box of a school wants to see its own
+/// come back before it prunes, and boxes that are equal make snapshots that are equally new.
+const AUTHORS_MAX: usize = 8;
+
 #[derive(Debug)]
 struct Known {
     snapshot: Snapshot,
+    /// How many came before it.
+    came: u64,
     /// Sites that hold the root.
     sites: Vec<SiteId>,
     on_its_way: bool,
     waiters: Vec<Waiter>,
+}
+
+impl Known {
+    /// Newer is what adds up more changes; of equals what is sealed to newer keys, then what came later.
+    fn age(&self) -> (u64, u32, u32, u64) {
+        let root = self.snapshot.root();
+        let Epoch { year, rotation } = Epoch::of(root.epoch);
+        (root.changes(), rotation, year, self.came)
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -45,11 +60,26 @@ struct Part {
 pub(super) struct Snapshots {
     known: BTreeMap<Hash32, Known>,
     parts: BTreeMap<Hash32, Part>,
+    /// How many have come.
+    came: u64,
     /// Who waits for a part that is on its way, and for which root.
     on_their_way: BTreeMap<Hash32, Vec<(ReplyTo, Hash32)>>,
 }
 
 impl Snapshots {
+    /// Adds one, unless it is known.
+    fn add(&mut self, snapshot: Snapshot) -> &mut Known {
+        self.came += 1;
+        let came = self.came;
+        self.known.entry(snapshot.hash()).or_insert_with(|| Known {
+            snapshot,
+            came,
+            sites: Vec::new(),
+            on_its_way: false,
+            waiters: Vec::new(),
+        })
+    }
+
     fn has_part(&self, hash: Hash32, quorum: usize) -> bool {
         self.parts.get(&hash).is_some_and(|part| part.sites.len() >= quorum)
     }
@@ -68,7 +98,7 @@ impl Snapshots {
     fn newest(&self, tier: Tier, quorum: usize) -> Option<&Known> {
         let whole = self.known.values().filter(|known| known.snapshot.root().tier == tier);
         let whole = whole.filter(|known| self.is_whole(known, quorum));
-        whole.max_by_key(|known| (known.snapshot.root().changes(), known.snapshot.hash()))
+        whole.max_by_key(|known| known.age())
     }
 
     /// Forgets those that somebody made who is revoked, or that hold more of a log than counts: they bring a state, and
@@ -108,15 +138,23 @@ impl Snapshots {
             .known
             .iter()
             .filter(|(hash, known)| known.snapshot.root().tier == tier && !proven.contains(*hash));
-        let (mut whole, mut offered): (Vec<_>, Vec<_>) = of_tier
-            .map(|(hash, known)| (known.snapshot.root().changes(), *hash, self.is_whole(known, quorum)))
+        let (mut whole, mut offered): (Vec<(_, Hash32, bool)>, Vec<_>) = of_tier
+            .map(|(hash, known)| (known.age(), *hash, self.is_whole(known, quorum)))
             .partition(|(_, _, is_whole)| *is_whole);
         whole.sort_unstable();
         offered.sort_unstable();
-        let old = |list: &[(u64, Hash32, bool)], keep: usize| list.len().saturating_sub(keep);
-        let (old_whole, old_offered) = (old(&whole, WHOLE_MAX), old(&offered, SNAPSHOTS_OFFERED_MAX));
-        for (_, hash, _) in whole.iter().take(old_whole).chain(offered.iter().take(old_offered)) {
-            self.known.remove(hash);
+        let mut authors = BTreeSet::new();
+        let is_old = |(newer, hash): &(usize, Hash32)| {
+            let author = self.known.get(hash).map(|known| known.snapshot.root().author);
+            let is_authors_newest = authors.len() < AUTHORS_MAX && author.is_some_and(|a| authors.insert(a));
+            *newer >= WHOLE_MAX && !is_authors_newest
+        };
+        let newest_first = whole.iter().rev().map(|(_, hash, _)| *hash).enumerate();
+        let old_whole: Vec<Hash32> = newest_first.filter(is_old).map(|(_, hash)| hash).collect();
+        let old_offered = offered.len().saturating_sub(SNAPSHOTS_OFFERED_MAX);
+        let old_offered = offered.iter().take(old_offered).map(|(_, hash, _)| *hash);
+        for hash in old_whole.into_iter().chain(old_offered) {
+            self.known.remove(&hash);
         }
         let known = &self.known;
         let named = |hash: &Hash32| {
@@ -157,10 +195,10 @@ impl Intake {
     pub fn load_snapshot(&mut self, school: SchoolCode, text: &str, sites: Vec<SiteId>) -> bool {
         let Ok(snapshot) = self.verify_snapshot(school, text) else { return false };
         let (tier, quorum) = (snapshot.root().tier, self.config.quorum);
-        let known = Known { sites, on_its_way: false, waiters: Vec::new(), snapshot };
         let school = self.schools.entry(school).or_default();
         let proven = school.proven_roots();
-        school.snapshots.known.insert(known.snapshot.hash(), known);
+        let known = school.snapshots.add(snapshot);
+        known.sites = sites;
         school.snapshots.forget_old(tier, quorum, &proven);
         true
     }
@@ -206,8 +244,7 @@ impl Intake {
         let proven = school.proven_roots();
         let snapshots = &mut school.snapshots;
         let missing = snapshots.missing(&snapshot, quorum);
-        let new = Known { sites: Vec::new(), on_its_way: false, waiters: Vec::new(), snapshot };
-        let known = snapshots.known.entry(hash).or_insert(new);
+        let known = snapshots.add(snapshot);
         if !missing.is_empty() {
             snapshots.forget_old(tier, quorum, &proven);
             return self.reply(to, Frame::SnapshotWants(SnapshotWants { root: hash, parts: missing }));

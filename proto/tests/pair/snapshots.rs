@@ -188,6 +188,40 @@ fn old_snapshots_are_forgotten() {
     assert!(format!("{:?}", desk.intake).matches("SnapshotRoot {").count() <= 2, "all are remembered");
 }
 
+/// Goal: each box of a school can see its own newest snapshot come back, however many equally new ones the others have
+/// made; how many are remembered is bounded. Method: boxes that make snapshots of one state in turn, three rounds; each
+/// fetches its own. Then more boxes than are remembered.
+#[test]
+fn each_box_gets_its_own_newest_back() {
+    for (boxes, are_all_kept) in [(6, true), (12, false)] {
+        let (mut desk, life, made, sealed) = scene();
+        let writers: Vec<Life> = (0..boxes).map(|number| desk.board.enrol(school(), 40 + number)).collect();
+        let mut newest = Vec::new();
+        for round in 1..=3 {
+            newest.clear();
+            for (writer, connection) in writers.iter().zip(10..) {
+                desk.greet(connection, writer, 0);
+                let root = SnapshotRoot { author: writer.name, records: round, ..made.root().clone() };
+                let own = Snapshot::sign(root, &writer.key).unwrap();
+                desk.offer_snapshot(connection, own.text());
+                for number in 0..3 {
+                    desk.send_part(connection, part(&own, &sealed, number));
+                    desk.store_all(2);
+                }
+                let to = desk.offer_snapshot(connection, own.text());
+                desk.store_all(2);
+                assert!(desk.receipt(to).is_some());
+                newest.push(own.hash());
+            }
+        }
+        let name = |hash: &Hash32| FetchSnapshot { name: SnapshotName::Root(*hash), has: Vec::new() };
+        let there = newest.iter().filter(|hash| desk.fetch_snapshot(1, &name(hash)).0.is_some()).count();
+        assert_eq!(there == newest.len(), are_all_kept, "{there} of {boxes}");
+        assert!(format!("{:?}", desk.intake).matches("SnapshotRoot {").count() <= 10, "all are remembered");
+        drop(life);
+    }
+}
+
 /// A replica with one receipted batch and a snapshot of it that was made here.
 fn maker(snapshots: Option<Vec<SnapshotOffer>>) -> (Board, Replica, Snapshot) {
     let board = Board::new(1);

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use sonae_proto::manifest::{KeyUse, WrappedKey};
 use sonae_proto::seal::{OpenKey, decrypt, open_lines};
 
 use super::{CANARY, Scene, epoch, text};
@@ -27,18 +26,6 @@ impl Scene {
             ["export", "--site", &a, "--site", &b, "--school", school, "--root", &root, "--out", &text(&out)];
         run("sonae-cloud", &arguments, "")?;
         Ok(out)
-    }
-
-    /// Returns the wrapped keys of the old epoch, as they stand in documents.
-    pub(super) fn wrapped_keys(&self, name: &str) -> Result<Vec<Vec<u8>>> {
-        let keys = self.export(name)?.join("keys");
-        let file = |tier| std::fs::read(keys.join(format!("tier{tier}-{}.age", epoch())));
-        let encode = |file: std::io::Result<Vec<u8>>| {
-            let (key_use, epoch) = (KeyUse::Digest, 0);
-            let key = serde_json::to_value(WrappedKey { key_use, epoch, file: file? })?;
-            Ok(key.get("file").and_then(Value::as_str).unwrap_or_default().as_bytes().to_vec())
-        };
-        (0..3).map(file).map(encode).collect()
     }
 
     /// Searches for the pupil: in all files raw, and in all that opens with a key which the recovery key opens.
@@ -72,13 +59,14 @@ impl Scene {
         Ok(hits)
     }
 
-    /// Counts the files at the sites that hold one of these.
-    pub(super) fn objects_with(&self, keys: &[Vec<u8>]) -> Result<usize> {
+    /// Counts the files of the cloud that hold a wrapped key of the old epoch. Key documents lie there in clear.
+    pub(super) fn objects_with_old_keys(&self) -> Result<usize> {
         let mut files = Vec::new();
         for dir in self.settled.town.cloud_dirs() {
             walk(&dir, &mut files)?;
         }
-        Ok(files.iter().filter(|bytes| keys.iter().any(|key| contains(bytes, key))).count())
+        let wrapped = format!("\"epoch\":{},\"file\":", epoch());
+        Ok(files.iter().filter(|bytes| contains(bytes, wrapped.as_bytes())).count())
     }
 }
 
