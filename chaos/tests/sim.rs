@@ -34,7 +34,8 @@ const FOUND_WITHOUT_SNAPSHOTS: [u64; 18] = [
 ];
 
 /// Since then.
-const FOUND: [u64; 7] = [1796100208, 1796100399, 1796100625, 1796100829, 1796101304, 1796101325, 1796200193];
+const FOUND: [u64; 8] =
+    [1796100208, 1796100399, 1796100625, 1796100829, 1796101304, 1796101325, 1796200193, 1796500005];
 
 /// Goal: what was found once is not found again. Method: those seeds, as they were.
 #[test]

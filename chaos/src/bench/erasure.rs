@@ -11,10 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
 use serde_json::{Value, json};
-use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
-use sonae_proto::destruction::DestructionCertificate;
 use sonae_proto::retention::{DAY_MS, RETAIN_DAYS_MIN};
-use sonae_proto::signed::Signed;
 
 use crate::lan_client::LanClient;
 use crate::program::{Daemon, run};
@@ -321,30 +318,6 @@ impl Scene {
         rest.extend(["--epoch", &epoch, "--confirm-stdin"].map(str::to_owned));
         let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
         self.board("destroy", &rest, &format!("destroy-{epoch}"))
-    }
-
-    /// Waits until the node says that the destroyed keys have gone, and reads what it has signed.
-    async fn certified(&self) -> Result<()> {
-        let began = Instant::now();
-        let board = self.settled.town.dir.join("board/descriptor");
-        let board = std::fs::read_to_string(board)?;
-        let descriptor: CloudDescriptor = serde_json::from_str(board.lines().next().unwrap_or_default())?;
-        let [data, ..] = self.settled.town.cloud_dirs().map(|path| text(&path));
-        let place = format!("/destruction/certificates/{}", self.settled.town.school);
-        loop {
-            let said = run("sonae-cloud", &["status", "--data", &data, "--json"], "")?;
-            let status: Value = serde_json::from_str(&said)?;
-            if let Some(text) = status.pointer(&place).and_then(Value::as_str) {
-                let by = |key: &ReceiptKey| Signed::<DestructionCertificate>::verify(text, &key.key).ok();
-                let signed = descriptor.receipt_keys.iter().find_map(by).context("nobody has signed that")?;
-                let (keys, sites) = (&signed.body().keys, &signed.body().sites);
-                ensure!(keys.len() == 3 && sites.len() == 2, "it is about something else: {text}");
-                return Ok(());
-            }
-            ensure!(began.elapsed() < LONG, "the destroyed keys stay: {status}");
-            // paced: the file is written anew once a second
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
     }
 
     /// Waits until each box has snapshots under the new keys at the cloud.

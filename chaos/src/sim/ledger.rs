@@ -8,7 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sonae_proto::batch::{Batch, BatchHeader};
-use sonae_proto::ids::{Hash32, LogName};
+use sonae_proto::identity::{IdentityText, IncarnationCertificate};
+use sonae_proto::ids::{Hash32, Incarnation, LogName};
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::vector::LogHead;
 
@@ -149,8 +150,24 @@ impl Ledger {
             sites.remove(&site);
         }
         left.for_each(|object| self.written(object, site));
-        let promised = std::mem::take(&mut self.promised);
-        self.promised = promised.into_iter().map(|(log, head)| (log, self.still_held(head))).collect();
+        let (promised, named) = (std::mem::take(&mut self.promised), self.named());
+        let left = |log: &LogName, head| {
+            // A writer who is gone does not say again who he was, and nobody believes batches of nobody.
+            if named.contains(&log.incarnation) { self.still_held(head) } else { LogHead::EMPTY }
+        };
+        self.promised = promised.into_iter().map(|(log, head)| (log, left(&log, head))).collect();
+    }
+
+    /// Incarnations whose identities some site holds.
+    fn named(&self) -> BTreeSet<Incarnation> {
+        let held = self.documents.iter().filter(|(_, sites)| !sites.is_empty());
+        let name = |(body, _): (&Vec<u8>, _)| {
+            let identity: IdentityText = serde_json::from_slice(body).ok()?;
+            let certificate: IncarnationCertificate =
+                serde_json::from_str(identity.incarnation.lines().next()?).ok()?;
+            Some(certificate.incarnation())
+        };
+        held.filter_map(name).collect()
     }
 
     /// The end of the part of a history that sites hold without a gap.

@@ -1,12 +1,16 @@
 //! The search for an erased pupil: raw, and with every key that can still be opened.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::destruction::DestructionCertificate;
 use sonae_proto::seal::{OpenKey, decrypt, open_lines};
+use sonae_proto::signed::Signed;
 
-use super::{CANARY, Scene, epoch, text};
+use super::{CANARY, LONG, Scene, epoch, text};
 use crate::canary::contains;
 use crate::program::run;
 
@@ -57,6 +61,30 @@ impl Scene {
             }
         }
         Ok(hits)
+    }
+
+    /// Waits until the node says that the destroyed keys have gone, and reads what it has signed.
+    pub(super) async fn certified(&self) -> Result<()> {
+        let began = Instant::now();
+        let board = self.settled.town.dir.join("board/descriptor");
+        let board = std::fs::read_to_string(board)?;
+        let descriptor: CloudDescriptor = serde_json::from_str(board.lines().next().unwrap_or_default())?;
+        let [data, ..] = self.settled.town.cloud_dirs().map(|path| text(&path));
+        let place = format!("/destruction/certificates/{}", self.settled.town.school);
+        loop {
+            let said = run("sonae-cloud", &["status", "--data", &data, "--json"], "")?;
+            let status: Value = serde_json::from_str(&said)?;
+            if let Some(text) = status.pointer(&place).and_then(Value::as_str) {
+                let by = |key: &ReceiptKey| Signed::<DestructionCertificate>::verify(text, &key.key).ok();
+                let signed = descriptor.receipt_keys.iter().find_map(by).context("nobody has signed that")?;
+                let (keys, sites) = (&signed.body().keys, &signed.body().sites);
+                ensure!(keys.len() == 3 && sites.len() == 2, "it is about something else: {text}");
+                return Ok(());
+            }
+            ensure!(began.elapsed() < LONG, "the destroyed keys stay: {status}");
+            // paced: the file is written anew once a second
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Counts the files of the cloud that hold a wrapped key of the old epoch. Key documents lie there in clear.
