@@ -330,10 +330,16 @@ impl Compactor {
     ) -> Option<StoredName> {
         let (name, object, left_out) = merge(&inputs, judge)?;
         drop(inputs);
+        let mut is_stored = true;
         for site in self.sites.iter() {
             if let Err(error) = site.put(name, object.clone()).await {
                 log::warn!(site = site.label(), object:% = name, error:% = error; "a merged object was not stored");
+                is_stored = false;
             }
+        }
+        // What can be read back may not have reached the disk. The next pass looks at it again.
+        if !is_stored {
+            return None;
         }
         self.examine(name, pass).await?;
         pass.made += 1;

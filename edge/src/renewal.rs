@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::{Change, ChangeError};
+use sonae_proto::erasure::tombstones;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::reissue::{parting, reissue};
@@ -215,6 +216,10 @@ async fn carry_branch(
 
 /// Writes changes of another branch into a store. Returns how many.
 pub(crate) async fn write_again(next: &Replica, tier: Tier, changes: &[Change]) -> Result<u64, RenewalError> {
+    // Tombstones first: nothing that is erased is sealed again on the way. The order of changes decides nothing else.
+    let is_tombstone = |change: &&Change| change.collection == tombstones(tier);
+    let (first, then): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(is_tombstone);
+    let changes: Vec<Change> = first.into_iter().chain(then).cloned().collect();
     for some in changes.chunks(REISSUED_AT_ONCE) {
         next.opened.store.reissue(tier, some.to_vec()).await?;
     }

@@ -75,6 +75,10 @@ pub static PUPILS: &[(&str, usize)] = &[
     ("health_check", 0),
 ];
 
+/// Collections that are about nobody's pupil: an id or a value of theirs that is equal to a pupil's id names something else.
+pub static NOT_OF_PUPILS: &[&str] =
+    &["board", "school", "school_year", "class_group", "staff", "staff_account", "code_list"];
+
 /// Finds a known collection.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Collection> {
@@ -93,6 +97,8 @@ mod tests {
             assert!(std::ptr::eq(find(collection.name).unwrap(), collection), "{}", collection.name);
         }
         assert!(PUPILS.iter().all(|(name, _)| find(name).is_some()));
+        let is_apart = |name: &&str| find(name).is_some() && PUPILS.iter().all(|(of, _)| of != name);
+        assert!(NOT_OF_PUPILS.iter().all(is_apart));
         assert!(
             Tier::ALL.iter().all(|tier| find(tombstones(*tier)).is_some_and(|known| known.tier == *tier))
         );

@@ -49,7 +49,7 @@ impl Judge {
         };
         match record.kind {
             Some(RecordKind::Snapshot) => dropped(Keeping::is_superseded_root),
-            Some(RecordKind::SnapshotPart) => dropped(Keeping::is_unnamed_part),
+            Some(RecordKind::SnapshotPart) => dropped(Keeping::is_superseded_part),
             Some(RecordKind::Keys) => {
                 self.keys.as_ref().and_then(|keys| keys(record.body)).map_or(Fate::Keep, Fate::Replace)
             }

@@ -48,7 +48,9 @@ pub fn merge(inputs: &[(StoredName, Bytes)], judge: &Judge) -> Option<(StoredNam
     let sections = sections(&names, &records)?;
     let bodies = records.into_iter().map(|(_, number, body)| (number, body));
     let (hash, object) = object::merge(names, sections, bodies);
-    Some((StoredName::Merged(hash), Bytes::from(object), left_out))
+    let (name, object) = (StoredName::Merged(hash), Bytes::from(object));
+    // What no reader would take, because it is over a limit, must not come to lie at a site.
+    read(name, &object).damage.is_none().then_some((name, object, left_out))
 }
 
 fn sections(names: &[String], records: &[(Position, u8, &[u8])]) -> Option<Vec<(u32, u32)>> {

@@ -35,20 +35,23 @@ pub fn groups(mut candidates: Vec<Candidate>, rules: &Rules) -> Vec<Vec<StoredNa
 
 /// Returns how often its records were merged already; `None` for one that is large enough to stay as it is.
 fn level(candidate: &Candidate, rules: &Rules) -> Option<usize> {
-    let inputs_max = MERGED_INPUTS_MAX / 2;
-    if candidate.bytes >= rules.bytes_max / 2 || candidate.inputs >= inputs_max {
+    if candidate.bytes >= rules.bytes_max / 2 || candidate.inputs >= INPUTS_MAX / 2 {
         return None;
     }
     let level = candidate.inputs.max(1).ilog(rules.inputs_min.max(2));
     usize::try_from(level).ok()
 }
 
+/// Inputs of one object at most: half of what may be, so that what comes of it can be merged once more by itself when keys
+/// in it have to go.
+const INPUTS_MAX: usize = MERGED_INPUTS_MAX / 2;
+
 fn groups_of_level(level: Vec<Candidate>, rules: &Rules) -> Vec<Vec<StoredName>> {
     let mut groups = Vec::new();
     let (mut group, mut bytes, mut inputs) = (Vec::new(), 0, 0);
     for candidate in level {
         let next = (bytes + candidate.bytes, inputs + candidate.inputs);
-        if next.0 > rules.bytes_max || next.1 > MERGED_INPUTS_MAX {
+        if next.0 > rules.bytes_max || next.1 > INPUTS_MAX {
             groups.push(std::mem::take(&mut group));
             (bytes, inputs) = (candidate.bytes, candidate.inputs);
         } else {
@@ -96,7 +99,7 @@ mod tests {
         let lengths: Vec<_> = groups(full, &RULES).iter().map(Vec::len).collect();
         assert_eq!(lengths, [2, 2, 2], "the seventh waits for company");
         assert!(groups(vec![written(1, 500), written(2, 900), written(3, 500)], &RULES).is_empty());
-        let many: Vec<_> = (0..9).map(|n| merged(n, 1, MERGED_INPUTS_MAX / 2 - 1)).collect();
+        let many: Vec<_> = (0..9).map(|n| merged(n, 1, INPUTS_MAX / 2 - 1)).collect();
         assert!(groups(many, &RULES).iter().all(|group| group.len() == 2));
     }
 

@@ -3,6 +3,7 @@
 //! **Invariant**: it may be dropped at any moment, as by a crash.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -12,6 +13,9 @@ use super::destruction::{Orders, carry_out, rewriting};
 use super::{Compactor, Judge, Pass, Places};
 use crate::engine::{Barred, Input};
 use crate::status::Board;
+
+/// Key documents that are just being written are looked for again after so long.
+const BUSY: Duration = Duration::from_millis(200);
 
 /// What runs beside a node.
 #[derive(Debug)]
@@ -35,7 +39,8 @@ impl Task {
     pub async fn run(mut self) {
         let hours = self.compactor.rules.superseded.as_secs() / 3_600;
         self.board.update(|status| status.compaction.delete_after_hours = hours);
-        let (mut before, mut carried_out) = (Instant::now(), Orders::new());
+        let (mut before, mut carried_out, mut tried) = (Instant::now(), Orders::new(), Orders::new());
+        let mut again: Option<Instant> = None;
         // What was ordered before this start is looked for again.
         self.orders.mark_changed();
         loop {
@@ -45,16 +50,28 @@ impl Task {
                     Ok(()) => false,
                     Err(_) => return,
                 },
+                () = sleep_until(again.unwrap_or(before)), if again.is_some() => false,
             };
+            again = None;
             let (ask, answer) = oneshot::channel();
             if self.engine.send(Input::Keeping(ask)).await.is_err() {
                 return;
             }
             let Ok(keeping) = answer.await else { return };
-            let orders = keeping.destroyed.clone();
+            let (orders, is_busy) = (keeping.destroyed.clone(), keeping.keys_under_way);
             let judge = Judge { keeping: self.sound.then_some(keeping), keys: rewriting(&orders) };
-            if orders != carried_out && self.destroy(&orders, &judge).await {
-                carried_out = orders;
+            // Each look reads everything: out of turn only for what was not looked for yet.
+            if orders != carried_out && (is_due || orders != tried) {
+                if is_busy {
+                    again = Some(Instant::now() + BUSY);
+                } else {
+                    tried.clone_from(&orders);
+                    // Only keys change now. What else may go waits for its time.
+                    let keys_alone = Judge { keeping: None, ..judge.clone() };
+                    if self.destroy(&orders, &keys_alone).await {
+                        carried_out = orders;
+                    }
+                }
             }
             if is_due {
                 let elapsed = before.elapsed();
@@ -64,7 +81,7 @@ impl Task {
         }
     }
 
-    async fn pass(&mut self, elapsed: std::time::Duration, judge: &Judge) {
+    async fn pass(&mut self, elapsed: Duration, judge: &Judge) {
         match self.compactor.pass(elapsed, judge).await {
             Ok(pass) => {
                 tell(&pass, &self.board);

@@ -95,7 +95,7 @@ async fn scene() -> (Scene, Vec<Snapshot>) {
 }
 
 /// Goal: of old snapshots nothing stays that nobody needs, and all that somebody does. Method: six, as above; what is kept
-/// are the two newest whole ones, that of the last evidence, and the one that is under way.
+/// are the two newest whole ones, that of the last evidence, the one that is under way, and a part of which nobody here knows.
 #[tokio::test]
 async fn old_snapshots_go_and_no_other_record() {
     let (scene, made) = scene().await;
@@ -106,7 +106,8 @@ async fn old_snapshots_go_and_no_other_record() {
         compactor.pass(DAY, &Judge { keeping: Some(keeping), keys: None }).await.unwrap();
     }
     let (parts, roots) = left(&scene).await;
-    assert_eq!(parts, ["common", "1", "3", "4"].map(str::to_owned).into());
+    // Another node may have taken the root that names it.
+    assert_eq!(parts, ["common", "1", "3", "4", "nobody names it"].map(str::to_owned).into());
     let expected = [1, 3, 4, 5].map(|n: usize| made[n].text().to_owned());
     assert_eq!(roots, expected.into());
     let is_of_snapshot = |(number, _): &&(u8, Vec<u8>)| [4, 5].contains(number);

@@ -60,8 +60,11 @@ pub(crate) fn check(column: &Column, value: &str) -> Option<Fault> {
     }
 }
 
-const BAD_ID: Fault =
-    error(Code::BadId, "1 to 128 characters without blanks at its ends", "1～128文字。前後に空白なし");
+const BAD_ID: Fault = error(
+    Code::BadId,
+    "1 to 128 characters without / and without blanks at its ends",
+    "1～128文字。「/」と前後の空白なし",
+);
 const HALF_WIDTH: Fault = error(Code::HalfWidthKana, "full-width kana", "全角カナ");
 const BAD_DATE: Fault = error(Code::BadDate, "a date like 2026-04-01", "2026-04-01 の形の日付");
 const BAD_NUMBER: Fault = error(Code::BadNumber, "a whole number from 1 to 9999", "1～9999の整数");
@@ -79,7 +82,8 @@ const BAD_TOKEN: Fault = error(
 );
 
 fn check_id(value: &str) -> Option<Fault> {
-    if value.chars().count() > ID_CHARS_MAX || value.trim() != value {
+    // Ids are joined by `/`: one that holds it would name another's records.
+    if value.chars().count() > ID_CHARS_MAX || value.trim() != value || value.contains('/') {
         return Some(BAD_ID);
     }
     (!is_uuid_v4(value)).then_some(UUID)

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sonae_proto::collection::{self, PUPILS};
+use sonae_proto::collection::{self, NOT_OF_PUPILS, PUPILS};
 use sonae_proto::destruction::Destroyed;
 use sonae_proto::erasure::{Place, tombstone, tombstones};
 use sonae_proto::ids::Tier;
@@ -293,6 +293,9 @@ fn place_of(record: &Record, pupil: &str) -> Option<Place> {
     if Tier::ALL.iter().any(|tier| record.collection == tombstones(*tier)) {
         return None;
     }
+    if NOT_OF_PUPILS.contains(&record.collection.as_str()) {
+        return None;
+    }
     if let Some((_, part)) = PUPILS.iter().find(|(name, _)| *name == record.collection) {
         return (Place::Part(*part).of(&record.record) == Some(pupil)).then_some(Place::Part(*part));
     }
@@ -300,4 +303,24 @@ fn place_of(record: &Record, pupil: &str) -> Option<Place> {
     let is_named = record.record.split('/').any(|part| part == pupil)
         || values.any(|value| value.as_str() == Some(pupil));
     is_named.then_some(Place::Whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sonae_proto::record::RecordState;
+
+    /// Goal: an id that a class and a pupil share erases the pupil alone. Method: records of both with the same id.
+    #[test]
+    fn what_is_not_of_a_pupil_stays() {
+        let of = |collection: &str, record: &str| {
+            let (collection, record) = (collection.to_owned(), record.to_owned());
+            place_of(&Record { collection, record, state: RecordState::default() }, "1001")
+        };
+        assert_eq!(of("student", "1001"), Some(Place::Part(0)));
+        assert_eq!(of("enrollment", "1-1/1001"), Some(Place::Part(1)));
+        assert_eq!(of("class_group", "1001"), None);
+        assert_eq!(of("code_list", "1001"), None);
+        assert_eq!(of("observation", "1001"), Some(Place::Whole));
+    }
 }

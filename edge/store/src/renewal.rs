@@ -15,10 +15,14 @@
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use sonae_journal::RealDisk;
 use sonae_proto::ids::Incarnation;
 
 use crate::data_dir::{DataDir, sync_dir};
+use crate::held_keys;
+use crate::shelf::Shelf;
 
 /// Branches that are kept aside; the oldest goes when one more comes. A fork takes a restored copy or a clone, so
 /// four are years of them.
@@ -109,12 +113,25 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     remove_dir(&data.join("renewed"))?;
     fs::rename(&next, data.join("renewed"))?;
     sync_dir(data)?;
+    forget_held_keys(&aside);
     // The exchange is whole; what cannot be tidied up now is not worth a box that does not start.
     let tidied = remove_dir(&data.join("renewed")).and_then(|()| forget_oldest(data, &aside));
     if let Err(error) = tidied {
         log::warn!(error = error.to_string(); "what is left of a renewal cannot be deleted yet");
     }
     Ok(true)
+}
+
+/// A branch that was put aside keeps no destroyed key alive: the store that goes on has its own copy, as long as it needs
+/// one.
+fn forget_held_keys(aside: &Path) {
+    let dirs = fs::read_dir(aside).into_iter().flatten().flatten().map(|entry| entry.path());
+    for dir in dirs.filter(|dir| dir.is_dir()) {
+        let shelf = Shelf::new(Arc::new(RealDisk), &dir);
+        if let Err(error) = held_keys::write(&shelf, &[]) {
+            log::error!(error = error.to_string(); "a destroyed key cannot be removed from what was put aside");
+        }
+    }
 }
 
 /// Nothing that was put aside is ever written over.
@@ -263,5 +280,15 @@ mod tests {
             assert!(finish(&data).unwrap());
         }
         assert_eq!(forks(data.path()), FORKED_MAX);
+    }
+
+    /// Goal: a branch that was put aside keeps no destroyed key. Method: one with a held key beside its snapshots.
+    #[test]
+    fn what_is_put_aside_holds_no_destroyed_key() {
+        let (_dir, data) = prepared();
+        let aside = forked(data.path()).join(ENDS.to_string());
+        write(&aside.join("snapshots/held-keys.json"), "[]");
+        forget_held_keys(&aside);
+        assert!(!aside.join("snapshots/held-keys.json").exists());
     }
 }

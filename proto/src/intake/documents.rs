@@ -33,6 +33,8 @@ impl Undurable {
             && let Ok(body) = serde_json::to_vec(&keys)
         {
             self.body = body;
+            // What is on its way is the body of before.
+            self.on_its_way = false;
         }
     }
 }
@@ -215,14 +217,18 @@ impl Intake {
         durable: bool,
     ) {
         let Some(school) = self.schools.get_mut(&code) else { return };
-        let known = school.undurable.iter().position(|known| known.kind == kind && known.body == body);
+        let mut stored = Undurable { kind, body, on_its_way: false };
+        // Keys may have been destroyed while it was on its way.
+        stored.strip(&school.destroyed);
+        let is_it = |known: &Undurable| known.kind == kind && known.body == stored.body;
+        let known = school.undurable.iter().position(is_it);
         match (known.and_then(|index| school.undurable.get_mut(index)), known) {
             (_, Some(index)) if durable => {
                 school.undurable.swap_remove(index);
             }
             (Some(document), _) => document.on_its_way = false,
             (None, _) if !durable => {
-                school.undurable.push(Undurable { kind, body, on_its_way: false });
+                school.undurable.push(stored);
             }
             (None, _) => {}
         }

@@ -6,38 +6,36 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::destruction::Destroyed;
-use crate::ids::{Hash32, SchoolCode, Tier};
-use crate::snapshot::Snapshot;
+use crate::ids::{Hash32, SchoolCode};
+use crate::object::RecordKind;
 
-use super::{Intake, Location, School, StoredBatch};
+use super::{Intake, Location, Pending, School, StoredBatch};
 
-/// What is kept of snapshots.
+/// What of snapshots may go, and which keys must.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keeping {
-    /// Hashes of roots that are served, on their way, or named by evidence that stands.
+    /// Hashes of roots that were whole here and that newer ones have replaced.
     roots: BTreeSet<Hash32>,
-    /// Hashes of their parts.
+    /// Hashes of parts that only such roots name.
     parts: BTreeSet<Hash32>,
-    /// Of each tier of which enough newer ones are whole, the changes of the oldest of those.
-    newer: BTreeMap<(SchoolCode, Tier), u64>,
     /// Keys that the boards have ordered to be destroyed.
     pub destroyed: BTreeMap<SchoolCode, Destroyed>,
+    /// Whether key documents are being written to the sites at this moment.
+    pub keys_under_way: bool,
 }
 
 impl Keeping {
-    /// Whether enough newer snapshots stand in for this root. One that cannot be read is kept.
+    /// Whether newer snapshots stand in for this root. One that is not known is kept.
     #[must_use]
     pub fn is_superseded_root(&self, text: &[u8]) -> bool {
-        let root = std::str::from_utf8(text).ok().and_then(Snapshot::peek);
-        let newer = root.as_ref().and_then(|root| self.newer.get(&(root.school, root.tier)));
-        let is_older = root.as_ref().zip(newer).is_some_and(|(root, newer)| root.changes() < *newer);
-        is_older && !self.roots.contains(&hash(text))
+        self.roots.contains(&hash(text))
     }
 
-    /// Whether no snapshot that is kept names this part. It says nothing unless all sites were read whole.
+    /// Whether this part was of superseded snapshots only. One that is not known is kept: another node may have taken its
+    /// root, or a later version written it.
     #[must_use]
-    pub fn is_unnamed_part(&self, sealed: &[u8]) -> bool {
-        !self.parts.contains(&hash(sealed))
+    pub fn is_superseded_part(&self, sealed: &[u8]) -> bool {
+        self.parts.contains(&hash(sealed))
     }
 }
 
@@ -57,15 +55,13 @@ impl Intake {
     /// Returns what is kept of the snapshots of all schools.
     #[must_use]
     pub fn keeping(&self) -> Keeping {
-        let mut keeping = Keeping::default();
+        let is_keys = |pending: &Pending| matches!(pending, Pending::Document { kind: RecordKind::Keys, .. });
+        let keys_under_way = self.pending.values().any(is_keys);
+        let mut keeping = Keeping { keys_under_way, ..Keeping::default() };
         for (code, school) in &self.schools {
-            let (roots, parts) = school.snapshots.needed();
+            let (roots, parts) = school.snapshots.superseded(&school.proven_roots());
             keeping.roots.extend(roots);
             keeping.parts.extend(parts);
-            let newer = Tier::ALL.into_iter().filter_map(|tier| {
-                Some(((*code, tier), school.snapshots.oldest_served(tier, self.config.quorum)?))
-            });
-            keeping.newer.extend(newer);
             if school.destroyed != Destroyed::default() {
                 keeping.destroyed.insert(*code, school.destroyed.clone());
             }

@@ -25,6 +25,10 @@ use super::{Effect, Intake, Location, Pending, ReplyTo, School};
 /// Whole snapshots of one tier that are remembered: the newest, and the one that somebody may be fetching.
 const WHOLE_MAX: usize = 2;
 
+/// Forgotten snapshots that are remembered by name, so that who merges objects can leave them out. The others stay at the
+/// sites until the next start.
+const FORGOTTEN_MAX: usize = 1_024;
+
 /// Authors of which the newest whole snapshot of a tier is remembered besides: each box of a school wants to see its own
 /// come back before it prunes, and boxes that are equal make snapshots that are equally new.
 const AUTHORS_MAX: usize = 8;
@@ -60,6 +64,8 @@ struct Part {
 pub(super) struct Snapshots {
     known: BTreeMap<Hash32, Known>,
     parts: BTreeMap<Hash32, Part>,
+    /// Whole ones that newer ones have replaced since the start, with their parts.
+    forgotten: BTreeMap<Hash32, Vec<Hash32>>,
     /// How many have come.
     came: u64,
     /// Who waits for a part that is on its way, and for which root.
@@ -107,22 +113,19 @@ impl Snapshots {
         self.known.retain(|_, known| counts(known.snapshot.root()));
     }
 
-    /// Returns the roots that are needed, and their parts, those on their way too.
-    pub(super) fn needed(&self) -> (Vec<Hash32>, Vec<Hash32>) {
-        let named =
-            self.known.values().flat_map(|known| known.snapshot.root().parts.iter().map(|part| part.hash));
-        (self.known.keys().copied().collect(), named.chain(self.on_their_way.keys().copied()).collect())
-    }
-
-    /// Returns the changes of the oldest whole snapshot of a tier that is remembered, if there are as many as are.
-    pub(super) fn oldest_served(&self, tier: Tier, quorum: usize) -> Option<u64> {
-        let whole = self.known.values().filter(|known| known.snapshot.root().tier == tier);
-        let mut changes: Vec<u64> = whole
-            .filter(|known| self.is_whole(known, quorum))
-            .map(|known| known.snapshot.root().changes())
+    /// Returns roots that newer ones have replaced, and parts that only those name. What `proven` names stays.
+    pub(super) fn superseded(&self, proven: &BTreeSet<Hash32>) -> (Vec<Hash32>, Vec<Hash32>) {
+        let stays = |root: &Hash32| self.known.contains_key(root) || proven.contains(root);
+        let (kept, gone): (Vec<_>, Vec<_>) = self.forgotten.iter().partition(|(root, _)| stays(root));
+        let known = self.known.values().flat_map(|known| known.snapshot.root().parts.iter());
+        let needed: BTreeSet<Hash32> = known
+            .map(|part| part.hash)
+            .chain(kept.into_iter().flat_map(|(_, parts)| parts.iter().copied()))
+            .chain(self.on_their_way.keys().copied())
             .collect();
-        changes.sort_unstable();
-        changes.len().checked_sub(WHOLE_MAX).and_then(|older| changes.get(older)).copied()
+        let parts = gone.iter().flat_map(|(_, parts)| parts.iter().copied());
+        let parts = parts.filter(|part| !needed.contains(part)).collect();
+        (gone.into_iter().map(|(root, _)| *root).collect(), parts)
     }
 
     /// Learns where a part lies now, if it is known.
@@ -153,7 +156,16 @@ impl Snapshots {
         let old_whole: Vec<Hash32> = newest_first.filter(is_old).map(|(_, hash)| hash).collect();
         let old_offered = offered.len().saturating_sub(SNAPSHOTS_OFFERED_MAX);
         let old_offered = offered.iter().take(old_offered).map(|(_, hash, _)| *hash);
-        for hash in old_whole.into_iter().chain(old_offered) {
+        let old_offered: Vec<Hash32> = old_offered.collect();
+        for hash in old_whole {
+            if let Some(known) = self.known.remove(&hash)
+                && self.forgotten.len() < FORGOTTEN_MAX
+            {
+                let parts = known.snapshot.root().parts.iter().map(|part| part.hash).collect();
+                self.forgotten.insert(hash, parts);
+            }
+        }
+        for hash in old_offered {
             self.known.remove(&hash);
         }
         let known = &self.known;

@@ -67,6 +67,39 @@ fn old_documents_are_not_healed_back() {
     assert!(bodies.iter().all(|keys| !has_daily(keys)));
 }
 
+/// Goal: an order that comes while the documents of before are on their way to the sites neither has them stored once more
+/// nor leaves the school without receipts. Method: their write ends on too few sites, and on enough, after the order.
+#[test]
+fn documents_on_their_way_meet_the_order() {
+    for sites in [1, 2] {
+        let mut desk = Desk::new();
+        let old = desk.board.documents();
+        assert!(desk.intake.load_keys(&old));
+        desk.intake.load_undurable(school(), RecordKind::Keys, serde_json::to_vec(&old).unwrap());
+        let life = desk.board.enrol(school(), 10);
+        desk.greet(1, &life, 0);
+        let place = |(_, kind, body): &(_, RecordKind, Vec<u8>)| {
+            *kind == RecordKind::Keys && has_daily(&serde_json::from_slice(body).unwrap())
+        };
+        let place = desk.stores.iter().position(place).unwrap();
+        desk.bring(&desk.board.destroying(0, Tier::Daily)).unwrap();
+        desk.stores.swap(0, place);
+        desk.store_next(sites);
+        for _ in 0..3 {
+            desk.greet(2, &life, 0);
+            let keys = desk.stores.iter().filter(|(_, kind, _)| *kind == RecordKind::Keys);
+            let bodies: Vec<KeyDocuments> =
+                keys.map(|(_, _, body)| serde_json::from_slice(body).unwrap()).collect();
+            assert!(bodies.iter().all(|keys| !has_daily(keys)), "{sites}");
+            desk.store_all(2);
+        }
+        let batch = desk.board.chain(&life, Tier::Safety, 1).remove(0);
+        let to = desk.offer(2, &batch);
+        desk.store_all(2);
+        assert!(desk.receipt(to).is_some(), "{sites}: {:?}", desk.replies.get(&to));
+    }
+}
+
 /// Goal: the destruction of a key is not taken back. Method: a later manifest without it, at a node and at a replica,
 /// which drops the wrapped key itself.
 #[test]
