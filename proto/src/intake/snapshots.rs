@@ -25,8 +25,7 @@ use super::{Effect, Intake, Location, Pending, ReplyTo, School};
 /// Whole snapshots of one tier that are remembered: the newest, and the one that somebody may be fetching.
 const WHOLE_MAX: usize = 2;
 
-/// Forgotten snapshots that are remembered by name, so that who merges objects can leave them out. The others stay at the
-/// sites until the next start.
+/// Forgotten snapshots of which the names are remembered. Others stay at the sites until the next start.
 const FORGOTTEN_MAX: usize = 1_024;
 
 /// Authors of which the newest whole snapshot of a tier is remembered besides: each box of a school wants to see its own
