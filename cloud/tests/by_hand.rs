@@ -157,22 +157,28 @@ fn an_export_reads_with_the_page() {
     read_by_page(directory.path(), &blocks(&page("en"))[1..]);
 }
 
-/// Goal: a site reads with the page and without any program of ours, to the same files. Method: all blocks,
-/// without the export; then compare with it.
-#[test]
-fn a_site_reads_with_the_page() {
+/// Has the page alone read a site, after something was done to it, to the same files as the export.
+fn read_site_by_page(change: impl FnOnce(&Path)) {
     require_tools();
     let directory = tempfile::tempdir().unwrap();
     make(directory.path());
     let exported = directory.path().join("export");
     let expected = tree(&exported);
     fs::remove_dir_all(&exported).unwrap();
+    change(directory.path());
     read_by_page(directory.path(), &blocks(&page("en")));
     let sealed = |name: &&String| name.starts_with("batches/") || name.starts_with("keys/");
     let written = tree(&exported);
     assert!(written.len() >= 9);
     assert_eq!(written.keys().collect::<Vec<_>>(), expected.keys().filter(sealed).collect::<Vec<_>>());
     assert!(written.iter().all(|(name, bytes)| expected[name] == *bytes));
+}
+
+/// Goal: a site reads with the page and without any program of ours, to the same files. Method: all blocks,
+/// without the export; then compare with it.
+#[test]
+fn a_site_reads_with_the_page() {
+    read_site_by_page(|_| {});
 }
 
 /// Merges all objects of a site into one, and deletes them.
@@ -191,19 +197,8 @@ async fn merge(directory: &Path) {
 /// Goal: a site whose objects were merged reads with the page as before. Method: merge, then as above.
 #[test]
 fn a_merged_site_reads_with_the_page() {
-    require_tools();
-    let directory = tempfile::tempdir().unwrap();
-    make(directory.path());
-    let exported = directory.path().join("export");
-    let expected = tree(&exported);
-    fs::remove_dir_all(&exported).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(merge(directory.path()));
-    read_by_page(directory.path(), &blocks(&page("en")));
-    let sealed = |name: &&String| name.starts_with("batches/") || name.starts_with("keys/");
-    let written = tree(&exported);
-    assert_eq!(written.keys().collect::<Vec<_>>(), expected.keys().filter(sealed).collect::<Vec<_>>());
-    assert!(written.iter().all(|(name, bytes)| expected[name] == *bytes));
+    read_site_by_page(|directory| runtime.block_on(merge(directory)));
 }
 
 /// Goal: what was ever exported stays readable. Method: the page on the pinned files of every version.

@@ -156,35 +156,20 @@ enum ReplicaCommand {
     /// Revoke a replica that is lost or stolen, and make new keys that it cannot open. Take the written file to the cloud
     /// with `sonae-cloud bundle import`, and to boxes without a line with `sonae-edge bundle import`.
     #[command(after_help = Exit::HELP)]
-    Revoke(ReplicaWord),
+    Revoke(HeadsWord),
     /// Say that what came of a revoked replica afterwards counts, up to these heads.
     #[command(after_help = Exit::HELP)]
-    Accept(ReplicaWord),
+    Accept(HeadsWord),
     /// Say that what came of a revoked replica afterwards does not count, and is not to be asked about again.
     #[command(after_help = Exit::HELP)]
-    Drop(ReplicaWord),
+    Drop(HeadsWord),
     /// Let nobody write at a box that was given up for lost, in case it comes back: what it still holds is merged, and
     /// people can read there. `release` ends it. Take the written file where that of `revoke` goes.
     #[command(after_help = Exit::HELP)]
-    Hold(HoldWord),
+    Hold(ReplicaWord),
     /// Let people write again at a box that was held.
     #[command(after_help = Exit::HELP)]
-    Release(HoldWord),
-}
-
-#[derive(Args)]
-struct HoldWord {
-    #[command(flatten)]
-    common: Common,
-    /// Code of the school.
-    #[arg(long, value_name = "CODE")]
-    school: String,
-    /// The replica, 32 hexadecimal digits, as `show` names it.
-    #[arg(long, value_name = "REPLICA")]
-    replica: String,
-    /// File of the board's word; must not exist.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    Release(ReplicaWord),
 }
 
 #[derive(Args)]
@@ -197,6 +182,15 @@ struct ReplicaWord {
     /// The replica, 32 hexadecimal digits, as `show` names it.
     #[arg(long, value_name = "REPLICA")]
     replica: String,
+    /// File of the board's word; must not exist.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+#[derive(Args)]
+struct HeadsWord {
+    #[command(flatten)]
+    word: ReplicaWord,
     /// What `sonae-cloud status --json` printed: of a replica that is revoked, what is stored now counts; of one that was,
     /// what waits in quarantine is accepted or dropped.
     #[arg(long, value_name = "FILE")]
@@ -204,9 +198,6 @@ struct ReplicaWord {
     /// One head more, INCARNATION/TIER:SEQUENCE:HASH; can be given again.
     #[arg(long = "head", value_name = "HEAD", value_parser = heads::parse)]
     more: Vec<(LogName, LogHead)>,
-    /// File of the board's word; must not exist.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -301,7 +292,7 @@ fn run(command: Command) -> Result<(), ProvisionError> {
 }
 
 /// Holds a replica, or releases it.
-fn say_hold(word: &HoldWord, is_held: bool, now: OffsetDateTime) -> Result<(), ProvisionError> {
+fn say_hold(word: &ReplicaWord, is_held: bool, now: OffsetDateTime) -> Result<(), ProvisionError> {
     let board = Board::open(&word.common.dir, Disk::new())?;
     let school = School::load(&board, word.school.parse()?)?;
     let school = hold::say(&board, &school, word.replica.parse()?, is_held, &word.out, now)?;
@@ -309,16 +300,17 @@ fn say_hold(word: &HoldWord, is_held: bool, now: OffsetDateTime) -> Result<(), P
 }
 
 /// Revokes a replica, or decides about what came of it since.
-fn say(word: &ReplicaWord, decision: Option<Decision>, now: OffsetDateTime) -> Result<(), ProvisionError> {
+fn say(of: &HeadsWord, decision: Option<Decision>, now: OffsetDateTime) -> Result<(), ProvisionError> {
+    let HeadsWord { word, heads, more } = of;
     let (code, replica) = (word.school.parse::<SchoolCode>()?, word.replica.parse::<ReplicaId>()?);
     let board = Board::open(&word.common.dir, Disk::new())?;
     let school = School::load(&board, code)?;
     let which = if decision.is_some() { Which::Quarantined } else { Which::Stored };
-    let mut heads = match &word.heads {
+    let mut heads = match heads {
         Some(path) => heads::of_status(path, code, replica, which)?,
         None => Heads::new(),
     };
-    heads.extend(word.more.iter().copied());
+    heads.extend(more.iter().copied());
     let said = match decision {
         None => revoke::revoke(&board, &school, replica, heads, &word.out, now)?,
         Some(decision) => revoke::decide(&board, &school, replica, decision, &heads, &word.out, now)?,

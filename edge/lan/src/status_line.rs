@@ -19,7 +19,7 @@ pub struct StatusLine {
     pub ja: String,
     /// English.
     pub en: String,
-    /// Whether nothing is saved any more.
+    /// Whether nothing is saved here any more.
     pub is_failed: bool,
     /// Whether what lies outside has been proved to restore.
     pub proof: ProofLine,
@@ -33,30 +33,29 @@ pub struct StatusLine {
 
 /// Composes the line.
 pub fn status_line(status: &Status) -> StatusLine {
-    let (alarms, tiers, notes) = (alarms(status), tier_lines(status), notes(status));
-    let is_failed = status.last_error.as_ref().is_some_and(|error| error.code == "store_failed");
-    if is_failed || status.storage.is_full {
-        return StatusLine {
-            ja: "保存できていません。紙に書いてください".to_owned(),
-            en: "Nothing is being saved. Write on paper.".to_owned(),
-            is_failed: true,
-            proof: proof_line(&status.proof),
-            alarms,
-            tiers,
-            notes,
-        };
+    let (Both { ja, en }, is_failed) = sentence(status);
+    StatusLine {
+        ja,
+        en,
+        is_failed,
+        proof: proof_line(&status.proof),
+        alarms: alarms(status),
+        tiers: tier_lines(status),
+        notes: notes(status),
+    }
+}
+
+/// Says what is saved and how far the copy outside reaches, and whether nothing is saved here any more.
+fn sentence(status: &Status) -> (Both, bool) {
+    let has_failed = status.last_error.as_ref().is_some_and(|error| error.code == "store_failed");
+    if has_failed || status.storage.is_full {
+        let ja = "保存できていません。紙に書いてください".to_owned();
+        return (Both { ja, en: "Nothing is being saved. Write on paper.".to_owned() }, true);
     }
     let school = short_name(&status.school_name);
     if status.held_ms.is_some() {
-        return StatusLine {
-            ja: format!("見るだけです（{school}）。ここでは保存できません"),
-            en: format!("Read only ({school}). Nothing can be saved here."),
-            is_failed: true,
-            proof: proof_line(&status.proof),
-            alarms,
-            tiers,
-            notes,
-        };
+        let ja = format!("見るだけです（{school}）。ここでは保存できません");
+        return (Both { ja, en: format!("Read only ({school}). Nothing can be saved here.") }, true);
     }
     let (outside_ja, outside_en) = outside(status);
     let is_kept = status.kept.values().any(|point| point.sequence > 0);
@@ -65,15 +64,8 @@ pub fn status_line(status: &Status) -> StatusLine {
     } else {
         ("まだ何も保存していません", "Nothing saved yet")
     };
-    StatusLine {
-        ja: format!("{here_ja}（{school}）｜校外の控え：{outside_ja}"),
-        en: format!("{here_en} ({school}) | Copy outside the school: {outside_en}"),
-        is_failed: false,
-        proof: proof_line(&status.proof),
-        alarms,
-        tiers,
-        notes,
-    }
+    let ja = format!("{here_ja}（{school}）｜校外の控え：{outside_ja}");
+    (Both { ja, en: format!("{here_en} ({school}) | Copy outside the school: {outside_en}") }, false)
 }
 
 fn outside(status: &Status) -> (String, String) {

@@ -112,18 +112,11 @@ impl View {
         tier: Tier,
         mut take: impl FnMut(Record) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
-        let (prefix, mut after) = ([tier.number()], vec![tier.number()]);
-        while let Some(db) = self.db.get() {
-            let page = db.scan_after(&prefix, &after, PAGE_RECORDS)?;
-            let Some((last, _)) = page.last() else { break };
-            after.clone_from(last);
-            for (key, bytes) in page {
-                let (key, record) = RecordKey::named(key, &bytes)?;
-                if !self.overlay.contains_key(&key) {
-                    take(record)?;
-                }
-            }
-        }
+        self.each_stored(tier, |key, bytes| {
+            let (key, record) = RecordKey::named(key, &bytes)?;
+            if self.overlay.contains_key(&key) { Ok(()) } else { take(record) }
+        })?;
+        let prefix = [tier.number()];
         let fresh = self.overlay.iter().filter(|(key, state)| key.0.starts_with(&prefix) && stands(state));
         for (key, state) in fresh {
             let (collection, record) = RecordKey::split(&key.0).ok_or(ViewError::Record)?;
@@ -138,15 +131,26 @@ impl View {
         tier: Tier,
         take: &mut dyn FnMut(&[u8]) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
+        self.each_stored(tier, |key, _| take(&key))?;
+        let prefix = [tier.number()];
+        let mut fresh = self.overlay.keys().filter(|key| key.0.starts_with(&prefix));
+        fresh.try_for_each(|key| take(&key.0))
+    }
+
+    /// Hands on what the disk has of a tier, page by page.
+    fn each_stored(
+        &self,
+        tier: Tier,
+        mut take: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), ViewError>,
+    ) -> Result<(), ViewError> {
         let (prefix, mut after) = ([tier.number()], vec![tier.number()]);
         while let Some(db) = self.db.get() {
             let page = db.scan_after(&prefix, &after, PAGE_RECORDS)?;
             let Some((last, _)) = page.last() else { break };
             after.clone_from(last);
-            page.iter().try_for_each(|(key, _)| take(key))?;
+            page.into_iter().try_for_each(|(key, bytes)| take(key, bytes))?;
         }
-        let fresh = self.overlay.keys().filter(|key| key.0.starts_with(&prefix));
-        fresh.into_iter().try_for_each(|key| take(&key.0))
+        Ok(())
     }
 
     /// Returns how many records the overlay holds.
