@@ -157,7 +157,11 @@ async fn a_tampered_object_is_found_out() {
     let appliance = &settled.appliance;
     let (mut edge, client) = settled.start(appliance).await.unwrap();
     appliance.wait_until_safe(&client, LONG).await.unwrap();
+    appliance.wait_for_snapshots(LONG).await.unwrap();
     assert_eq!(appliance.prove().await.unwrap().0, 0);
+    // Nothing is written at the sites any more, so nothing is whole afterwards.
+    let is_published = || appliance.status().unwrap()["proof"]["last"]["published"] == true;
+    wait_for("the evidence is there", is_published).await;
     let [_, a, b] = settled.town.cloud_dirs();
     tamper([&a, &b]);
     let (code, said) = appliance.prove().await.unwrap();
