@@ -28,6 +28,9 @@ use crate::superseded::Superseded;
 /// Objects that are read ahead.
 const READ_AHEAD: usize = 4;
 
+/// Why a site counts as not read.
+const WHOLE_NOWHERE: &str = "an object cannot be read whole anywhere";
+
 /// What the sites hold.
 #[derive(Debug, Default)]
 pub struct Loaded {
@@ -38,6 +41,9 @@ pub struct Loaded {
     /// For each site in order, what reading it showed.
     pub sites: Vec<SiteReading>,
     superseded: Superseded,
+    /// Merged objects that are whole nowhere, with the sites that hold them, until all others have been read: one of those
+    /// may stand for them.
+    doubtful: Vec<(StoredName, usize)>,
     /// Merged objects and the sites that lack them.
     lacking: Vec<(StoredName, Vec<usize>)>,
     /// Objects that went away after they were listed, with the sites that had listed them.
@@ -82,6 +88,11 @@ pub async fn load(sites: &[Site]) -> Loaded {
         let (written, merged): (Vec<_>, Vec<_>) = new.partition(|(name, _)| name.written().is_some());
         let before = loaded.vanished.len();
         read_all(sites, &mut loaded, merged).await;
+        for (name, number) in std::mem::take(&mut loaded.doubtful) {
+            if !loaded.superseded.is_claimed(&name) {
+                set_fault(&mut loaded, number, WHOLE_NOWHERE);
+            }
+        }
         heal_merged(sites, &mut loaded).await;
         read_all(sites, &mut loaded, written).await;
         if loaded.vanished.len() == before {
@@ -167,8 +178,12 @@ fn count(sites: &[Site], loaded: &mut Loaded, name: StoredName, copies: &[Copy],
             let label = sites.get(number).map_or("", Site::label);
             log::error!(site = label, object:% = name; "an object is damaged");
         }
-        if !is_made_good || matches!(copy, Copy::Unreadable) {
-            set_fault(loaded, number, "an object cannot be read whole anywhere");
+        if matches!(copy, Copy::Unreadable) {
+            set_fault(loaded, number, WHOLE_NOWHERE);
+        } else if !is_made_good && name.written().is_none() {
+            loaded.doubtful.push((name, number));
+        } else if !is_made_good {
+            set_fault(loaded, number, WHOLE_NOWHERE);
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: what a merged object says of its inputs only says where to look; whoever reads there checks the record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use sonae_proto::ids::Hash32;
@@ -21,9 +21,9 @@ pub struct Moved(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Merged objects by the names of their inputs.
-    outputs: BTreeMap<String, StoredName>,
-    listed: std::collections::BTreeSet<StoredName>,
+    /// Merged objects by the names of their inputs. One may say more than it holds.
+    outputs: BTreeMap<String, BTreeSet<StoredName>>,
+    listed: BTreeSet<StoredName>,
     /// The records of the object in which something was found last.
     last: BTreeMap<Hash32, Location>,
 }
@@ -49,9 +49,10 @@ impl Moved {
             if is_fresh {
                 known.list(sites).await;
             }
-            let Some(output) = known.outputs.get(object).copied() else { continue };
-            if let Some(found) = known.open(sites, output, record).await {
-                return Some(found);
+            for output in known.outputs.get(object).cloned().unwrap_or_default() {
+                if let Some(found) = known.open(sites, output, record).await {
+                    return Some(found);
+                }
             }
         }
         None
@@ -69,8 +70,9 @@ impl Known {
                 }
                 let Some(said) = inputs(site, name).await else { continue };
                 self.listed.insert(name);
-                // The newest to be learnt stands for those before it as well.
-                self.outputs.extend(said.inputs.into_iter().map(|input| (input, name)));
+                for input in said.inputs {
+                    self.outputs.entry(input).or_default().insert(name);
+                }
             }
         }
     }

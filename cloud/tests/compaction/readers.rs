@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use object_store::{ObjectStoreExt as _, PutPayload};
 use sonae_cloud::compaction::Rules;
 use sonae_cloud::export::audit::{Question, of_sites};
 use sonae_cloud::identity::NodeIdentity;
 use sonae_cloud::lock::DataLock;
 use sonae_cloud::node::Node;
+use sonae_cloud::object_name::StoredName;
 use sonae_cloud::site::Site;
 use sonae_proto::export::Problem;
 use sonae_proto::vector::Heads;
@@ -37,7 +39,20 @@ async fn assert_serves(scene: &Scene, client: &Client) {
     }
 }
 
-/// Goal: a node serves what another node has merged and deleted under it. Method: start one, merge and delete with
+/// Puts merged objects that say that they stand for what they do not hold.
+async fn say_falsely(scene: &Scene) {
+    let all: Vec<String> = names(&scene.stores[0]).await.iter().map(ToString::to_string).collect();
+    for left_out in all.iter().take(7) {
+        let said = all.iter().filter(|name| *name != left_out).cloned().collect();
+        let (hash, bytes) = sonae_proto::object::merge(said, Vec::new(), []);
+        for store in &scene.stores {
+            let path = StoredName::Merged(hash).path();
+            store.put(&path, PutPayload::from(bytes.clone())).await.unwrap();
+        }
+    }
+}
+
+/// Goal: a node serves what another node has merged and deleted under it, whatever others say that they hold. Method: start one, merge and delete with
 /// another, twice, fetch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_running_node_finds_what_another_has_merged() {
@@ -46,6 +61,7 @@ async fn a_running_node_finds_what_another_has_merged() {
     let (client, welcome) =
         Client::greet(&scene.board, &scene.device, &scene.life, node.ready().listen).await;
     assert!(welcome.complete);
+    say_falsely(&scene).await;
     let elsewhere = tempfile::tempdir().unwrap();
     let mut compactor = other(&scene, elsewhere.path());
     pass(&mut compactor, DAY).await;
