@@ -227,7 +227,10 @@ impl Store {
         let of = |tier| {
             let stones = self.tombstones(tier).unwrap_or_default();
             let since_ms = stones.iter().map(|(_, at_ms, _)| *at_ms).max()?;
-            let epoch = stones.iter().map(|(_, _, epoch)| *epoch).max_by_key(|epoch| order(*epoch))?;
+            // Who had not heard of it may have gone on sealing the pupil to newer keys.
+            let epochs =
+                stones.iter().map(|(_, _, epoch)| *epoch).chain(state.erased_under.get(&tier).copied());
+            let epoch = epochs.max_by_key(|epoch| order(*epoch))?;
             let is_old = |other: u32| order(other) <= order(epoch);
             let is_held = |uses: &KeyUses| uses.batches + uses.snapshots > 0;
             let mut held = state.key_uses.iter().filter(|((of, other), _)| *of == tier && is_old(*other));
@@ -278,7 +281,7 @@ impl Store {
 }
 
 /// Orders epochs by when keys of them seal: a rotation is later than all years before it.
-fn order(epoch: u32) -> (u32, u32) {
+pub(crate) fn order(epoch: u32) -> (u32, u32) {
     let Epoch { year, rotation } = Epoch::of(epoch);
     (rotation, year)
 }

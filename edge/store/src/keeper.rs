@@ -120,6 +120,9 @@ pub(crate) struct Keeper {
     pub(crate) pinned: bool,
     /// Tombstones have come since journal and view were last overwritten.
     pub(crate) scrub_due: bool,
+    /// For each tier the latest epoch under which something of erased records is, or may be, sealed, besides those that
+    /// tombstones name.
+    pub(crate) erased_under: BTreeMap<Tier, u32>,
     /// What is held by the keys that it is sealed to, as of the last count.
     pub(crate) key_uses: BTreeMap<(Tier, u32), KeyUses>,
     /// The view on disk is not the fold of the journal: it is made again at the next start.

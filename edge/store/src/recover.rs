@@ -107,6 +107,7 @@ pub(crate) fn recover(
         foundations: foundations.roots,
         pinned: false,
         scrub_due: false,
+        erased_under: BTreeMap::new(),
         key_uses: BTreeMap::new(),
         distrusted: false,
         late: Vec::new(),

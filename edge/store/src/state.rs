@@ -37,6 +37,9 @@ pub struct StoreState {
     /// Whether what was erased still lies in plain text in parts of journal or view that nobody reads.
     #[serde(skip)]
     pub scrub_due: bool,
+    /// For each tier the latest epoch under which something of erased records may be sealed, besides what tombstones say.
+    #[serde(skip)]
+    pub erased_under: BTreeMap<Tier, u32>,
     /// Up to where logs are not held as batches, because those snapshots stand for them.
     #[serde(skip)]
     pub pruned: Heads,

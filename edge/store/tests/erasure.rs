@@ -234,3 +234,33 @@ fn a_snapshot_carries_the_erasure() {
     first.close();
     second.close();
 }
+
+/// Goal: an erasure is not called complete while something of the pupil is sealed to a newer key than its tombstone's:
+/// by who had not heard of it. Method: one box erases in a school year, another has written about the pupil in the next
+/// one; each hears of the other; over a restart too.
+#[test]
+fn what_others_sealed_later_counts() {
+    let scene = Scene::new();
+    let at = |day: u64| Clock::told(move || day * 86_400_000);
+    // 2026-06-10, and a year later.
+    let (this_year, next_year) = (at(20_614), at(20_979));
+    let first = open_store(&scene.data[0], &scene.bundles[0], this_year.clone());
+    let second = open_store(&scene.data[1], &scene.bundles[1], next_year.clone());
+    write(&first.store, None, about(PUPIL, CANARY)).unwrap();
+    write(&second.store, None, about(PUPIL, CANARY)[3..4].to_vec()).unwrap();
+    first.store.erase_blocking(PUPIL, None).unwrap();
+    let daily = |store: &Store| {
+        let found = store.erasures();
+        found.into_iter().find(|erasure| erasure.tier == Tier::Daily).unwrap().epoch
+    };
+    assert_eq!(daily(&first.store), 2026);
+    carry(&second.store, &first.store);
+    assert_eq!(daily(&first.store), 2027, "a batch of the next year has something of the pupil");
+    carry(&first.store, &second.store);
+    assert_eq!(daily(&second.store), 2027, "this box had sealed to that key until it heard");
+    first.close();
+    let first = open_store(&scene.data[0], &scene.bundles[0], this_year);
+    assert_eq!(daily(&first.store), 2027);
+    first.close();
+    second.close();
+}

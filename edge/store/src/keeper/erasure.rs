@@ -6,12 +6,15 @@ use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 use sonae_journal::{Disk as _, RealDisk};
+use sonae_proto::batch::BatchHeader;
 use sonae_proto::erasure::tombstones;
 use sonae_proto::ids::Tier;
-use sonae_proto::manifest::{KeyUse, WrappedKey};
+use sonae_proto::manifest::{KeyUse, WrappedKey, school_year};
 
 use super::Keeper;
+use super::round::BatchApplied;
 use crate::edit::{Edit, tier_of};
+use crate::erasure::order;
 use crate::frame::{self, to_json};
 use crate::held_keys;
 use crate::keyring::Keyring;
@@ -22,6 +25,9 @@ use crate::view::{Staged, View};
 
 /// The note of what was overwritten.
 const NOTE: &str = "erased.json";
+
+/// The note of the epochs under which something of erased records may be sealed.
+const NOTE_UNDER: &str = "erased-under.json";
 
 /// How many tombstones stood, and keys were gone, when everything was overwritten. When it is lost, all of it is overwritten again.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -51,11 +57,40 @@ impl Keeper {
         self.fold.is_erased(staged, tier, collection, record).map_err(refused)
     }
 
+    /// Remembers under which key something of erased records lies, or may lie, in batches: that of a batch that had some of
+    /// it, and that to which was sealed here until a tombstone came. Only when those keys are gone too is it erased.
+    pub(super) fn note_erased(&mut self, header: &BatchHeader, applied: &BatchApplied) {
+        self.scrub_due |= applied.erases;
+        let tier = header.log.tier;
+        let year = school_year(self.clock.now_ms());
+        let sealing = self.keyring.manifest().sealing_key(tier, year).map(|key| key.epoch);
+        let epochs = [sealing.filter(|_| applied.erases), applied.is_of_erased.then_some(header.epoch)];
+        let mut is_new = false;
+        for epoch in epochs.into_iter().flatten() {
+            let known = self.erased_under.get(&tier);
+            if known.is_none_or(|known| order(*known) < order(epoch)) {
+                self.erased_under.insert(tier, epoch);
+                is_new = true;
+            }
+        }
+        if is_new
+            && let Ok(note) = serde_json::to_vec(&self.erased_under)
+            && let Err(error) = self.shared.shelf.put_note(NOTE_UNDER, &note)
+        {
+            log::error!(error = error.to_string(); "under which keys something was erased is not noted");
+        }
+    }
+
     /// Counts what is held by the keys that it is sealed to, and sees whether tombstones have come, or destroyed keys gone,
     /// since journal and view were last overwritten.
     pub(crate) fn take_stock(&mut self) {
         self.count_key_uses();
         let count = count(&self.shared.view.read().unwrap_or_else(PoisonError::into_inner));
+        if self.erased_under.is_empty() {
+            let note = self.shared.shelf.note(NOTE_UNDER);
+            let note = note.and_then(|note| serde_json::from_slice(&note).ok());
+            self.erased_under = note.unwrap_or_default();
+        }
         let note = self.shared.shelf.note(NOTE).and_then(|note| serde_json::from_slice(&note).ok());
         let Scrubbed { tombstones, keys } = note.unwrap_or_default();
         self.scrub_due = (count, self.keys_gone()) != (tombstones, keys);

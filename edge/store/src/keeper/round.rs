@@ -351,11 +351,14 @@ impl Keeper {
 }
 
 /// What applying a batch found.
+#[derive(Debug, Default)]
 pub(crate) struct BatchApplied {
     pub changed: u64,
     pub highest_stamp: clock::Stamp,
     /// Whether a tombstone was in it.
     pub erases: bool,
+    /// Whether something was in it of what was erased.
+    pub is_of_erased: bool,
 }
 
 /// Opens a batch and applies its lines. A line that is missing or unreadable takes its place in the log.
@@ -372,7 +375,7 @@ pub(crate) fn apply_batch(
     let lines = sonae_proto::seal::open_lines(batch.payload(), key)
         .map_err(|source| StoreError::Seal { log, source })?;
     let mut lines = lines.split(|byte| *byte == b'\n');
-    let mut applied = BatchApplied { changed: 0, highest_stamp: clock::Stamp::default(), erases: false };
+    let mut applied = BatchApplied::default();
     for sequence in header.first..=header.last {
         let line = lines.next().unwrap_or_default();
         match fold.apply(staged, log, sequence, line) {
@@ -381,7 +384,8 @@ pub(crate) fn apply_batch(
                 applied.erases |= change.collection == tombstones(log.tier);
                 applied.highest_stamp = applied.highest_stamp.max(change.stamp);
             }
-            Ok(Applied::Duplicate | Applied::Erased) => {}
+            Ok(Applied::Erased) => applied.is_of_erased = true,
+            Ok(Applied::Duplicate) => {}
             Ok(Applied::Unreadable) => {
                 log::warn!(log = log.to_string(), sequence; "a change cannot be read by this version");
             }

@@ -109,7 +109,7 @@ impl Keeper {
             return Err(StoreError::Hole { log: header.log, after: head.sequence });
         }
         let applied = apply_batch(&mut self.fold, staged, &self.keyring, batch)?;
-        self.scrub_due |= applied.erases;
+        self.note_erased(&header, &applied);
         self.hlc.observe(applied.highest_stamp, self.clock.now_ms());
         round.concern(header.log.tier);
         let position = round.push(frame::PEER, batch.bytes().to_vec());
@@ -122,7 +122,8 @@ impl Keeper {
         let header = batch.header();
         let is_next = header.first == self.fold.applied(header.log) + 1;
         if is_next && self.index.headers(header.log).any(|held| held == *header) {
-            self.scrub_due |= apply_batch(&mut self.fold, staged, &self.keyring, batch)?.erases;
+            let applied = apply_batch(&mut self.fold, staged, &self.keyring, batch)?;
+            self.note_erased(header, &applied);
         }
         Ok(())
     }
@@ -192,6 +193,7 @@ impl Keeper {
         state.key_uses.clone_from(&self.key_uses);
         state.held_keys = crate::held_keys::names(self.keyring.held());
         state.scrub_due = self.scrub_due;
+        state.erased_under.clone_from(&self.erased_under);
         state.disputed = self.disputed;
         state.commits = self.commits;
         state.flushes = self.journal.flushes();
