@@ -123,6 +123,8 @@ pub(crate) struct Keeper {
     /// For each tier the latest epoch under which something of erased records is, or may be, sealed, besides those that
     /// tombstones name.
     pub(crate) erased_under: BTreeMap<Tier, u32>,
+    /// Key documents for which there was no room. They do not come again by themselves.
+    pub(crate) untaken: Option<Box<KeyDocuments>>,
     /// What is held by the keys that it is sealed to, as of the last count.
     pub(crate) key_uses: BTreeMap<(Tier, u32), KeyUses>,
     /// The view on disk is not the fold of the journal: it is made again at the next start.

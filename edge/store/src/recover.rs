@@ -108,6 +108,7 @@ pub(crate) fn recover(
         pinned: false,
         scrub_due: false,
         erased_under: BTreeMap::new(),
+        untaken: None,
         key_uses: BTreeMap::new(),
         distrusted: false,
         late: Vec::new(),

@@ -161,8 +161,8 @@ impl Keeper {
     pub(super) fn take_keyring(&mut self, keyring: Keyring) {
         let held = self.keyring.destroyed_by(keyring.manifest());
         if let Err(error) = held_keys::write(&self.shared.shelf, &held) {
-            // The older documents go on; they come again with the next greeting.
-            log::error!(error = error.to_string(); "key documents cannot be taken now");
+            log::error!(error = error.to_string(); "key documents cannot be taken now; it is tried again");
+            self.untaken = Some(Box::new(keyring.documents().clone()));
             return;
         }
         let mut documents = keyring.documents().clone();

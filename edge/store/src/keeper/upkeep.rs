@@ -19,6 +19,9 @@ impl Keeper {
         if self.failed.is_some() {
             return false;
         }
+        if let Some(documents) = self.untaken.take() {
+            self.documents(&documents);
+        }
         if self.scrub_due {
             self.seal_due(true);
         }

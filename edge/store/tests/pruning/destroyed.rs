@@ -156,3 +156,24 @@ fn a_key_that_is_needed_is_held() {
     assert_eq!(essence(&opened.store), expected);
     opened.close();
 }
+
+/// Goal: an order for which there is no room on the disk is taken as soon as there is, without being sent again. Method: the
+/// note of held keys cannot be written; then it can.
+#[test]
+fn an_order_without_room_is_taken_later() {
+    let mut scene = Scene::new();
+    let (opened, mut retention) = (scene.open(), Retention::default());
+    rotated(&mut scene, &opened, &mut retention);
+    let snapshots = scene.data.join("snapshots");
+    let in_the_way = snapshots.join("held-keys.json.new");
+    assert!(snapshots.is_dir());
+    fs::create_dir(&in_the_way).unwrap();
+    order(&scene, &opened, 3, &[2025, OLD]);
+    assert!(!key(&opened.store, OLD).destroyed_pending);
+    assert!(opened.store.documents().wrapped_keys.iter().any(|key| key.epoch == OLD));
+    fs::remove_dir(&in_the_way).unwrap();
+    write(&opened.store, 0..1, "anything");
+    until("the order is taken", || key(&opened.store, OLD).destroyed_pending);
+    assert!(opened.store.documents().wrapped_keys.iter().all(|key| key.epoch != OLD));
+    opened.close();
+}
