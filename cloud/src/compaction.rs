@@ -115,6 +115,8 @@ pub struct Pass {
     pub left_out: usize,
     /// Copies that were deleted.
     pub deleted: usize,
+    /// Copies of merged objects that a site had lost and has again.
+    pub healed: usize,
     /// Objects that are left alone, because they are damaged or their copies differ.
     pub left_alone: usize,
     /// Where records of merged objects lie that were read back for the first time.
@@ -173,7 +175,8 @@ impl Compactor {
         for (output, inputs) in &waiting {
             let aged = self.notes.aged(&output.to_string());
             pass.oldest = pass.oldest.max(aged);
-            if aged >= self.rules.superseded {
+            // A site that has just lost a merged object may lose it again: inputs stay until all had it by themselves.
+            if aged >= self.rules.superseded && pass.healed == 0 {
                 pass.deleted += self.delete_inputs(*output, inputs, judge).await;
             }
         }
@@ -223,7 +226,10 @@ impl Compactor {
             let is_there = is_planted(Defect::InputDeletedEarly)
                 || match copy {
                     Ok(copy) => copy == whole,
-                    Err(error) if error.is_missing() => self.put_and_read_back(site, name, &whole).await,
+                    Err(error) if error.is_missing() => {
+                        pass.healed += 1;
+                        self.put_and_read_back(site, name, &whole).await
+                    }
                     Err(_) => false,
                 };
             if !is_there {
@@ -262,7 +268,11 @@ impl Compactor {
 
     /// Deletes what a merged object stands for, wherever that holds no more than it. Returns how many copies went.
     async fn delete_inputs(&mut self, output: StoredName, inputs: &[StoredName], judge: &Judge) -> usize {
-        let Some(whole) = self.examine(output, &mut Pass::default()).await else { return 0 };
+        let mut seen = Pass::default();
+        let Some(whole) = self.examine(output, &mut seen).await else { return 0 };
+        if seen.healed > 0 {
+            return 0;
+        }
         let held = Held::of(&read(output, &whole));
         let mut deleted = 0;
         for input in inputs {

@@ -23,6 +23,9 @@ pub const MERGED_BYTES_MAX: u64 = MERGE_BYTES_MAX + 4 * 1024 * 1024;
 /// How long a site may take for a whole object, of the largest: 340 KB/s.
 pub const MERGED_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether writes to a site have ended, where that is waited for.
+pub const WRITES_LOOK: Duration = Duration::from_millis(20);
+
 /// Objects of about one size that are merged into one. More, and more small ones lie about; fewer, and each byte is
 /// copied more often: with 64 at most three times in a log of 16,384 objects.
 pub const MERGE_INPUTS: usize = 64;

@@ -9,8 +9,9 @@
 //! **Invariant**: when [`Site::put`] returns, file, directory and all directories above it are durable.
 //! **Invariant**: nothing here replaces an object. Only [`crate::compaction`] deletes any.
 
+mod directory;
+
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,21 +21,14 @@ use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
-use serde::{Deserialize, Serialize};
 use sonae_proto::receipt::SiteId;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
-use crate::limits::{GET_TIMEOUT, MERGED_BYTES_MAX, MERGED_TIMEOUT, PUT_TIMEOUT, SITES_MAX};
+use crate::limits::{GET_TIMEOUT, MERGED_BYTES_MAX, MERGED_TIMEOUT, PUT_TIMEOUT, SITES_MAX, WRITES_LOOK};
 use crate::object_name::{DIRECTORY, StoredName};
-
-const FORMAT: &str = "sonae/site/v1";
-
-#[derive(Serialize, Deserialize)]
-struct SiteFile {
-    format: String,
-    id: String,
-}
+use directory::{mint, open_file, read_id, remove_leavings, sync_names};
 
 /// Why a site cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -110,6 +104,9 @@ pub enum TransferError {
     /// The store said no.
     #[error(transparent)]
     Store(#[from] object_store::Error),
+    /// The names at the site cannot be made durable.
+    #[error("the directory of the site cannot be flushed")]
+    Names(#[from] std::io::Error),
     /// The object is larger than any that is written.
     #[error("the object is larger than {MERGED_BYTES_MAX} bytes")]
     TooLarge,
@@ -162,7 +159,8 @@ impl Site {
     ///
     /// # Durability
     /// The directory, `objects/` and everything that lies in them are durable by name when this returns: a
-    /// process that was killed between writing and fsync may have left names that only the cache knew.
+    /// process that was killed between writing and fsync may have left names that only the cache knew. What it was
+    /// writing and had not named is gone.
     pub fn open(path: &Path) -> Result<Self, SiteError> {
         let fault = |what| move |source| SiteError::Directory { path: path.to_owned(), what, source };
         fs::create_dir_all(path.join(DIRECTORY)).map_err(fault("creating the directory"))?;
@@ -171,7 +169,6 @@ impl Site {
             let path = path.clone();
             move |source| SiteError::Directory { path, what, source }
         };
-        sync_names(&path).map_err(fault("fsync"))?;
         let file = match open_file(&path) {
             Ok(file) => file,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -183,6 +180,8 @@ impl Site {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
             .map_err(|_| SiteError::InUse { path: path.clone() })?;
         let id = read_id(&file).ok_or_else(|| SiteError::Damaged { path: path.clone() })?;
+        remove_leavings(&path).map_err(fault("removing unfinished writes"))?;
+        sync_names(&path).map_err(fault("fsync"))?;
         let store = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| fault("opening the store")(std::io::Error::other(error)))?
             .with_fsync(true);
@@ -297,13 +296,33 @@ impl Site {
     /// [`TransferError`].
     ///
     /// # Durability
-    /// After a loss of power it may be there again.
+    /// After a loss of power it may be there again, unless [`Self::settle`] came after it.
     pub(crate) async fn delete(&self, name: &StoredName) -> Result<(), TransferError> {
         let path = name.path();
         match timeout(PUT_TIMEOUT, self.store.delete(&path)).await.map_err(|_| TransferError::Timeout)? {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Waits until no write is under way, not even one that was given up, so that none of them names an object later.
+    ///
+    /// # Errors
+    /// [`TransferError`].
+    ///
+    /// # Durability
+    /// What was deleted before is not there again after a loss of power.
+    pub(crate) async fn settle(&self) -> Result<(), TransferError> {
+        let idle = async {
+            while [&self.writing, &self.merging].iter().any(|place| place.available_permits() == 0) {
+                sleep(WRITES_LOOK).await;
+            }
+        };
+        timeout(MERGED_TIMEOUT, idle).await.map_err(|_| TransferError::Busy)?;
+        let Some(directory) = self.directory.clone() else { return Ok(()) };
+        let synced =
+            spawn_blocking(move || sync_names(&directory)).await.map_err(|_| TransferError::Broken)?;
+        Ok(synced?)
     }
 
     /// Reads a part of an object.
@@ -354,44 +373,4 @@ pub fn open_all(paths: &[PathBuf], quorum: usize) -> Result<(Vec<Site>, Vec<Site
         }
         _ => Ok((open, faults)),
     }
-}
-
-fn open_file(path: &Path) -> std::io::Result<File> {
-    File::open(path.join("site.json"))
-}
-
-fn read_id(file: &File) -> Option<SiteId> {
-    let mut text = String::new();
-    file.take(4096).read_to_string(&mut text).ok()?;
-    let parsed: SiteFile =
-        serde_json::from_str(&text).ok().filter(|file: &SiteFile| file.format == FORMAT)?;
-    HEXLOWER.decode(parsed.id.as_bytes()).ok()?.try_into().ok()
-}
-
-fn mint(path: &Path) -> std::io::Result<()> {
-    let mut id: SiteId = [0; 16];
-    getrandom::fill(&mut id).map_err(std::io::Error::other)?;
-    let file = SiteFile { format: FORMAT.to_owned(), id: HEXLOWER.encode(&id) };
-    let staged = path.join("site.json.new");
-    let mut out = File::create(&staged)?;
-    out.write_all(&serde_json::to_vec(&file)?)?;
-    out.write_all(b"\n")?;
-    out.sync_all()?;
-    fs::rename(&staged, path.join("site.json"))?;
-    File::open(path)?.sync_all()
-}
-
-/// Makes all names under a site durable: its parent, itself, `objects/` and each directory in that.
-fn sync_names(path: &Path) -> std::io::Result<()> {
-    let objects = path.join(DIRECTORY);
-    for entry in fs::read_dir(&objects)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            File::open(entry.path())?.sync_all()?;
-        }
-    }
-    for directory in [Some(objects.as_path()), Some(path), path.parent()].into_iter().flatten() {
-        File::open(directory)?.sync_all()?;
-    }
-    Ok(())
 }

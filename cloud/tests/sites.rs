@@ -38,6 +38,23 @@ fn one_directory_never_claims_two() {
     assert_eq!(site::open_all(&[a, c], 2).unwrap().0.len(), 2);
 }
 
+/// Goal: what a killed process was writing is gone when the site opens, since it may hold keys that were destroyed since;
+/// everything that has a name stays. Method: leavings as the store names them, beside objects.
+#[test]
+fn unfinished_writes_are_removed() {
+    let root = tempfile::tempdir().unwrap();
+    drop(Site::open(root.path()).unwrap());
+    let boot = root.path().join("objects/01KBW3H9M0000000000000000A");
+    fs::create_dir_all(&boot).unwrap();
+    let names = ["00000001", "00000002#1", "00000003#27", "00000004#", "00000005#x1"];
+    for name in names {
+        fs::write(boot.join(name), "x").unwrap();
+    }
+    drop(Site::open(root.path()).unwrap());
+    let left: Vec<&str> = names.into_iter().filter(|name| boot.join(name).exists()).collect();
+    assert_eq!(left, ["00000001", "00000004#", "00000005#x1"]);
+}
+
 /// Goal: sites that cannot work are told from those that can. Method: a file in place of one, a broken id.
 #[test]
 fn sites_that_cannot_be_used_are_counted_against_the_quorum() {

@@ -47,7 +47,14 @@ impl Compactor {
     ///
     /// # Errors
     /// [`Waits`].
+    ///
+    /// # Durability
+    /// What was deleted before is not there again after a loss of power, and no write that began before comes to lie later.
     pub async fn residue(&self, judge: &Judge) -> Result<usize, Waits> {
+        let reading = |site: &Site, source| Waits::Reading { site: site.label().to_owned(), source };
+        for site in self.sites.iter() {
+            site.settle().await.map_err(|source| reading(site, source))?;
+        }
         let mut left = 0;
         for (name, (_, holders)) in self.list().await? {
             for site in holders.iter().filter_map(|number| self.sites.get(*number)) {
@@ -57,7 +64,7 @@ impl Compactor {
                         left += usize::from(!is_clean);
                     }
                     Err(error) if error.is_missing() => {}
-                    Err(source) => return Err(Waits::Reading { site: site.label().to_owned(), source }),
+                    Err(source) => return Err(reading(site, source)),
                 }
             }
         }

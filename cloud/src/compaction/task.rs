@@ -106,7 +106,12 @@ impl Task {
         let is_done = said.waits_for.is_none();
         self.board.update(|status| {
             status.compaction.add(&pass);
+            // What was signed stays true: it names its keys and its time.
+            let before = std::mem::take(&mut status.destruction.certificates);
             status.destruction = said;
+            for (school, certificate) in before {
+                status.destruction.certificates.entry(school).or_insert(certificate);
+            }
         });
         self.moved(pass.places).await;
         is_done

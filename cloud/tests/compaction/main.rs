@@ -4,6 +4,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod keys;
 mod readers;
 mod scene;
 mod snapshots;
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use object_store::{ObjectStoreExt as _, PutPayload};
 use scene::{OBJECTS, RULES, Scene, names, object, other, pass, records, written};
-use sonae_cloud::compaction::{Judge, Rules, Waits};
+use sonae_cloud::compaction::{Compactor, Judge, Rules, Waits};
+use sonae_cloud::object_name::{ObjectName, StoredName};
 use sonae_proto::object::RecordKind;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -64,7 +66,7 @@ async fn what_was_merged_is_merged_again() {
     assert!(!names(&scene.stores[1]).await.contains(&old.into()));
 }
 
-async fn object_of(scene: &Scene, name: sonae_cloud::object_name::ObjectName) -> Vec<u8> {
+async fn object_of(scene: &Scene, name: ObjectName) -> Vec<u8> {
     scene.stores[0].get(&name.path()).await.unwrap().bytes().await.unwrap().to_vec()
 }
 
@@ -78,7 +80,7 @@ async fn nothing_goes_before_its_time() {
     assert_eq!(pass(&mut scene.compactor(rules), 100 * DAY).await.deleted, 0, "it begins to wait only now");
     assert_eq!(pass(&mut scene.compactor(rules), 6 * DAY).await.deleted, 0);
     let elsewhere = tempfile::tempdir().unwrap();
-    let mut fresh = sonae_cloud::compaction::Compactor::new(scene.sites(), 2, rules, elsewhere.path());
+    let mut fresh = Compactor::new(scene.sites(), 2, rules, elsewhere.path());
     assert_eq!(pass(&mut fresh, 6 * DAY).await.deleted, 0);
     let waits = pass(&mut scene.compactor(rules), DAY - Duration::from_secs(1)).await;
     assert_eq!((waits.deleted, waits.superseded), (0, OBJECTS + 1));
@@ -99,6 +101,7 @@ async fn an_input_goes_when_every_site_gave_the_merged_one_back() {
     }
     assert_eq!(written(&scene.stores[1]).await, OBJECTS + 1);
     scene.trouble[1].loses_merged.store(false, Ordering::SeqCst);
+    assert_eq!(pass(&mut compactor, DAY).await.deleted, 0, "it has it again, but not for long");
     assert_eq!(pass(&mut compactor, DAY).await.deleted, 2 * (OBJECTS + 1));
     scene.assert_all_there("mended").await;
     // A copy that is lost after it was read back is noticed before the deletion, too.
@@ -106,6 +109,8 @@ async fn an_input_goes_when_every_site_gave_the_merged_one_back() {
     let mut compactor = scene.compactor(RULES);
     pass(&mut compactor, DAY).await;
     let merged = names(&scene.stores[1]).await.into_iter().find(|name| name.written().is_none()).unwrap();
+    scene.stores[1].delete(&merged.path()).await.unwrap();
+    assert_eq!(pass(&mut compactor, DAY).await.deleted, 0, "it was lost a moment ago");
     scene.stores[1].delete(&merged.path()).await.unwrap();
     scene.trouble[1].loses_merged.store(true, Ordering::SeqCst);
     assert_eq!(pass(&mut compactor, DAY).await.deleted, 0);
@@ -149,7 +154,7 @@ async fn a_crash_at_any_step_costs_nothing() {
 #[tokio::test]
 async fn nothing_happens_while_a_site_is_away() {
     let scene = Scene::new(2).await;
-    let mut compactor = sonae_cloud::compaction::Compactor::new(scene.sites(), 3, RULES, scene.data.path());
+    let mut compactor = Compactor::new(scene.sites(), 3, RULES, scene.data.path());
     let waits = compactor.pass(DAY, &Judge::default()).await;
     assert!(matches!(waits, Err(Waits::Sites { usable: 2, named: 3 })), "{waits:?}");
     let mut compactor = scene.compactor(RULES);
@@ -185,7 +190,7 @@ async fn two_nodes_do_no_harm() {
     let mut scene = Scene::new(2).await;
     let (stores, data) = scene.fork();
     let elsewhere = scene::open(&stores, &scene.trouble);
-    let mut twin = sonae_cloud::compaction::Compactor::new(elsewhere, 2, RULES, data.path());
+    let mut twin = Compactor::new(elsewhere, 2, RULES, data.path());
     pass(&mut twin, DAY).await;
     pass(&mut scene.compactor(RULES), DAY).await;
     assert_eq!(
@@ -236,7 +241,7 @@ async fn damage_is_left_where_it_is() {
     for _ in 0..3 {
         pass(&mut compactor, DAY).await;
     }
-    let left = |name: sonae_cloud::object_name::ObjectName| sonae_cloud::object_name::StoredName::from(name);
+    let left = |name: ObjectName| StoredName::from(name);
     let (a, b) = (names(&scene.stores[0]).await, names(&scene.stores[1]).await);
     assert!(
         a.contains(&left(one)) && !b.contains(&left(one)),
@@ -255,7 +260,7 @@ async fn a_false_word_supersedes_nothing() {
     let scene = Scene::new(2).await;
     let inputs = names(&scene.stores[0]).await.iter().map(ToString::to_string).collect();
     let (hash, bytes) = sonae_proto::object::merge(inputs, Vec::new(), []);
-    let name = sonae_cloud::object_name::StoredName::Merged(hash);
+    let name = StoredName::Merged(hash);
     for store in &scene.stores {
         store.put(&name.path(), PutPayload::from(bytes.clone())).await.unwrap();
     }
@@ -294,57 +299,6 @@ async fn the_order_outlives_the_objects() {
         let (_, fed, heads, _) = scene.start().await;
         assert_eq!(heads.get(&scene.logs[0].log), Some(&kept.header().head()), "{hidden:?}");
         assert_eq!(fed.equivocations, 1, "{hidden:?}");
-    }
-}
-
-/// Goal: key documents are replaced at once, everywhere, and an old object at a site that was away brings them back
-/// nowhere. Method: an order that empties them, before and after a merge; then an old copy of a site.
-#[tokio::test]
-async fn key_documents_are_replaced_at_once() {
-    let mut scene = Scene::new(2).await;
-    let mut documents = scene.keys.documents();
-    documents.wrapped_keys.push(sonae_proto::manifest::WrappedKey {
-        key_use: sonae_proto::manifest::KeyUse::Tier(sonae_proto::ids::Tier::Safety),
-        epoch: common::board::EPOCH,
-        file: b"a wrapped key".to_vec(),
-    });
-    let full = serde_json::to_vec(&documents).unwrap();
-    scene.put(&[(RecordKind::Keys.number(), &full)]).await;
-    let old = scene.fork().0;
-    let emptied = serde_json::to_vec(&scene.keys.documents()).unwrap();
-    let (from, to) = (full.clone(), emptied.clone());
-    let keys: sonae_cloud::compaction::Rewrite =
-        std::sync::Arc::new(move |body: &[u8]| (body == from).then(|| to.clone()));
-    let order = Judge { keeping: None, keys: Some(keys) };
-    for is_merged in [false, true] {
-        scene.stores = old.iter().map(|store| store.fork().into()).collect();
-        scene.data = tempfile::tempdir().unwrap();
-        let mut compactor = scene.compactor(Rules { superseded: 7 * DAY, ..RULES });
-        if is_merged {
-            pass(&mut compactor, DAY).await;
-        }
-        let left = compactor.residue(&order).await.unwrap();
-        assert!(left >= scene.stores.len(), "every copy that has them counts: {left}");
-        let done = compactor.rewrite(&order).await.unwrap();
-        assert_eq!(compactor.residue(&order).await.unwrap(), 0);
-        assert!(done.made >= 1 && done.deleted >= 2, "{done:?}");
-        for store in &scene.stores {
-            let there = records(store).await;
-            assert!(!there.contains(&(RecordKind::Keys.number(), full.clone())), "merged: {is_merged}");
-            assert!(there.contains(&(RecordKind::Keys.number(), emptied.clone())));
-        }
-        scene.assert_all_there("the keys are gone").await;
-        let again = compactor.rewrite(&order).await.unwrap();
-        assert_eq!((again.made, again.deleted), (0, 0), "merged: {is_merged}");
-        scene.stores[1] = std::sync::Arc::new(old[1].fork());
-        scene.start().await;
-        let there = records(&scene.stores[0]).await;
-        assert!(!there.contains(&(RecordKind::Keys.number(), full.clone())), "it was healed back");
-        let mut compactor = scene.compactor(RULES);
-        assert!(compactor.residue(&order).await.unwrap() > 0, "it is there again");
-        compactor.rewrite(&order).await.unwrap();
-        assert_eq!(compactor.residue(&order).await.unwrap(), 0);
-        assert!(!records(&scene.stores[1]).await.contains(&(RecordKind::Keys.number(), full.clone())));
     }
 }
 

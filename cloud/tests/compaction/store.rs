@@ -25,6 +25,8 @@ pub struct Trouble {
     pub loses_merged: AtomicBool,
     /// What lies here is not listed, if its name holds this.
     pub hides: Mutex<Option<&'static str>>,
+    /// While somebody else has it, writes hang.
+    pub writes: tokio::sync::RwLock<()>,
     /// At this operation what these paths name has gone, and nothing is hidden any more.
     vanish: Mutex<Option<(u64, Vec<Path>)>>,
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Store {
 #[async_trait]
 impl ObjectStore for Store {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+        let _let = self.trouble.writes.read().await;
         self.trouble.step(&self.inner).await?;
         if self.trouble.loses_merged.load(Ordering::SeqCst) && location.as_ref().contains("merged") {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
