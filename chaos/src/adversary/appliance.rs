@@ -311,6 +311,7 @@ impl<'a> Appliance<'a> {
             }
             Alarm::BadPeerBatch { .. } | Alarm::BadSnapshot { .. } => Signal::BadPeerBatch,
             Alarm::Stalled { .. } => Signal::Stalled,
+            Alarm::NotServed { .. } => Signal::NotServed,
             Alarm::Incomplete => Signal::Incomplete,
         });
     }

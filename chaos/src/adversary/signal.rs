@@ -21,6 +21,8 @@ pub enum Signal {
     Refused,
     /// Alarm: no receipt comes.
     Stalled,
+    /// Alarm: what the cloud says it has of others does not come.
+    NotServed,
     /// Alarm: the cloud says that it cannot say what it has.
     Incomplete,
     /// The line broke because bytes had no meaning, or an answer did not come.
@@ -85,8 +87,9 @@ impl Signal {
 }
 
 /// Signals that may stand for any withholding, because that is all that the victim can know.
-const STILL: [Signal; 7] = [
+const STILL: [Signal; 8] = [
     Signal::Stalled,
+    Signal::NotServed,
     Signal::NotAll,
     Signal::Unsafe,
     Signal::Down,

@@ -222,6 +222,11 @@ impl World {
                     self.violate(format!("box {slot} gets no receipt although everything is healed"));
                 }
             }
+            Alarm::NotServed { log, .. } => {
+                if self.healed_at.is_some_and(|healed| self.now >= healed + STALL_MS) {
+                    self.violate(format!("box {slot} does not get {log} although everything is healed"));
+                }
+            }
             Alarm::RevocationTakenBack { version } => {
                 self.violate(format!(
                     "box {slot} says that manifest {version} takes back a revocation; none does"

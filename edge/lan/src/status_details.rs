@@ -180,6 +180,7 @@ fn error_name(code: &str) -> Both {
         "line_down" => ("回線が切れました", "the line went down"),
         "refused" => ("校外の保管先に断られました", "the cloud refused this box"),
         "stalled" => ("校外の控えが進みませんでした", "the copy outside stood still"),
+        "not_served" => ("他の装置の変更が届いていません", "changes of other boxes do not arrive"),
         "cloud_lost" => ("校外の控えが失われ、送り直しました", "the cloud lost changes; they are sent again"),
         "cloud_incomplete" => ("校外の保管先の一部が読めません", "the cloud cannot read all of its sites"),
         "own_log_elsewhere" | "renewed" => ("この装置の写しが見つかりました", "a copy of this box was found"),

@@ -119,6 +119,15 @@ impl Driver {
                     self.engine_ms().saturating_sub(*since_ms) / 1_000
                 ),
             ),
+            Alarm::NotServed { log, here, there, since_ms } => (
+                "not_served",
+                format!(
+                    "the cloud says that it has log {log}, which another box writes, up to change {there}; here it ends \
+                     at {here}, and nothing has come for {} s. What others write may be missing here: call whoever \
+                     runs the cloud",
+                    self.engine_ms().saturating_sub(*since_ms) / 1_000
+                ),
+            ),
             Alarm::RevocationTakenBack { version } => (
                 "revocation_taken_back",
                 format!(

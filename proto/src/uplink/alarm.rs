@@ -65,6 +65,18 @@ pub enum Alarm {
         /// Since when nothing has moved, milliseconds since 1970 UTC.
         since_ms: u64,
     },
+    /// With the line up, the cloud says that it has more of another replica's log than is here, and nothing of others has
+    /// come for at least [`super::STALL_MS`].
+    NotServed {
+        /// A log of which that is so.
+        log: LogName,
+        /// The last change that is here.
+        here: u64,
+        /// The last that the cloud says it has.
+        there: u64,
+        /// Since when nothing has come, milliseconds since 1970 UTC.
+        since_ms: u64,
+    },
     /// A newer manifest takes back a revocation, or the destruction of a key: the board was set back to an old copy, or its key is in other hands.
     /// Nothing of it is taken.
     RevocationTakenBack {

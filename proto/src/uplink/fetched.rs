@@ -16,6 +16,7 @@ impl Uplink {
         };
         match fetched {
             Fetched::Store => {
+                self.has_arrived = true;
                 self.effects.extend(self.peers.contradicts(batch.header()).map(Effect::Alarm));
                 self.effects.push_back(Effect::StoreBatch(Box::new(batch)));
             }

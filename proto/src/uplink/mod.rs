@@ -25,6 +25,7 @@ mod snapshots;
 mod stall;
 mod standing;
 mod start;
+mod unserved;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -115,6 +116,10 @@ pub struct Uplink {
     /// Whether the cloud could read enough sites to say what it has.
     is_complete: bool,
     stall: Stall,
+    /// The same for what the cloud says it has of others.
+    unserved: Stall,
+    /// Something of others has come since that was looked at last.
+    has_arrived: bool,
     relay: Relay,
     effects: VecDeque<Effect>,
     last_contact_ms: Option<u64>,
@@ -150,6 +155,8 @@ impl Uplink {
             renewing: false,
             is_complete: false,
             stall: Stall::default(),
+            unserved: Stall::default(),
+            has_arrived: false,
             relay: Relay::default(),
             effects: VecDeque::new(),
             last_contact_ms: None,
@@ -200,6 +207,9 @@ impl Uplink {
             // A new connection is the only remedy that there is from here.
             self.effects.extend([Effect::Alarm(Alarm::Stalled { since_ms }), Effect::Disconnect]);
         }
+        if self.line == Line::Up {
+            self.check_unserved(now_ms);
+        }
         self.handle_relay(now_ms);
     }
 
@@ -210,7 +220,10 @@ impl Uplink {
         match self.line {
             Line::Down { retry_at_ms, .. } => (!self.renewing).then_some(retry_at_ms),
             Line::Dialling { .. } | Line::Greeting { .. } => None,
-            Line::Up => self.stall.due_ms().into_iter().chain(self.relay.due_ms()).min(),
+            Line::Up => {
+                let due_ms = [self.stall.due_ms(), self.unserved.due_ms(), self.relay.due_ms()];
+                due_ms.into_iter().flatten().min()
+            }
         }
     }
 
@@ -294,6 +307,7 @@ impl Uplink {
         }
         self.welcome_snapshots(welcome.snapshots.as_deref());
         self.want_peers(&welcome.heads);
+        self.watch_unserved(now_ms, silent_ms);
         self.relay.learn(&welcome.identities);
         self.send_more();
         self.handle_relay(now_ms);
@@ -351,6 +365,7 @@ impl Uplink {
             return;
         }
         self.want_peers(&news.heads);
+        self.watch_unserved(now_ms, Some(0));
         self.relay.learn(&news.identities);
         self.handle_relay(now_ms);
     }

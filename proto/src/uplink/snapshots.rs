@@ -179,6 +179,7 @@ impl Uplink {
             return;
         }
         if is_named {
+            self.has_arrived = true;
             self.effects.push_back(Effect::KeepSnapshotPart(Box::new(part)));
         } else {
             self.snapshot_failed(offer, format!("its part {number} is not the one that the root names"));

@@ -3,7 +3,7 @@
 
 use sonae_proto::batch::{Batch, PREFIX_BYTES};
 use sonae_proto::ids::Tier;
-use sonae_proto::uplink::{Alarm, Effect};
+use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{Fetch, News, Welcome};
 
@@ -161,6 +161,39 @@ fn a_branch_that_never_comes_is_known() {
     replica.engine.handle_fetch_end();
     assert_eq!(replica.engine.parted(), None, "the cloud has the branch that is held again");
     assert!(replica.engine.has_all_of_peers());
+}
+
+/// Goal: a cloud that says it has more of a peer and does not serve it is told of every five minutes, and dialled anew;
+/// whatever comes begins the watch anew; what has come is waited for no more. Method: time; a batch after the alarm, then the rest.
+#[test]
+fn a_cloud_that_does_not_serve_is_told() {
+    let board = Board::new(1);
+    let peer = board.enrol(school(), 20);
+    let chain = board.chain(&peer, Tier::Safety, 2);
+    let (log, there) = (peer.log(Tier::Safety), chain[1].header().head());
+    let shown = welcome(Heads::from([(log, there)]));
+    let mut replica = fetching(&board, &peer, there);
+    let since_ms = replica.engine.poll_timeout().unwrap() - STALL_MS;
+    replica.engine.handle_fetch_end();
+    effects(&mut replica);
+    replica.engine.handle_timeout(since_ms + STALL_MS - 1);
+    assert_eq!(effects(&mut replica), []);
+    replica.engine.handle_timeout(since_ms + STALL_MS);
+    let alarm = Alarm::NotServed { log, here: 0, there: there.sequence, since_ms };
+    assert_eq!(effects(&mut replica), [Effect::Alarm(alarm), Effect::Disconnect]);
+    let mut now_ms = since_ms + STALL_MS;
+    replica.engine.handle_disconnected(now_ms);
+    replica.engine.handle_welcome(&shown, now_ms);
+    assert_eq!(replica.engine.poll_timeout(), Some(now_ms + STALL_MS));
+    replica.engine.handle_fetched(chain[0].clone());
+    now_ms += 1_000;
+    replica.engine.handle_welcome(&shown, now_ms);
+    assert_eq!(replica.engine.poll_timeout(), Some(now_ms + STALL_MS), "something has come");
+    replica.engine.handle_fetched(chain[1].clone());
+    replica.engine.handle_fetch_end();
+    effects(&mut replica);
+    replica.engine.handle_timeout(now_ms + STALL_MS);
+    assert_eq!((effects(&mut replica), replica.engine.poll_timeout()), (vec![], None), "all is here");
 }
 
 /// Goal: a fetch that ended early is continued, one that brought nothing is not repeated at once. Method: a

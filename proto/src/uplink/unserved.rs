@@ -1,0 +1,46 @@
+//! The watch over what others have written: what the cloud says it has must come, or people are told (P4, P10).
+
+use super::{Alarm, Effect, Uplink};
+use crate::ids::LogName;
+
+impl Uplink {
+    /// Returns a log of another of which the cloud has more than is here, with both sequences. What there is no room for,
+    /// and another branch than the one that is held, is not waited for: both are told in their own words.
+    fn not_here(&self) -> Option<(LogName, u64, u64)> {
+        self.cloud_heads.iter().find_map(|(log, there)| {
+            let here = self.peers.heads().get(log).map_or(0, |head| head.sequence);
+            let is_awaited = here < there.sequence
+                && !self.own.contains_key(log)
+                && !self.peers.is_refused(log.tier)
+                && !self.peers.is_parted(*log, *there);
+            is_awaited.then_some((*log, here, there.sequence))
+        })
+    }
+
+    /// The cloud has said what it has, after it was not heard of for `silent_ms`.
+    pub(super) fn watch_unserved(&mut self, now_ms: u64, silent_ms: Option<u64>) {
+        let is_missing = self.not_here().is_some();
+        if std::mem::take(&mut self.has_arrived) {
+            self.unserved.moved(now_ms, is_missing);
+        } else {
+            self.unserved.up(now_ms, is_missing, silent_ms);
+        }
+    }
+
+    /// Tells people if nothing has come for [`super::STALL_MS`] to twice that, although the cloud says that it has more.
+    pub(super) fn check_unserved(&mut self, now_ms: u64) {
+        if self.unserved.due_ms().is_none_or(|due_ms| due_ms > now_ms) {
+            return;
+        }
+        let missing = self.not_here();
+        let Some((log, here, there)) = missing.filter(|_| !self.has_arrived) else {
+            self.has_arrived = false;
+            return self.unserved.moved(now_ms, missing.is_some());
+        };
+        if let Some(since_ms) = self.unserved.check(now_ms) {
+            let alarm = Alarm::NotServed { log, here, there, since_ms };
+            // What was asked for in vain is asked for again on a new connection, of another node perhaps.
+            self.effects.extend([Effect::Alarm(alarm), Effect::Disconnect]);
+        }
+    }
+}
