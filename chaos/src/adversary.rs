@@ -31,6 +31,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 use sonae_proto::courier::{Opening, ReplicaOpening};
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::vector::{Heads, Sequences};
 use sonae_proto::wire::{Hello, PROTOCOL};
 use tokio::runtime::Runtime;
@@ -145,6 +146,7 @@ fn encode_whole(opening: &Opening, replica: &ReplicaOpening) -> Hello {
         manifest_version: replica.manifest_version,
         nonce: String::new(),
         software: opening.software.clone(),
+        ended: EndedHashes::new(),
     }
 }
 
@@ -160,5 +162,6 @@ fn hello_of(history: &History) -> Hello {
         manifest_version: 2,
         nonce: String::new(),
         software: "adversary".into(),
+        ended: EndedHashes::new(),
     }
 }

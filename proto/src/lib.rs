@@ -16,6 +16,7 @@ pub mod courier;
 pub mod descriptor;
 pub mod destruction;
 pub mod digest;
+pub mod ended;
 pub mod erasure;
 pub mod export;
 pub mod hold;

@@ -72,6 +72,8 @@ pub enum Defect {
     PrunedEarly,
     /// The node deletes what a merged object stands for although that did not come back from every site.
     InputDeletedEarly,
+    /// What is held of ended incarnations is left out of welcomes, and added to them, although the hashes differ.
+    EndedUnequal,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
     /// The uplink's driver waits for an answer for as long as the connection lives, and dials no other.

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::bytes::{Reader, Short};
+use crate::ended::EndedHashes;
 use crate::identity::IdentityText;
 use crate::ids::{LogName, SchoolCode};
 use crate::limits::FRAME_BYTES_MAX;
@@ -40,7 +41,7 @@ pub struct Hello {
     pub loss_counter: u64,
     /// Heads of its own logs that have a receipt.
     pub receipted: Heads,
-    /// Sequences of all logs that it holds.
+    /// Sequences of all logs that it holds, but for those of which `ended` speaks.
     pub have: Sequences,
     /// Version of its manifest.
     pub manifest_version: u64,
@@ -48,6 +49,9 @@ pub struct Hello {
     pub nonce: String,
     /// Name and version of the software, for the log.
     pub software: String,
+    /// Of each device a hash of what is held of its ended incarnations. Absent from an older version.
+    #[serde(default, skip_serializing_if = "EndedHashes::is_empty")]
+    pub ended: EndedHashes,
 }
 
 /// Answer to a hello.
@@ -77,6 +81,10 @@ pub struct Welcome {
     /// Whether this node takes the evidence of restore proofs.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub proofs: bool,
+    /// Devices of whose ended incarnations heads and identities are left out, with what shows that the node has the very
+    /// heads that the hello spoke of.
+    #[serde(default, skip_serializing_if = "EndedHashes::is_empty")]
+    pub ended: EndedHashes,
 }
 
 /// A manifest and the keys that it names. Sent by whoever has the newer one.

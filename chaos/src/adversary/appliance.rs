@@ -7,17 +7,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::LogName;
 use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
 use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::{Fold, MemoryRecords};
-use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Hello, KeyDocuments, PROTOCOL, frame_header};
+use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
 
 use super::board::Life;
 use super::history::{History, State, digest_key};
-use super::proxy::Proxy;
+use super::proxy::{Proxy, decode};
 use super::signal::Signal;
 
 /// What a box has when it starts.
@@ -45,14 +46,6 @@ pub(crate) struct Appliance<'a> {
     /// What broke, for people.
     pub notes: Vec<String>,
     now_ms: u64,
-}
-
-/// Reads the bytes of a frame.
-pub(crate) fn decode(bytes: &[u8]) -> Option<Frame> {
-    let (header, body) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
-    let (kind, length) = frame_header(*header).ok()?;
-    // A longer length is waited for in vain; what is behind a shorter one is read as the next frame.
-    Frame::from_body(kind, body.get(..length)?.to_vec()).ok()
 }
 
 impl<'a> Appliance<'a> {
@@ -327,16 +320,19 @@ impl<'a> Appliance<'a> {
             manifest_version: self.engine.manifest_version(),
             nonce: "00".repeat(16),
             software: "adversary".into(),
+            ended: EndedHashes::new(),
         }
     }
 
     fn greet(&mut self, proxy: &mut Proxy<'_>) -> Result<(), &'static str> {
-        let hello = self.hello();
+        let mut hello = self.hello();
+        self.engine.say_ended(&mut hello);
         let mut welcomed = false;
         for bytes in proxy.hello(&self.life.tls_key, &hello) {
             match decode(&bytes) {
                 Some(Frame::Welcome(welcome)) => {
                     welcomed = true;
+                    let welcome = self.engine.complete(&welcome).into_owned();
                     if welcome.complete {
                         self.welcomes.push(welcome.heads.clone());
                     }

@@ -9,6 +9,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::Clock;
 use sonae_proto::digest::{Digest, DigestKey};
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::reissue::reissue;
@@ -139,6 +140,7 @@ impl Writer {
             manifest_version: u64::try_from(epoch).unwrap_or(u64::MAX) + 1,
             nonce: "00".repeat(16),
             software: "adversary".into(),
+            ended: EndedHashes::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::LogName;
 use sonae_proto::vector::LogHead;
-use sonae_proto::wire::{Fetch, Frame, Hello, KeyDocuments, Welcome};
+use sonae_proto::wire::{FRAME_HEADER_BYTES, Fetch, Frame, Hello, KeyDocuments, Welcome, frame_header};
 
 use super::board::Life;
 use super::cloud::Cloud;
@@ -148,7 +148,12 @@ impl<'a> Proxy<'a> {
     pub fn hello(&mut self, tls_key: &[u8; 32], hello: &Hello) -> Vec<Vec<u8>> {
         self.stand_in();
         let connection = self.connection;
-        let mut frames = self.front().hello(connection, tls_key, hello);
+        let mut hello = hello.clone();
+        if !self.limits.is_empty() {
+            // To leave a log out is to say that it is held whole.
+            hello.ended.clear();
+        }
+        let mut frames = self.front().hello(connection, tls_key, &hello);
         for mutation in self.planned() {
             if self.is_due(mutation) {
                 self.alter_control(mutation, &mut frames);
@@ -229,6 +234,14 @@ impl<'a> Proxy<'a> {
             }
         }
     }
+}
+
+/// Reads the bytes of a frame.
+pub(super) fn decode(bytes: &[u8]) -> Option<Frame> {
+    let (header, body) = bytes.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+    let (kind, length) = frame_header(*header).ok()?;
+    // A longer length is waited for in vain; what is behind a shorter one is read as the next frame.
+    Frame::from_body(kind, body.get(..length)?.to_vec()).ok()
 }
 
 /// The last sequence of a served batch.

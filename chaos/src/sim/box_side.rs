@@ -1,6 +1,7 @@
 //! What a box does for its engine: it sends, stores, tells people; and it may stop at any of these effects.
 
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::wire::{Frame, Hello, PROTOCOL, RefusalCode};
@@ -53,7 +54,10 @@ impl World {
                 self.at(at, Event::Connect { slot, life });
             }
             Effect::SendHello => {
-                if let Some(hello) = self.hello(slot) {
+                if let Some(mut hello) = self.hello(slot) {
+                    if let Some(replica) = &mut self.slots[slot].replica {
+                        replica.engine.say_ended(&mut hello);
+                    }
                     self.send_up(slot, CONTROL, &Frame::Hello(Box::new(hello)));
                 }
             }
@@ -142,6 +146,7 @@ impl World {
             manifest_version: replica.engine.manifest_version(),
             nonce: "00".repeat(16),
             software: "sim".into(),
+            ended: EndedHashes::new(),
         })
     }
 

@@ -201,6 +201,7 @@ impl World {
             (Frame::Refusal(_), None) if is_revoked => return self.lose_line(slot),
             (Frame::Welcome(welcome), None) => {
                 parts.welcomed_by = welcome.complete.then_some(boot);
+                let welcome = replica.engine.complete(&welcome).into_owned();
                 replica.engine.handle_welcome(&welcome, told);
                 self.compare_own(slot, &welcome.heads);
                 self.drain_box(slot);

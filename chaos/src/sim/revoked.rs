@@ -6,6 +6,7 @@
 //! the quorum.
 
 use sonae_proto::batch::BatchHeader;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
 use sonae_proto::intake::{ConnectionId, ReplyTo};
 use sonae_proto::revocation::Revocation;
@@ -138,6 +139,7 @@ impl World {
             manifest_version: 1,
             nonce: String::new(),
             software: "sim".into(),
+            ended: EndedHashes::new(),
         };
         let (connection, now) = (ConnectionId(self.number()), self.now);
         let old = self.board.documents();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::courier::{CourierError, Decoder, Opening, Origin, Record, ReplicaOpening};
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{Incarnation, LogName, SchoolCode};
 use sonae_proto::intake::{ConnectionId, ReplyTo};
@@ -88,6 +89,7 @@ pub(super) fn hello(school: SchoolCode, replica: &ReplicaOpening, software: &str
         manifest_version: replica.manifest_version,
         nonce: String::new(),
         software: software.to_owned(),
+        ended: EndedHashes::new(),
     }
 }
 

@@ -7,6 +7,7 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream};
 use rustls::RootCertStore;
 use rustls::client::WantsClientCert;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::vector::{Heads, Sequences};
 use sonae_proto::wire::{
@@ -40,6 +41,7 @@ pub fn hello(device: &Device, life: &Life) -> Hello {
         manifest_version: 0,
         nonce: "00112233445566778899aabbccddeeff".to_owned(),
         software: "test".to_owned(),
+        ended: EndedHashes::new(),
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use sonae_line::{Connection, RecvStream, SendStream};
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{Incarnation, LogName, ReplicaId};
 use sonae_proto::neighbours::NeighbourId;
 use sonae_proto::uplink::KeysOutcome;
@@ -189,6 +190,7 @@ fn hello(common: &Common) -> Hello {
         manifest_version: common.known.borrow().manifest_version,
         nonce: common.nonce.clone(),
         software: concat!("sonae-edge ", env!("CARGO_PKG_VERSION")).to_owned(),
+        ended: EndedHashes::new(),
     }
 }
 

@@ -178,7 +178,8 @@ impl Driver {
 
     pub(super) fn control(&mut self, frame: Frame, now_ms: u64) {
         match frame {
-            Frame::Welcome(mut welcome) => {
+            Frame::Welcome(welcome) => {
+                let mut welcome = self.engine.complete(&welcome).into_owned();
                 log::info!(logs = welcome.heads.len(), quorum = welcome.quorum, sites = welcome.sites;
                     "the cloud answers");
                 welcome.heads = self.purpose.wanted(&welcome.heads);

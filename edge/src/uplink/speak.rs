@@ -1,9 +1,11 @@
 //! What the driver says: hellos and other control frames, and batches on streams of their own.
 
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::LogName;
 use sonae_proto::wire::{Frame, Hello, PROTOCOL};
 use sonae_trust::entropy::{Entropy, SystemEntropy};
 
+use super::Purpose;
 use super::driver::Driver;
 
 impl Driver {
@@ -14,7 +16,7 @@ impl Driver {
             return self.hang_up();
         }
         let state = self.store.state();
-        let hello = Hello {
+        let mut hello = Hello {
             protocol: PROTOCOL,
             school: self.keys.school,
             identity: self.keys.identity.text(),
@@ -24,7 +26,12 @@ impl Driver {
             manifest_version: self.engine.manifest_version(),
             nonce: data_encoding::HEXLOWER.encode(&nonce),
             software: self.purpose.software().to_owned(),
+            ended: EndedHashes::new(),
         };
+        // A proof is to see all that the cloud names.
+        if self.purpose == Purpose::Serve {
+            self.engine.say_ended(&mut hello);
+        }
         self.tell(Frame::Hello(Box::new(hello)));
     }
 

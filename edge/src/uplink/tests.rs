@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::Beginning;
 use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::wire::{Frame, PROTOCOL, Welcome};
@@ -49,6 +50,7 @@ async fn the_engine_is_told_a_steady_time() {
         quorum: 2,
         proofs: false,
         snapshots: Default::default(),
+        ended: EndedHashes::new(),
     };
     driver.control(Frame::Welcome(Box::new(welcome)), driver.engine_ms());
     let stalled = |driver: &mut super::Driver| {

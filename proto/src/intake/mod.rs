@@ -24,6 +24,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 
 use crate::batch::BatchHeader;
 use crate::destruction::Destroyed;
+use crate::ended::Ended;
 use crate::identity::Identity;
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
 use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
@@ -113,6 +114,13 @@ pub struct Intake {
     next_ticket: u64,
     complete: bool,
     effects: VecDeque<Effect>,
+}
+
+impl School {
+    /// Returns what has ended of it, as it stands here.
+    fn ended(&self, heads: &Heads) -> Ended {
+        Ended::of(self.identities.values(), heads, &self.revocations)
+    }
 }
 
 impl Intake {
@@ -223,15 +231,21 @@ impl Intake {
 
     fn welcome(&self, hello: &Hello, now_ms: u64) -> Welcome {
         let school = self.schools.get(&hello.school);
+        let all = school.map(heads).unwrap_or_default();
+        let ended = school.map(|school| school.ended(&all)).unwrap_or_default().equal_to(&hello.ended);
+        let left_out = ended.incarnations();
+        let is_said = |incarnation: &Incarnation| !left_out.contains(incarnation);
+        let identities = school.map(|school| school.identities.iter()).into_iter().flatten();
         Welcome {
             protocol: PROTOCOL,
             nonce: hello.nonce.clone(),
             time_ms: now_ms,
-            heads: school.map(heads).unwrap_or_default(),
+            heads: all.into_iter().filter(|(log, _)| is_said(&log.incarnation)).collect(),
             complete: self.complete,
-            identities: school
-                .map(|school| school.identities.values().map(Identity::text).collect())
-                .unwrap_or_default(),
+            identities: identities
+                .filter(|(name, _)| is_said(name))
+                .map(|(_, identity)| identity.text())
+                .collect(),
             manifest_version: school
                 .and_then(|school| school.newest.as_ref())
                 .map_or(0, |(version, _)| *version),
@@ -241,6 +255,7 @@ impl Intake {
                 school.map(|school| snapshots::offers(school, self.config.quorum)).unwrap_or_default(),
             ),
             proofs: true,
+            ended: ended.proofs(&hello.nonce),
         }
     }
 

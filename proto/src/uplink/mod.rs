@@ -16,6 +16,7 @@ mod answers;
 mod carried;
 mod compare;
 mod effect;
+mod ended;
 mod fetched;
 mod own;
 mod peers;
@@ -45,6 +46,7 @@ use ahead::Ahead;
 pub use alarm::Alarm;
 pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
+use ended::LeftOut;
 use own::OwnLog;
 use peers::{Fetched, Peers};
 pub use relay::RELAY_MS;
@@ -96,6 +98,8 @@ pub struct Uplink {
     snapshots: Snapshots,
     ahead: Ahead,
     cloud_heads: Heads,
+    /// What the hello of this connection left out.
+    left_out: Option<LeftOut>,
     in_flight: usize,
     manifest_version: u64,
     /// Keys that the board has ordered to be destroyed.
@@ -144,6 +148,7 @@ impl Uplink {
             ahead: Ahead::default(),
             cloud_said: Heads::new(),
             cloud_heads: Heads::new(),
+            left_out: None,
             in_flight: 0,
             manifest_version: start.manifest_version,
             destroyed: start.destroyed,
@@ -267,6 +272,7 @@ impl Uplink {
         self.snapshots.forget();
         self.keys_wanted |= std::mem::take(&mut self.keys_due);
         self.ahead = Ahead::default();
+        self.left_out = None;
         self.relay.forget();
         if !is_planted(Defect::SentForGood) {
             self.own.values_mut().for_each(OwnLog::forget_sent);
@@ -276,6 +282,7 @@ impl Uplink {
 
     /// The cloud has answered the hello.
     pub fn handle_welcome(&mut self, welcome: &Welcome, now_ms: u64) {
+        let welcome = &*self.complete(welcome);
         if welcome.heads.len() > VECTOR_LOGS_MAX {
             self.effects.push_back(Effect::Disconnect);
             return;

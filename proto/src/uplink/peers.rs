@@ -141,6 +141,11 @@ impl Peers {
         self.identities.values().map(Identity::text).collect()
     }
 
+    /// Returns the verified identities of others, and of this incarnation once the cloud has named it.
+    pub(super) fn known(&self) -> impl Iterator<Item = &Identity> {
+        self.identities.values()
+    }
+
     /// Returns the text of a known incarnation's certificate.
     pub(super) fn identity(&self, incarnation: Incarnation) -> Option<&str> {
         self.identities.get(&incarnation).map(|identity| identity.incarnation.text())

@@ -161,13 +161,18 @@ impl Board {
 
     /// Another incarnation of a device.
     pub fn begin(&self, life: &Life, seed: u8, beginning: Beginning) -> Life {
+        self.begin_at(life, seed, beginning, 3)
+    }
+
+    /// The same, at a time that its clock shows.
+    pub fn begin_at(&self, life: &Life, seed: u8, beginning: Beginning, began_ms: u64) -> Life {
         let key = SigningKey::from_bytes(&[seed ^ 0x80; 32]);
         let certificate = IncarnationCertificate {
             school: life.school,
             replica: life.replica(),
             key: key.verifying_key(),
             beginning,
-            began_ms: 3,
+            began_ms,
         };
         let name = certificate.incarnation();
         let incarnation = Signed::sign(certificate, &life.device_key).unwrap();

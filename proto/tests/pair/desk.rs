@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::LogName;
 use sonae_proto::intake::{ConnectionId, Effect, Intake, Location, ReplyTo, Ticket};
 use sonae_proto::object::RecordKind;
@@ -113,6 +114,7 @@ impl Desk {
             manifest_version: 1,
             nonce: "ab".repeat(16),
             software: "pair".into(),
+            ended: EndedHashes::new(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What happens in the world: messages, lines, disks, and the effects of both engines.
 
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::intake::{self, ConnectionId, ReplyTo};
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::receipt::Receipt;
@@ -113,8 +114,9 @@ impl World {
                 self.at(at, Event::Connect { replica, life });
             }
             Effect::SendHello => {
-                let hello = Frame::Hello(Box::new(self.hello(replica)));
-                self.send(line.unwrap(), CONTROL, &hello, true);
+                let mut hello = self.hello(replica);
+                self.replicas[replica].engine.say_ended(&mut hello);
+                self.send(line.unwrap(), CONTROL, &Frame::Hello(Box::new(hello)), true);
             }
             Effect::SendKeys => {
                 let keys = Frame::Keys(Box::new(self.board.documents()));
@@ -179,6 +181,7 @@ impl World {
             manifest_version: self.board.manifest.body().version,
             nonce: "00".repeat(16),
             software: "pair".into(),
+            ended: EndedHashes::new(),
         }
     }
 

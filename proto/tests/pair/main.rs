@@ -20,6 +20,7 @@ mod world;
 mod beginnings;
 mod destruction;
 mod documents;
+mod ended;
 mod forks;
 mod losses;
 mod peers;

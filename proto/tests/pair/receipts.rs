@@ -2,6 +2,7 @@
 
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::Batch;
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::receipt::Receipt;
 use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS};
@@ -24,6 +25,7 @@ pub fn welcome(heads: Heads) -> Welcome {
         quorum: 2,
         snapshots: None,
         proofs: false,
+        ended: EndedHashes::new(),
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::Value;
 const IN_CLEAR: [&str; 8] =
     ["document", "identity", "proof", "frame", "object", "merged", "courier", "snapshot"];
 
-/// Names that JSON objects in these bytes have, those in documents inside texts too. Names of logs and tiers are values.
+/// Names that JSON objects in these bytes have, those in documents inside texts too. Names of logs, tiers and
+/// devices are values.
 fn names(bytes: &[u8], found: &mut BTreeSet<String>) {
     for at in (0..bytes.len()).filter(|at| bytes[*at] == b'{') {
         let mut objects = serde_json::Deserializer::from_slice(&bytes[at..]).into_iter::<Value>();
@@ -23,7 +24,9 @@ fn names_of(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let is_value = name.contains('/') || name.bytes().all(|byte| byte.is_ascii_digit());
+                let is_device = name.parse::<sonae_proto::ids::ReplicaId>().is_ok();
+                let is_value =
+                    is_device || name.contains('/') || name.bytes().all(|byte| byte.is_ascii_digit());
                 if !is_value {
                     found.insert(name.clone());
                 }
@@ -46,7 +49,7 @@ fn every_field_in_clear_is_in_the_spec() {
             vector.sections.keys().for_each(|section| names(&vector.section(section), &mut found));
         }
     }
-    for known in ["receipted", "held_ms", "wrapped_keys", "merge_version"] {
+    for known in ["receipted", "held_ms", "wrapped_keys", "merge_version", "ended"] {
         assert!(found.contains(known), "the vectors do not show {known}");
     }
     let spec = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/spec");

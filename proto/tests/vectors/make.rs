@@ -4,11 +4,12 @@
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::{Batch, Place};
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::hold::Hold;
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
-use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::manifest::{Manifest, ManifestKey};
 use sonae_proto::receipt::Receipt;
 use sonae_proto::revocation::Revocation;
@@ -319,6 +320,7 @@ impl Made {
             quorum: 2,
             snapshots: None,
             proofs: false,
+            ended: EndedHashes::new(),
         }
     }
 
@@ -334,8 +336,13 @@ impl Made {
             manifest_version: 7,
             nonce: "00112233445566778899aabbccddeeff".into(),
             software: "sonae-edge 0.1.0".into(),
+            ended: EndedHashes::new(),
         };
         let taking_proofs = Welcome { proofs: true, ..self.welcome() };
+        let ended =
+            EndedHashes::from([(ReplicaId::of_key(self.device.verifying_key().as_bytes()), Hash32([7; 32]))]);
+        let saying_ended = Hello { have: Sequences::new(), ended: ended.clone(), ..hello.clone() };
+        let leaving_out = Welcome { heads: Heads::new(), ended, ..self.welcome() };
         let keys = sonae_proto::wire::KeyDocuments {
             school: self.school,
             manifest: self.manifest.text().to_owned(),
@@ -346,6 +353,8 @@ impl Made {
             ("hello", Frame::Hello(Box::new(hello))),
             ("welcome", Frame::Welcome(Box::new(self.welcome()))),
             ("welcome-proofs", Frame::Welcome(Box::new(taking_proofs))),
+            ("hello-ended", Frame::Hello(Box::new(saying_ended))),
+            ("welcome-ended", Frame::Welcome(Box::new(leaving_out))),
             ("batch", Frame::Batch(self.batch.bytes().to_vec())),
             ("receipt", Frame::Receipt(self.receipt.sign(&self.node))),
             ("refusal", Frame::Refusal(Refusal { code: RefusalCode::Fork, text, heads: heads.clone() })),

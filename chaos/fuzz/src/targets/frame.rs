@@ -2,6 +2,7 @@
 //!
 //! Layers: 0 header and body as they are; 1 the harness announces the true length; 2 only a header.
 
+use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::limits::FRAME_BYTES_MAX;
@@ -157,6 +158,7 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         manifest_version: 7,
         nonce: nonce.clone(),
         software: "sonae-edge 0.1.0".into(),
+        ended: EndedHashes::new(),
     };
     let welcome = Welcome {
         protocol: PROTOCOL,
@@ -170,6 +172,7 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
         quorum: 2,
         snapshots: None,
         proofs: false,
+        ended: EndedHashes::new(),
     };
     let wrapped = |key_use, epoch| WrappedKey { key_use, epoch, file: b"age-encryption.org/v1\n".to_vec() };
     let wrapped_keys = vec![wrapped(KeyUse::Digest, 0), wrapped(KeyUse::Tier(Tier::Archive), 2026)];
