@@ -166,7 +166,8 @@ impl Board {
             replica: device.body().replica(),
             key: key.verifying_key(),
             beginning,
-            began_ms: 2,
+            // In every third life the clock of the box stood at 1970.
+            began_ms: if incarnation.is_multiple_of(3) { 0 } else { u64::from(incarnation) },
         };
         let name = certificate.incarnation();
         let signed = Signed::sign(certificate, &device_key)?;

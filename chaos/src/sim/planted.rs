@@ -94,7 +94,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 30] = [
+pub const ALL: [Planted; 31] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -114,6 +114,7 @@ pub const ALL: [Planted; 30] = [
     Planted::Proto(ProtoDefect::HeadsAsTheyCame),
     Planted::Proto(ProtoDefect::ReissueAppliedTwice),
     Planted::Proto(ProtoDefect::ClockDragged),
+    Planted::Proto(ProtoDefect::EndedUnequal),
     Planted::Proto(ProtoDefect::PrunedEarly),
     Planted::Proto(ProtoDefect::SnapshotHeadsAlone),
     Planted::Proto(ProtoDefect::SnapshotPartMissing),
@@ -139,7 +140,7 @@ impl Planted {
                 | ProtoDefect::SnapshotAheadTaken,
             )
             | Self::LossKeptLazily => &[Trouble::CloudLoss],
-            Self::Proto(ProtoDefect::OwnLogReused) => &[Trouble::Clone],
+            Self::Proto(ProtoDefect::OwnLogReused | ProtoDefect::EndedUnequal) => &[Trouble::Clone],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
             Self::Proto(_)
