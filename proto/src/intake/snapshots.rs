@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
+use crate::ids::{Hash32, LogName, SchoolCode, Tier};
 use crate::limits::SNAPSHOTS_OFFERED_MAX;
 use crate::manifest::{Epoch, KeyUse};
 use crate::object::RecordKind;
@@ -20,6 +20,7 @@ use crate::wire::{
 };
 
 use super::log::Waiter;
+use super::quarantine::REVOKED;
 use super::{Effect, Intake, Location, Pending, ReplyTo, School};
 
 /// Whole snapshots of one tier that are remembered: the newest, and the one that somebody may be fetching.
@@ -217,12 +218,11 @@ impl Intake {
     fn verify_snapshot(&self, code: SchoolCode, text: &str) -> Result<Snapshot, (RefusalCode, String)> {
         let school =
             self.schools.get(&code).ok_or((RefusalCode::Identity, "an unknown school".to_owned()))?;
-        let is_revoked = |replica| school.revocations.is_revoked(replica);
-        let key_of = |author: Incarnation| {
-            let identity = school.identities.get(&author)?;
-            (!is_revoked(identity.replica())).then_some(*identity.key())
-        };
-        let snapshot = Snapshot::verify(text, code, key_of)
+        let author = Snapshot::peek(text).and_then(|root| school.identities.get(&root.author));
+        if author.is_some_and(|identity| school.revocations.is_revoked(identity.replica())) {
+            return Err((RefusalCode::Identity, REVOKED.to_owned()));
+        }
+        let snapshot = Snapshot::verify(text, code, |author| Some(*school.identities.get(&author)?.key()))
             .map_err(|error| (RefusalCode::Signature, error.to_string()))?;
         let root = snapshot.root();
         let manifest = school.manifests.get(&root.manifest);
