@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::{Incarnation, LogName, Tier};
 use crate::limits::VECTOR_LOGS_MAX;
+use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
 use crate::wire::Fetch;
 
@@ -203,7 +204,11 @@ impl Neighbours {
     fn tell(&mut self) {
         for (id, neighbour) in &mut self.neighbours {
             let is_news = |(log, head): &(&LogName, &LogHead)| {
-                neighbour.told.get(log) != Some(head) && !(self.is_renewing && log.incarnation == self.own)
+                let is_told = match neighbour.told.get(log) {
+                    Some(told) => told == *head || is_planted(Defect::NeighbourToldOnce),
+                    None => false,
+                };
+                !is_told && !(self.is_renewing && log.incarnation == self.own)
             };
             let heads: Heads = self.held.iter().filter(is_news).map(|(log, head)| (*log, *head)).collect();
             if !heads.is_empty() {

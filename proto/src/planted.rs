@@ -76,6 +76,10 @@ pub enum Defect {
     EndedUnequal,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
+    /// A neighbour is told what is held of a log once, and not again when that moves.
+    NeighbourToldOnce,
+    /// What the cloud lacks of others is not brought to it.
+    RelayForgotten,
     /// The uplink's driver waits for an answer for as long as the connection lives, and dials no other.
     SilenceNotWatched,
     /// The uplink's driver forgets another connection that is ready in place of a silent one.

@@ -29,6 +29,7 @@ pub(super) enum Event {
     Lost { generation: u64, reason: String },
     Control { generation: u64, frame: Box<Frame> },
     Answer { generation: u64, log: LogName, changes: u64, bytes: u64, reply: BatchReply },
+    Missing { generation: u64, log: LogName },
     Fetched { generation: u64, batch: Box<Batch> },
     FetchEnd { generation: u64 },
     SnapshotRoot { generation: u64, text: String },
@@ -45,6 +46,7 @@ impl Event {
             | Self::Lost { generation, .. }
             | Self::Control { generation, .. }
             | Self::Answer { generation, .. }
+            | Self::Missing { generation, .. }
             | Self::Fetched { generation, .. }
             | Self::SnapshotRoot { generation, .. }
             | Self::SnapshotPart { generation, .. }
@@ -184,7 +186,8 @@ impl Connection {
         let (generation, line) = (self.generation, self.line.clone());
         tokio::spawn(async move {
             let event = match send_batch(&line, log, first, &store).await {
-                Ok((changes, bytes, reply)) => Event::Answer { generation, log, changes, bytes, reply },
+                Ok(Some((changes, bytes, reply))) => Event::Answer { generation, log, changes, bytes, reply },
+                Ok(None) => Event::Missing { generation, log },
                 Err(reason) => Event::Lost { generation, reason },
             };
             drop(events.send(event).await);
@@ -213,20 +216,24 @@ impl Connection {
     }
 }
 
+/// Sends the batch that holds a change, and waits for the answer; `None` when it is not here, because a snapshot stands
+/// for it.
 async fn send_batch(
     line: &sonae_line::Connection,
     log: LogName,
     first: u64,
     store: &Store,
-) -> Result<(u64, u64, BatchReply), String> {
-    let bytes =
-        store.batch_after(log, first.saturating_sub(1)).await.ok_or("a sealed batch cannot be read")?;
+) -> Result<Option<(u64, u64, BatchReply)>, String> {
+    let Some(bytes) = store.batch_after(log, first.saturating_sub(1)).await else { return Ok(None) };
     let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
     let batch = Batch::from_bytes(bytes).map_err(|error| error.to_string())?;
+    if batch.header().first > first {
+        return Ok(None);
+    }
     let (_send, mut receive) = frames::ask(line, &Frame::Batch(batch.bytes().to_vec())).await?;
     let answer = frames::read(&mut receive).await.map_err(|error| error.to_string())?;
     let reply = batch_reply(answer).ok_or("the cloud answered a batch with another frame")?;
-    Ok((batch.header().changes(), length, reply))
+    Ok(Some((batch.header().changes(), length, reply)))
 }
 
 async fn publish(line: &sonae_line::Connection, proof: ProofText) -> Result<ProofText, String> {

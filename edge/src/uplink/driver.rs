@@ -119,7 +119,7 @@ impl Driver {
         if event.generation() != self.generation {
             return self.standby_event(event);
         }
-        let is_word = !matches!(event, Event::Connected { .. } | Event::Lost { .. });
+        let is_word = !matches!(event, Event::Connected { .. } | Event::Lost { .. } | Event::Missing { .. });
         match event {
             Event::Connected { connection, host, .. } => self.connected(connection, host),
             Event::Lost { reason, .. } => {
@@ -135,6 +135,14 @@ impl Driver {
                     status.batch_bytes_sent += bytes;
                 });
                 self.engine.handle_batch_reply(log, reply, now_ms);
+            }
+            Event::Missing { log, .. } if self.keys.name() == log.incarnation => {
+                log::error!(log = log.to_string(); "a sealed batch cannot be read");
+                self.hang_up();
+            }
+            Event::Missing { log, .. } => {
+                self.under_way = self.under_way.saturating_sub(1);
+                self.engine.handle_batch_missing(log, now_ms);
             }
             Event::Fetched { batch, .. } => {
                 if self.purpose.takes(batch.header().log, batch.header().last) {

@@ -179,6 +179,7 @@ impl Driver {
             // Nothing was asked of it yet.
             Event::Control { .. }
             | Event::Answer { .. }
+            | Event::Missing { .. }
             | Event::Fetched { .. }
             | Event::FetchEnd { .. }
             | Event::SnapshotRoot { .. }

@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 
 use crate::identity::IdentityText;
 use crate::ids::LogName;
+use crate::planted::{Defect, is_planted};
 use crate::receipt::Receipt;
+use crate::wire::RefusalCode;
 
 use super::{BatchReply, Effect, Line, Uplink};
 
@@ -23,9 +25,10 @@ pub(super) struct Relay {
     is_on: bool,
     /// Texts of identities that the cloud has; it takes no batch of others.
     known: BTreeSet<String>,
-    /// Logs of which it has refused a batch on this connection.
+    /// Logs of which it has refused a batch on this connection, or of which the next batch is not here.
     refused: BTreeSet<LogName>,
-    in_flight: Option<LogName>,
+    /// A batch on its way, by its first change.
+    in_flight: Option<(LogName, u64)>,
     due_ms: Option<u64>,
 }
 
@@ -47,10 +50,15 @@ impl Relay {
     }
 }
 
+/// Whether what stands behind a refusal may pass while the connection lives.
+const fn passes(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::Storage | RefusalCode::Manifest | RefusalCode::Unexpected)
+}
+
 impl Uplink {
     /// Brings to the cloud what it lacks of others' logs, from now on.
     pub fn set_relay(&mut self) {
-        self.relay.is_on = true;
+        self.relay.is_on = !is_planted(Defect::RelayForgotten);
     }
 
     /// Returns the most urgent log of another of which the cloud has less than is held here, and from where on.
@@ -77,7 +85,8 @@ impl Uplink {
         }
         self.relay.due_ms = match (self.lacking(), self.relay.due_ms) {
             (None, _) => None,
-            (Some(_), Some(due_ms)) if due_ms <= now_ms => {
+            // No wait is longer than the maximum: if it seems to be, the told time has jumped back.
+            (Some(_), Some(due_ms)) if due_ms <= now_ms || due_ms > now_ms.saturating_add(2 * RELAY_MS) => {
                 self.relay_next();
                 None
             }
@@ -92,26 +101,39 @@ impl Uplink {
             return;
         }
         if let Some((log, first)) = self.lacking() {
-            self.relay.in_flight = Some(log);
+            self.relay.in_flight = Some((log, first));
             self.effects.push_back(Effect::SendBatch { log, first });
         }
     }
 
+    /// A batch of another that was to be sent is not here: a snapshot stands for what the cloud lacks.
+    pub fn handle_batch_missing(&mut self, log: LogName, now_ms: u64) {
+        self.relay.in_flight = None;
+        self.relay.refused.insert(log);
+        self.relay_next();
+        self.handle_relay(now_ms);
+    }
+
     /// The cloud has answered a batch of another.
     pub(super) fn relayed(&mut self, log: LogName, reply: BatchReply, now_ms: u64) {
-        self.relay.in_flight = None;
+        let first = self.relay.in_flight.take().map_or(u64::MAX, |(_, first)| first);
         let receipt = match reply {
             BatchReply::Receipt(bytes) => Receipt::verify(&bytes, &self.cloud).ok(),
+            // It is tried again later.
+            BatchReply::Refusal(refusal) if passes(refusal.code) => return self.handle_relay(now_ms),
             BatchReply::Refusal(_) => None,
         };
-        let is_news = |receipt: &Receipt| {
-            let had = self.cloud_heads.get(&log).map_or(0, |head| head.sequence);
-            receipt.school == self.school && receipt.log == log && receipt.head.sequence > had
+        let is_for_it = |receipt: &Receipt| {
+            receipt.school == self.school && receipt.log == log && receipt.head.sequence >= first
         };
-        match receipt.filter(is_news) {
+        match receipt.filter(is_for_it) {
+            // News of it come on another stream, and may have been faster.
             Some(receipt) => {
-                self.cloud_said.insert(log, receipt.head);
-                self.cloud_heads.insert(log, receipt.head);
+                let had = self.cloud_heads.get(&log).map_or(0, |head| head.sequence);
+                if receipt.head.sequence > had {
+                    self.cloud_said.insert(log, receipt.head);
+                    self.cloud_heads.insert(log, receipt.head);
+                }
             }
             // Another history, or one whose writer the cloud does not know: it is not tried again on this connection.
             None => {
