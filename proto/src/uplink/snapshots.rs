@@ -192,7 +192,8 @@ impl Uplink {
         self.send_due_keys();
         let is_this = |fetching: &&Fetching| match name {
             SnapshotName::Root(root) => fetching.offer.root == root,
-            SnapshotName::Tier(_) => asked,
+            // It may end when another tier is being fetched already.
+            SnapshotName::Tier(tier) => asked && fetching.offer.tier == tier,
         };
         let Some(fetching) = self.snapshots.fetching.as_ref().filter(is_this) else {
             return self.fetch_next();
