@@ -9,13 +9,19 @@
 //! see [`seal`]). Drills run the real programs.
 
 mod act;
+mod agree;
 mod board;
 mod box_side;
+mod carried;
+mod event;
 mod keeping;
+mod lan;
+mod lan_side;
 mod later;
 pub(crate) mod ledger;
 mod line;
 mod line_side;
+mod link;
 mod lives;
 mod minimise;
 mod model;
@@ -32,6 +38,7 @@ pub(crate) mod seal;
 mod serving;
 mod settle;
 mod shelf;
+mod slot;
 mod snapshots;
 mod store;
 pub(crate) mod trace;
@@ -42,7 +49,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 pub use minimise::minimise;
-use options::Options;
+use options::{LanKind, Options};
 use planted::Planted;
 use script::Line;
 use world::World;
@@ -74,6 +81,12 @@ pub struct Outcome {
     pub snapshots: u64,
     /// Tiers that began with one.
     pub beginnings: u64,
+    /// Connections between boxes.
+    pub links: u64,
+    /// Batches that were taken from neighbours.
+    pub from_neighbours: u64,
+    /// Batches that were brought to the cloud by others than their writers.
+    pub relayed: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
 }
@@ -112,7 +125,7 @@ fn run_planted(
         world.heal();
         world.settle();
     }
-    let beside = usize::from(options.snapshot_every > 0);
+    let beside = usize::from(options.snapshot_every > 0 && options.lan != LanKind::Alone);
     let first = u64::try_from(options.boxes + beside).unwrap_or(u64::MAX).saturating_add(1);
     let acknowledged = world.slots.iter().map(|slot| slot.book.acknowledgements()).sum::<usize>();
     let (digest, trace) = world.trace.finish();
@@ -129,6 +142,9 @@ fn run_planted(
         unfillable: world.tally.unfillable,
         snapshots: world.tally.snapshots,
         beginnings: world.tally.beginnings,
+        links: world.tally.links,
+        from_neighbours: world.tally.from_neighbours,
+        relayed: world.tally.relayed,
         refused_for_room: world.tally.refused_for_room,
     })
 }

@@ -4,10 +4,12 @@ use sonae_journal::sim::{Cut, SimDisk};
 use sonae_proto::ids::Tier;
 use sonae_proto::uplink::BatchReply;
 
+use super::event::Event;
 use super::ledger::BoxLedger;
 use super::script::{Action, BoxAction, CloudAction, DiskAction};
+use super::slot::Slot;
 use super::store::Store;
-use super::world::{Event, Slot, World};
+use super::world::World;
 
 /// Boxes that a run may have at most, copies and returned ones included.
 pub(crate) const BOXES_MAX: usize = 5;
@@ -23,6 +25,7 @@ impl World {
             Action::Box(number, what) => self.act_on_box(number % boxes, what),
             Action::Disk(number, what) => self.act_on_disk(number % boxes, what),
             Action::Cloud(what) => self.act_on_cloud(what),
+            Action::Lan(what) => self.act_on_lan(what),
             Action::WriteEverywhere(tier, record) => {
                 (0..boxes).for_each(|slot| self.write(slot, tier, record));
             }
@@ -95,7 +98,10 @@ impl World {
                     place.disk.set_room(Some(replica.store.bytes() + bytes));
                 }
             }
-            DiskAction::Room => place.disk.set_room(None),
+            DiskAction::Room => {
+                place.disk.set_room(None);
+                place.full_from = None;
+            }
         }
     }
 

@@ -6,12 +6,13 @@ use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::wire::{Frame, Hello, PROTOCOL, RefusalCode};
 
+use super::event::Event;
 use super::line::{CONTROL, Waiting};
 use super::options::Trouble;
 use super::planted::Planted;
 use super::replica::Replica;
 use super::store::Item;
-use super::world::{Event, World};
+use super::world::World;
 
 impl World {
     /// Does all that the engine of a box asks for.
@@ -19,31 +20,30 @@ impl World {
         let told = self.told(slot);
         self.slots[slot].book.told_ms_max = self.slots[slot].book.told_ms_max.max(told);
         while let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.engine.poll_effect()) {
-            let stop = self.slots[slot].stop_at;
             let name = name_of(&effect);
-            match stop {
-                Some((0, after)) => {
-                    self.slots[slot].stop_at = None;
-                    if after {
-                        self.perform(slot, effect);
-                    }
-                    if self.slots[slot].replica.is_some() {
-                        self.crashed_at(format!("box {} {name}", if after { "after" } else { "before" }));
-                        let cut = self.slots[slot].cut;
-                        self.stop_box(slot, Some(cut));
-                        self.start_later(slot);
-                    }
-                }
-                Some((left, after)) => {
-                    self.slots[slot].stop_at = Some((left - 1, after));
-                    self.perform(slot, effect);
-                }
-                None => self.perform(slot, effect),
-            }
+            self.do_effect(slot, name, |world| world.perform(slot, effect));
         }
         self.set_wake(slot);
         self.look(slot);
         self.look_at_rebuild(slot);
+        self.tell_neighbours(slot);
+    }
+
+    /// Does what an engine asks for. The box may be to stop right before it, or after it.
+    pub fn do_effect(&mut self, slot: usize, name: &str, perform: impl FnOnce(&mut Self)) {
+        let stop = self.slots[slot].stop_at;
+        self.slots[slot].stop_at = stop.and_then(|(left, after)| Some((u64::checked_sub(left, 1)?, after)));
+        if stop != Some((0, false)) {
+            perform(self);
+        }
+        if let Some((0, after)) = stop
+            && self.slots[slot].replica.is_some()
+        {
+            self.crashed_at(format!("box {} {name}", if after { "after" } else { "before" }));
+            let cut = self.slots[slot].cut;
+            self.stop_box(slot, Some(cut));
+            self.start_later(slot);
+        }
     }
 
     fn perform(&mut self, slot: usize, effect: Effect) {
@@ -76,7 +76,11 @@ impl World {
                     self.send_up(slot, stream, &Frame::Fetch(fetch));
                 }
             }
-            Effect::StoreBatch(batch) => self.store_batch(slot, &batch),
+            Effect::StoreBatch(batch) => match &mut self.slots[slot].carried {
+                // They share flushes.
+                Some(carried) => carried.push(*batch),
+                None => self.store_batch(slot, &batch),
+            },
             Effect::KeepIdentity(text) => {
                 self.keep_or_later(slot, Item::Identity(*text), true);
             }
@@ -151,10 +155,18 @@ impl World {
     }
 
     fn send_batch(&mut self, slot: usize, log: LogName, first: u64) {
+        let is_own = log.incarnation == self.slots[slot].life.name;
         let Some(replica) = &mut self.slots[slot].replica else { return };
-        let batches = replica.store.held.sealed.get(&log).into_iter().flatten();
-        let Some(batch) = batches.clone().find(|batch| batch.header().first == first).cloned() else {
-            return self.violate(format!("box {slot} is to send a batch that it has not sealed"));
+        let batch = replica.store.held.batches_after(log, first.saturating_sub(1)).next();
+        let Some(batch) = batch.filter(|batch| batch.header().first <= first).cloned() else {
+            if !is_own {
+                let told = self.told(slot);
+                if let Some(replica) = &mut self.slots[slot].replica {
+                    replica.engine.handle_batch_missing(log, told);
+                }
+                return;
+            }
+            return self.violate(format!("box {slot} is to send a batch that it does not hold"));
         };
         let stopped = replica.stopped.contains(&log);
         replica.sent.insert((log, first));
@@ -165,8 +177,12 @@ impl World {
         if starved {
             self.violate(format!("box {slot} sends {log} while something of tier 0 waits"));
         }
-        let left = self.slots[slot].book.leave(batch.header());
-        self.hold(left);
+        if is_own {
+            let left = self.slots[slot].book.leave(batch.header());
+            self.hold(left);
+        } else {
+            self.tally.relayed += 1;
+        }
         let frame = Frame::Batch(batch.bytes().to_vec());
         let twice = self.random.one_in(self.options.duplicate_one_in);
         let copies = if twice { &[Waiting::Reply(log), Waiting::Nobody][..] } else { &[Waiting::Reply(log)] };

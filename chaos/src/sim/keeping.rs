@@ -8,11 +8,12 @@ use sonae_journal::sim::Cut;
 use sonae_proto::ids::Tier;
 use sonae_proto::limits::CLOCK_AHEAD_MS_MAX;
 
+use super::event::Event;
 use super::later;
 use super::planted::Planted;
 use super::replica::{Draft, Replica};
 use super::store::{Item, Store};
-use super::world::{Event, World};
+use super::world::World;
 
 /// Milliseconds after which a box that stopped is started again, at most.
 const RESTART_MS_MAX: u64 = 3_000;
@@ -35,8 +36,8 @@ impl World {
         let recovered = self.slots[slot].book.recovered(&store.held);
         self.hold(recovered);
         let told = self.told(slot);
-        let (life, words) = (&self.slots[slot].life, self.slots[slot].words);
-        match Replica::start(&self.board, life, store, told, words, &self.witnessed) {
+        let (life, words, relays) = (&self.slots[slot].life, self.slots[slot].words, self.options.relays);
+        match Replica::start(&self.board, life, store, told, words, &self.witnessed, relays) {
             Ok(replica) => {
                 self.slots[slot].replica = Some(replica);
                 self.tally.restarts += 1;
@@ -80,8 +81,11 @@ impl World {
     /// The box stops; `cut` says what becomes of what the disk has not flushed, `None` that the disk goes on.
     pub fn stop_box(&mut self, slot: usize, cut: Option<Cut>) {
         self.note(format_args!("box {slot} stops, {cut:?}"));
-        self.lose_line(slot);
+        // First of all, or it would go on with what its engine has asked for.
         self.slots[slot].replica = None;
+        self.slots[slot].carried = None;
+        self.lose_line(slot);
+        self.lose_links(slot);
         self.slots[slot].wake_at = None;
         self.slots[slot].stop_at = None;
         self.slots[slot].lives += 1;

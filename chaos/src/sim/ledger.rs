@@ -159,7 +159,7 @@ impl Ledger {
     }
 
     /// Incarnations whose identities some site holds.
-    fn named(&self) -> BTreeSet<Incarnation> {
+    pub fn named(&self) -> BTreeSet<Incarnation> {
         let held = self.documents.iter().filter(|(_, sites)| !sites.is_empty());
         let name = |(body, _): (&Vec<u8>, _)| {
             let identity: IdentityText = serde_json::from_slice(body).ok()?;

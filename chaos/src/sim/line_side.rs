@@ -6,9 +6,12 @@ use sonae_proto::uplink::{BatchReply, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Refusal, RefusalCode, frame_header};
 
+use super::event::Event;
 use super::later;
 use super::line::{CONTROL, Connection, Waiting};
-use super::world::{Event, Slot, World};
+use super::options::LanKind;
+use super::slot::Slot;
+use super::world::World;
 
 /// Milliseconds after which a box gives up a connection on which nothing is answered.
 const ANSWER_MS: u64 = 10_000;
@@ -58,6 +61,13 @@ impl World {
                     self.start_box(slot);
                 }
             }
+            Event::ToNeighbour { link, end, stream, frame } => {
+                self.neighbour_reads(link, end, stream, &frame);
+            }
+            Event::LoseLink { link, end } => self.lose_link(link, end),
+            Event::LookAtLink { link, end } => self.look_at_link(link, end),
+            Event::LookAtStall { from, to } => self.look_at_stall(from, to),
+            Event::DialNeighbour { from, to } => self.dial_neighbour(from, to),
             Event::CarryOver { slot } => self.try_carry_over(slot),
             Event::StartNode { boot } => {
                 if self.boots == boot {
@@ -78,7 +88,8 @@ impl World {
         let told = self.told(slot);
         let parts = &mut self.slots[slot];
         let Some(replica) = &mut parts.replica else { return };
-        if parts.blocked_up || parts.blocked_down || self.node.is_none() {
+        let is_cut = parts.blocked_up || parts.blocked_down || self.options.lan == LanKind::Alone;
+        if is_cut || self.node.is_none() {
             replica.engine.handle_disconnected(told);
         } else if parts.line.is_none() {
             self.next_connection(slot);
@@ -211,12 +222,15 @@ impl World {
             (Frame::Keys(keys), None) => self.box_reads_keys(slot, &keys),
             (Frame::News(news), None) => replica.engine.handle_news(&news, told),
             (Frame::Receipt(bytes), Some(Waiting::Reply(log))) => {
-                parts.receipts.push((log, bytes.clone()));
+                if log.incarnation == parts.life.name {
+                    parts.receipts.push((log, bytes.clone()));
+                }
                 replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), told);
             }
             (Frame::Refusal(refusal), Some(Waiting::Reply(log))) => {
                 // What a chain refusal means, the next welcome says: a branch that was on its way may have failed.
-                let is_history = refusal.code == RefusalCode::Fork;
+                let is_own = log.incarnation == parts.life.name;
+                let is_history = is_own && refusal.code == RefusalCode::Fork;
                 let text = Refusal::clone(&refusal).text;
                 replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), told);
                 if is_history {

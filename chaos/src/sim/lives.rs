@@ -12,11 +12,14 @@ use sonae_proto::ids::Tier;
 use sonae_proto::reissue::{parting, reissue};
 
 use super::act::BOXES_MAX;
+use super::event::Event;
 use super::ledger::BoxLedger;
+use super::options::LanKind;
 use super::replica::Draft;
 use super::seal;
+use super::slot::{Buried, Slot};
 use super::store::{Item, Store};
-use super::world::{Buried, Event, Slot, World};
+use super::world::World;
 
 /// Milliseconds between tries to carry over.
 const TRY_MS: u64 = 1_000;
@@ -50,7 +53,9 @@ impl World {
     pub fn destroy(&mut self, slot: usize) {
         self.stop_box(slot, Some(Cut::Drop));
         self.slots[slot].ended.clear();
-        self.slots[slot].buried = self.replace_life(slot, None, self.options.snapshot_every > 0);
+        let rebuilds = self.options.snapshot_every > 0 && self.options.lan != LanKind::Alone;
+        self.slots[slot].full_from = None;
+        self.slots[slot].buried = self.replace_life(slot, None, rebuilds);
         self.start_box(slot);
     }
 

@@ -8,12 +8,13 @@ use sonae_proto::receipt::Receipt;
 use sonae_proto::wire::{FetchEnd, Frame};
 
 use super::board::site;
+use super::event::Event;
 use super::line::CONTROL;
 use super::line_side::{NODE_STREAM, kind};
 use super::node::{self, Boot, Node};
 use super::planted::Planted;
 use super::snapshots::is_of_snapshot;
-use super::world::{Event, World};
+use super::world::World;
 
 /// Milliseconds after which a node that stopped is started again, at most.
 const RESTART_MS_MAX: u64 = 30_000;

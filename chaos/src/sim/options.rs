@@ -63,6 +63,18 @@ const TROUBLES: [(Trouble, u64); 16] = [
     (Trouble::Revocation, 4),
 ];
 
+/// What the LAN of a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LanKind {
+    /// No box knows another one.
+    None,
+    /// Boxes have lines and, now and then, each other.
+    Beside,
+    /// No box has a line, from the beginning to the end.
+    Alone,
+}
+
 /// Everything that a seed decides before its run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Options {
@@ -95,13 +107,22 @@ pub struct Options {
     /// A box makes a snapshot of a tier when it has sealed so many changes of it since the last one, and boxes that take
     /// the place of others begin with snapshots; 0 for neither.
     pub snapshot_every: u64,
+    /// The LAN between boxes.
+    pub lan: LanKind,
+    /// Boxes bring to the cloud what it lacks of others.
+    pub relays: bool,
 }
 
 impl Options {
     /// Derives all from a seed.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
+        use LanKind::{Alone, Beside, None};
         let mut random = Random::new(seed, "options");
+        // From a stream of its own: what seeds meant before stays.
+        let mut of_lan = Random::new(seed, "lan");
+        let lan = of_lan.pick(&[None, None, Beside, Beside, Beside, Alone]);
+        let relays = lan != None || of_lan.one_in(2);
         let (sites, quorum) = random.pick(&[(1, 1), (2, 2), (3, 2), (3, 2)]);
         Self {
             seed,
@@ -121,6 +142,8 @@ impl Options {
                 .collect(),
             later: Random::new(seed, "later").one_in(3),
             snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5]),
+            lan,
+            relays,
         }
     }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use sonae_journal::Planted as JournalDefect;
 use sonae_proto::planted::Defect as ProtoDefect;
 
-use super::options::{Options, Trouble};
+use super::options::{LanKind, Options, Trouble};
 use super::run_seed;
 
 /// Seeds that a planted defect may take to be found, of those in which it can show.
@@ -57,7 +57,7 @@ pub fn find_all() -> Result<Vec<Find>> {
 /// As [`super::run`].
 pub fn find(planted: Planted) -> Result<Find> {
     let start = cpu_seconds();
-    let fits = |seed: &u64| planted.needs().iter().all(|trouble| Options::of_seed(*seed).has(*trouble));
+    let fits = |seed: &u64| planted.can_show(&Options::of_seed(*seed));
     let mut find = Find {
         defect: format!("{planted:?}"),
         seed: None,
@@ -91,10 +91,14 @@ pub enum Planted {
     LossKeptLazily,
     /// The keeper begins a tier with a snapshot whose parts are not durable.
     PartsKeptLazily,
+    /// The driver takes what a neighbour says to have of an own log for receipted.
+    NeighbourMakesSafe,
+    /// The driver believes a neighbour that names an unknown head of an own log, without the batch.
+    NeighbourBelieved,
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 31] = [
+pub const ALL: [Planted; 35] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -126,12 +130,16 @@ pub const ALL: [Planted; 31] = [
     Planted::SealedLazily,
     Planted::LossKeptLazily,
     Planted::PartsKeptLazily,
+    Planted::NeighbourMakesSafe,
+    Planted::NeighbourBelieved,
+    Planted::Proto(ProtoDefect::NeighbourToldOnce),
+    Planted::Proto(ProtoDefect::RelayForgotten),
 ];
 
 impl Planted {
     /// Without these kinds of trouble it cannot show, so seeds that lack one need not be run to find it.
     #[must_use]
-    pub const fn needs(self) -> &'static [Trouble] {
+    const fn needs(self) -> &'static [Trouble] {
         match self {
             Self::Proto(ProtoDefect::StaleReceipt) => &[Trouble::CloudLoss, Trouble::Replay],
             Self::Proto(
@@ -147,8 +155,28 @@ impl Planted {
             | Self::Journal(_)
             | Self::ReceiptBeforeStore
             | Self::SealedLazily
-            | Self::PartsKeptLazily => &[],
+            | Self::PartsKeptLazily
+            | Self::NeighbourMakesSafe
+            | Self::NeighbourBelieved => &[],
         }
+    }
+
+    /// Whether it can show in a run with these options.
+    fn can_show(self, options: &Options) -> bool {
+        let is_there = match self {
+            Self::Proto(ProtoDefect::NeighbourToldOnce) => options.lan == LanKind::Alone && options.boxes > 1,
+            Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
+            Self::NeighbourMakesSafe | Self::NeighbourBelieved => {
+                options.lan != LanKind::None && options.boxes > 1
+            }
+            Self::Proto(_)
+            | Self::Journal(_)
+            | Self::ReceiptBeforeStore
+            | Self::SealedLazily
+            | Self::LossKeptLazily
+            | Self::PartsKeptLazily => true,
+        };
+        is_there && self.needs().iter().all(|trouble| options.has(*trouble))
     }
 
     /// What of it concerns the journal.

@@ -10,6 +10,7 @@ use sonae_proto::change::{Change, FieldWrite};
 use sonae_proto::clock::{Clock, Stamp};
 use sonae_proto::destruction::Destroyed;
 use sonae_proto::ids::{ChangeId, Hash32, LogName, Tier};
+use sonae_proto::neighbours::Neighbours;
 use sonae_proto::uplink::{Start, Uplink};
 use sonae_proto::vector::LogHead;
 use sonae_proto::view::{Applied, Fold, MemoryRecords, Records as _};
@@ -26,6 +27,7 @@ use super::store::{Held, Store, length};
 pub(crate) struct Replica {
     pub store: Store,
     pub engine: Uplink,
+    pub neighbours: Neighbours,
     pub fold: Fold,
     pub model: Model,
     pub records: MemoryRecords,
@@ -49,14 +51,19 @@ impl Replica {
         told_ms: u64,
         words: u64,
         witnessed: &BTreeMap<Hash32, Witnessed>,
+        relays: bool,
     ) -> Result<Self> {
         let mut engine = Uplink::new(start(board, life, &store.held, told_ms, words)?);
+        if relays {
+            engine.set_relay();
+        }
         if store.held.shelf.is_empty() {
             engine.ask_at_once();
         }
         let fold = Fold::new(board.digest_key());
         let mut replica = Self {
             engine,
+            neighbours: Neighbours::new(life.name, store.held.heads()),
             fold,
             model: Model::default(),
             records: MemoryRecords::default(),

@@ -62,6 +62,12 @@ pub struct Report {
     pub snapshots: u64,
     /// Tiers that began with one.
     pub beginnings: u64,
+    /// Connections between boxes.
+    pub links: u64,
+    /// Batches that were taken from neighbours.
+    pub from_neighbours: u64,
+    /// Batches that were brought to the cloud by others than their writers.
+    pub relayed: u64,
     /// Writes that were refused because a disk was full.
     pub refused_for_room: u64,
     /// Crashes by what was being done.
@@ -99,6 +105,9 @@ impl Report {
             report.unfillable += outcome.unfillable;
             report.snapshots += outcome.snapshots;
             report.beginnings += outcome.beginnings;
+            report.links += outcome.links;
+            report.from_neighbours += outcome.from_neighbours;
+            report.relayed += outcome.relayed;
             report.refused_for_room += outcome.refused_for_room;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;

@@ -14,6 +14,7 @@ use sonae_proto::uplink::KeysOutcome;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{Hello, KeyDocuments, PROTOCOL};
 
+use super::options::LanKind;
 use super::world::World;
 
 /// Devices that a run may revoke at most.
@@ -104,6 +105,19 @@ impl World {
         }
         self.words_due = true;
         self.bring_words();
+        if self.options.lan == LanKind::Alone {
+            self.bring_words_by_hand();
+        }
+    }
+
+    /// Somebody brings the board's newest word to one box.
+    pub fn bring_words_by_hand(&mut self) {
+        let keys = self.board.documents_at(self.board.version());
+        let slot = (0..self.slots.len()).find(|slot| self.is_on_lan(*slot) && !self.is_revoked(*slot));
+        if let Some(slot) = slot {
+            self.box_reads_keys(slot, &keys);
+            self.drain_box(slot);
+        }
     }
 
     /// Somebody brings the board's newest word to the node, as soon as one runs.

@@ -4,7 +4,7 @@
 use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
-use super::options::{Options, Trouble};
+use super::options::{LanKind, Options, Trouble};
 use crate::random::Random;
 
 /// One thing that is done. Boxes and sites are named by any number, taken modulo how many there are.
@@ -16,6 +16,8 @@ pub enum Action {
     Disk(usize, DiskAction),
     /// To the cloud.
     Cloud(CloudAction),
+    /// To the LAN between boxes.
+    Lan(LanAction),
     /// Persons at all boxes write the same record at the same time.
     WriteEverywhere(Tier, usize),
 }
@@ -80,6 +82,23 @@ pub enum DiskAction {
     Room,
 }
 
+/// What happens to the LAN. Boxes are named by any number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LanAction {
+    /// The first can reach the second from now on, and dials it.
+    Join(usize, usize),
+    /// Neither reaches the other any more.
+    Part(usize, usize),
+    /// Nothing gets through from the first to the second.
+    Stall(usize, usize),
+    /// It gets through again.
+    Flow(usize, usize),
+    /// Their connections break at a frame so many ahead.
+    Break(usize, usize, u64),
+    /// A box tells its neighbours of batches of theirs that do not exist.
+    Lie(usize),
+}
+
 /// What happens to the node and its sites. Where a site may be named, `None` means all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CloudAction {
@@ -116,7 +135,39 @@ pub struct Line {
 #[must_use]
 pub fn draw(options: &Options) -> Vec<Line> {
     let mut random = Random::new(options.seed, "script");
-    (0..options.actions).map(|_| line(options, &mut random)).collect()
+    let lines: Vec<Line> = (0..options.actions).map(|_| line(options, &mut random)).collect();
+    if options.lan == LanKind::None {
+        return lines;
+    }
+    // Between the others, from a stream of its own.
+    let mut random = Random::new(options.seed, "lan script");
+    let first = (0..2).map(|number| of_lan(LanAction::Join(number, number + 1), options, &mut random));
+    let mut script: Vec<Line> = first.collect();
+    for line in lines {
+        script.push(line);
+        if random.one_in(3) {
+            let action = lan(&mut random);
+            script.push(of_lan(action, options, &mut random));
+        }
+    }
+    script
+}
+
+fn lan(random: &mut Random) -> LanAction {
+    let (a, b) = (random.index(12), random.index(12));
+    match random.below(12) {
+        0..=4 => LanAction::Join(a, b),
+        5 => LanAction::Part(a, b),
+        6 | 7 => LanAction::Break(a, b, random.below(8)),
+        8 => LanAction::Stall(a, b),
+        9 | 10 => LanAction::Flow(a, b),
+        _ => LanAction::Lie(a),
+    }
+}
+
+fn of_lan(action: LanAction, options: &Options, random: &mut Random) -> Line {
+    let then_ms = if random.one_in(2) { 0 } else { random.below(options.delay_ms_max * 8) };
+    Line { action: Action::Lan(action), then_ms }
 }
 
 fn line(options: &Options, random: &mut Random) -> Line {

@@ -6,6 +6,7 @@ use sonae_journal::sim::Fault;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::vector::LogHead;
 
+use super::options::LanKind;
 use super::store::Store;
 use super::world::World;
 
@@ -32,10 +33,22 @@ impl World {
             let place = &mut self.slots[slot];
             (place.blocked_up, place.blocked_down, place.stop_at) = (false, false, None);
             place.disk.set_room(None);
+            place.full_from = None;
             // Faults that are still to come never come.
             place.disk.cut_at(u64::MAX);
             place.disk.fail_at(u64::MAX, Fault::Io);
             self.start_box(slot);
+        }
+        match self.options.lan {
+            LanKind::None => {}
+            LanKind::Beside => {
+                self.is_lan_healed = self.random.one_in(2);
+                self.heal_lan(self.is_lan_healed);
+            }
+            LanKind::Alone => {
+                self.is_lan_healed = true;
+                self.heal_lan(true);
+            }
         }
     }
 
@@ -43,7 +56,8 @@ impl World {
     /// cloud has then, and must become like the others.
     pub fn settle(&mut self) {
         self.converge();
-        if self.options.snapshot_every > 0 && self.violation.is_none() {
+        let has_cloud = self.options.lan != LanKind::Alone;
+        if has_cloud && self.options.snapshot_every > 0 && self.violation.is_none() {
             let slot = self.begin_beside();
             self.converge();
             slot.into_iter().for_each(|slot| self.became_equal(slot));
@@ -60,7 +74,14 @@ impl World {
                 self.consider_snapshot(slot);
             }
             self.run_for(LOOK_MS);
-            match self.converged() {
+            let converged = match self.options.lan {
+                LanKind::None => self.converged(),
+                LanKind::Beside => {
+                    self.converged().and_then(|()| self.relayed()).and_then(|()| self.agreed())
+                }
+                LanKind::Alone => self.agreed(),
+            };
+            match converged {
                 Ok(()) => return self.complete(),
                 Err(what) if self.now >= until => self.violate(format!("not converged: {what}")),
                 Err(_) => {}
@@ -94,13 +115,15 @@ impl World {
                     return Err(format!("box {number} has {log} up to {}, not {}", has(log), head.sequence));
                 }
             }
-            for (_, other) in self.slots.iter().enumerate().filter(|(number, _)| stays(number)) {
+            for (at, other) in self.slots.iter().enumerate().filter(|(number, _)| stays(number)) {
                 let Some(sequences) = other.replica.as_ref().map(|replica| &replica.fold.sequences) else {
                     continue;
                 };
                 // What the cloud lost of a box that is gone, nobody can send again.
                 let expected = sequences.iter().filter(|(log, _)| {
-                    is_sound(log) && (self.ledger.losses == 0 || living.contains(&log.incarnation))
+                    is_sound(log)
+                        && (self.ledger.losses == 0 || living.contains(&log.incarnation))
+                        && (self.are_joined(number, at) || self.comes_by_cloud(log))
                 });
                 for (log, sequence) in expected {
                     if has(log) < self.counted(*log, *sequence) {
@@ -114,7 +137,11 @@ impl World {
 
     /// Where nothing was lost, forked or revoked, a box that has begun with the cloud alone shows what the others show (P5).
     fn became_equal(&mut self, slot: usize) {
-        let is_clear = self.ledger.losses == 0 && self.contested.is_empty() && self.revoked.is_empty();
+        let logs = self.slots[0].replica.as_ref().map(|replica| &replica.fold.sequences);
+        let is_clear = self.ledger.losses == 0
+            && self.contested.is_empty()
+            && self.revoked.is_empty()
+            && logs.into_iter().flatten().all(|(log, _)| self.comes_by_cloud(log));
         let shown = |slot: usize| {
             let replica = self.slots[slot].replica.as_ref()?;
             Some(
@@ -129,6 +156,10 @@ impl World {
 
     /// What was called safe is everywhere.
     fn complete(&mut self) {
+        if self.options.lan == LanKind::Alone {
+            // Nothing was, or the ledger would have said so.
+            return;
+        }
         let promised = self.ledger.promised().iter().map(|(log, head)| (*log, *head));
         let sound = promised.filter(|(log, _)| !self.contested.contains(&log.incarnation));
         for (log, head) in sound.collect::<Vec<(LogName, LogHead)>>() {

@@ -23,6 +23,9 @@ use super::shelf::{Made, Shelf};
 /// Bytes of a commit's frames at most; segments of every size that a run may choose hold more.
 const COMMIT_BYTES: usize = 20 * 1024;
 
+/// Bytes that the journal needs for a frame beside its payload, at most.
+const FRAME_BYTES: usize = 32;
+
 /// Something that is kept.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Item {
@@ -238,6 +241,18 @@ impl Held {
         last.map_or_else(|| self.shelf.base(log), |batch| batch.header().head())
     }
 
+    /// Heads of all logs of which batches are held.
+    pub fn heads(&self) -> Heads {
+        let own = self.sealed.keys().map(|log| (*log, self.sealed_head(*log)));
+        own.chain(self.peers.keys().map(|log| (*log, self.peer_head(*log)))).collect()
+    }
+
+    /// The batches of a log from the one on that holds the change after this one, or that is the earliest later one.
+    pub fn batches_after(&self, log: LogName, after: u64) -> impl Iterator<Item = &Batch> {
+        let batches = self.sealed.get(&log).or_else(|| self.peers.get(&log));
+        batches.into_iter().flatten().skip_while(move |batch| batch.header().last <= after)
+    }
+
     /// Heads of all peers' logs.
     pub fn peer_heads(&self) -> Heads {
         let heads = self.peers.keys().map(|log| (*log, self.peer_head(*log)));
@@ -327,7 +342,7 @@ impl Store {
             let mut bytes = 0;
             for item in &items[*done..] {
                 let (kind, payload) = item.encode().map_err(|_| JournalError::Empty)?;
-                bytes += payload.len();
+                bytes += payload.len() + FRAME_BYTES;
                 if bytes > COMMIT_BYTES && !frames.is_empty() {
                     break;
                 }

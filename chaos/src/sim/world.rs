@@ -6,140 +6,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use sonae_journal::sim::{Cut, SimDisk};
+use sonae_journal::sim::SimDisk;
 use sonae_proto::digest::Digest;
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, Tier};
 use sonae_proto::uplink::DIAL_MS_MAX;
 
 use super::board::{Board, Life};
+use super::event::Event;
+use super::lan::Lan;
 use super::ledger::{BoxLedger, Ledger};
 use super::line::Connection;
 use super::node::{Node, Site};
 use super::options::Options;
 use super::planted::Planted;
-use super::replica::Replica;
 use super::revoked::Word;
+use super::slot::Slot;
 use super::snapshots::Witnessed;
 use super::store::Keeping;
 use super::trace::Trace;
 use crate::random::Random;
-
-/// What the clocks of boxes show at the start, milliseconds since 1970.
-const CLOCK_START_MS: u64 = 1_764_000_000_000;
-
-/// What happens at a moment.
-#[derive(Debug)]
-pub(crate) enum Event {
-    Connect {
-        slot: usize,
-        life: u64,
-    },
-    ToNode {
-        connection: u64,
-        stream: u64,
-        frame: Vec<u8>,
-    },
-    ToBox {
-        connection: u64,
-        stream: u64,
-        frame: Vec<u8>,
-    },
-    BoxLosesLine {
-        connection: u64,
-    },
-    /// A line on which nothing gets through is noticed.
-    LookAtLine {
-        connection: u64,
-    },
-    NodeLosesLine {
-        connection: u64,
-    },
-    SiteWrote {
-        boot: u64,
-        site: usize,
-    },
-    LossKept {
-        slot: usize,
-        life: u64,
-    },
-    StartBox {
-        slot: usize,
-        life: u64,
-    },
-    StartNode {
-        boot: u64,
-    },
-    /// What an ended incarnation wrote is carried over, if everything else is here.
-    CarryOver {
-        slot: usize,
-    },
-}
-
-/// A disk that lies somewhere, with its history.
-#[derive(Clone)]
-pub(crate) struct Buried {
-    pub life: Life,
-    pub disk: SimDisk,
-    pub book: BoxLedger,
-    /// Who has issued again what it has not sent.
-    pub read_by: BTreeSet<usize>,
-}
-
-/// A place in which a box stands.
-pub(crate) struct Slot {
-    pub life: Life,
-    pub disk: SimDisk,
-    pub book: BoxLedger,
-    pub replica: Option<Replica>,
-    /// How often a box was started here: what is under way for an earlier start is dropped.
-    pub lives: u64,
-    pub line: Option<u64>,
-    pub blocked_up: bool,
-    pub blocked_down: bool,
-    /// What the clock shows, and since when.
-    pub clock: (u64, u64),
-    pub wake_at: Option<u64>,
-    /// The life of the node from which there is a welcome, if its heads were complete.
-    pub welcomed_by: Option<u64>,
-    /// What becomes of un-synced writes when the power goes.
-    pub cut: Cut,
-    /// The box stops at an effect so many ahead; after it is done or before.
-    pub stop_at: Option<(u64, bool)>,
-    /// Receipts that came, with their logs.
-    pub receipts: Vec<(LogName, Vec<u8>)>,
-    pub image: Option<(SimDisk, BoxLedger)>,
-    pub buried: Option<Buried>,
-    /// Ended incarnations of the box that stands here, still to be carried over.
-    pub ended: Vec<Buried>,
-    /// Version of the newest manifest that is kept here.
-    pub words: u64,
-}
-
-impl Slot {
-    pub fn new(life: Life, disk: SimDisk, book: BoxLedger, now: u64) -> Self {
-        Self {
-            life,
-            disk,
-            book,
-            replica: None,
-            lives: 0,
-            line: None,
-            blocked_up: false,
-            blocked_down: false,
-            clock: (CLOCK_START_MS + now, now),
-            wake_at: None,
-            welcomed_by: None,
-            cut: Cut::Drop,
-            stop_at: None,
-            receipts: Vec::new(),
-            image: None,
-            buried: None,
-            ended: Vec::new(),
-            words: 1,
-        }
-    }
-}
 
 pub(crate) struct World {
     pub options: Options,
@@ -171,11 +57,14 @@ pub(crate) struct World {
     pub contested: BTreeSet<Incarnation>,
     /// Since when there is no trouble any more.
     pub healed_at: Option<u64>,
+    /// Whether all boxes reach each other since then.
+    pub is_lan_healed: bool,
     /// What the oracle has against this run.
     pub violation: Option<String>,
     /// The first life of the node after the last time that sites lost something.
     pub loss_known_from: u64,
     pub connections: BTreeMap<u64, Connection>,
+    pub lan: Lan,
     events: BTreeMap<(u64, u64), Event>,
     next: u64,
     pub boots: u64,
@@ -198,6 +87,12 @@ pub(crate) struct Tally {
     pub unfillable: u64,
     pub snapshots: u64,
     pub beginnings: u64,
+    /// Connections between boxes.
+    pub links: u64,
+    /// Batches that were taken from neighbours.
+    pub from_neighbours: u64,
+    /// Batches that were brought to the cloud by others than their writers.
+    pub relayed: u64,
     /// Crashes by the thing that was being done.
     pub crash_points: BTreeMap<String, u64>,
 }
@@ -224,9 +119,11 @@ impl World {
             ledger: Ledger::new(options.quorum),
             contested: BTreeSet::new(),
             healed_at: None,
+            is_lan_healed: false,
             violation: None,
             loss_known_from: 0,
             connections: BTreeMap::new(),
+            lan: Lan::default(),
             events: BTreeMap::new(),
             next: 0,
             boots: 0,
