@@ -20,13 +20,13 @@ mod ended;
 mod fetched;
 mod own;
 mod peers;
+mod progress;
 mod relay;
 mod revoked;
 mod snapshots;
 mod stall;
 mod standing;
 mod start;
-mod unserved;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -206,14 +206,8 @@ impl Uplink {
             self.line = Line::Dialling { failures };
             self.effects.push_back(Effect::Dial);
         }
-        if self.line == Line::Up
-            && let Some(since_ms) = self.stall.check(now_ms)
-        {
-            // A new connection is the only remedy that there is from here.
-            self.effects.extend([Effect::Alarm(Alarm::Stalled { since_ms }), Effect::Disconnect]);
-        }
         if self.line == Line::Up {
-            self.check_unserved(now_ms);
+            self.check_progress(now_ms);
         }
         self.handle_relay(now_ms);
     }
@@ -225,10 +219,7 @@ impl Uplink {
         match self.line {
             Line::Down { retry_at_ms, .. } => (!self.renewing).then_some(retry_at_ms),
             Line::Dialling { .. } | Line::Greeting { .. } => None,
-            Line::Up => {
-                let due_ms = [self.stall.due_ms(), self.unserved.due_ms(), self.relay.due_ms()];
-                due_ms.into_iter().flatten().min()
-            }
+            Line::Up => self.progress_due_ms().into_iter().chain(self.relay.due_ms()).min(),
         }
     }
 

@@ -1,4 +1,5 @@
-//! The watch over what others have written: what the cloud says it has must come, or people are told (P4, P10).
+//! With the line up, receipts must come for what waits, and what the cloud says it has of others must come too; or people
+//! are told (P4, P10).
 
 use super::{Alarm, Effect, Uplink};
 use crate::ids::LogName;
@@ -27,20 +28,29 @@ impl Uplink {
         }
     }
 
-    /// Tells people if nothing has come for [`super::STALL_MS`] to twice that, although the cloud says that it has more.
-    pub(super) fn check_unserved(&mut self, now_ms: u64) {
-        if self.unserved.due_ms().is_none_or(|due_ms| due_ms > now_ms) {
-            return;
+    /// When [`Self::check_progress`] is due.
+    pub(super) fn progress_due_ms(&self) -> Option<u64> {
+        [self.stall.due_ms(), self.unserved.due_ms()].into_iter().flatten().min()
+    }
+
+    /// Tells people of what has stood still for [`super::STALL_MS`], or to twice that for what others wrote. A new
+    /// connection, of another node perhaps, is the only remedy that there is from here.
+    pub(super) fn check_progress(&mut self, now_ms: u64) {
+        let stalled = self.stall.check(now_ms).map(|since_ms| Alarm::Stalled { since_ms });
+        for alarm in stalled.into_iter().chain(self.check_unserved(now_ms)) {
+            self.effects.extend([Effect::Alarm(alarm), Effect::Disconnect]);
         }
+    }
+
+    fn check_unserved(&mut self, now_ms: u64) -> Option<Alarm> {
+        self.unserved.due_ms().filter(|due_ms| *due_ms <= now_ms)?;
         let missing = self.not_here();
         let Some((log, here, there)) = missing.filter(|_| !self.has_arrived) else {
             self.has_arrived = false;
-            return self.unserved.moved(now_ms, missing.is_some());
+            self.unserved.moved(now_ms, missing.is_some());
+            return None;
         };
-        if let Some(since_ms) = self.unserved.check(now_ms) {
-            let alarm = Alarm::NotServed { log, here, there, since_ms };
-            // What was asked for in vain is asked for again on a new connection, of another node perhaps.
-            self.effects.extend([Effect::Alarm(alarm), Effect::Disconnect]);
-        }
+        let since_ms = self.unserved.check(now_ms)?;
+        Some(Alarm::NotServed { log, here, there, since_ms })
     }
 }
