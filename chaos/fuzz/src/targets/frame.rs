@@ -4,7 +4,7 @@
 
 use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::IdentityText;
-use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::ids::{Hash32, ReplicaId, Tier};
 use sonae_proto::limits::FRAME_BYTES_MAX;
 use sonae_proto::manifest::{KeyUse, WrappedKey};
 use sonae_proto::vector::{Heads, LogHead, Sequences};
@@ -182,9 +182,14 @@ fn frames() -> Option<Vec<(&'static str, Frame)>> {
     let text = "the batch does not continue its log".to_owned();
     // Few mutations make a counter that does not fit 32 bits.
     let many_losses = Hello { loss_counter: 1 << 40, ..hello.clone() };
+    let hashes = EndedHashes::from([(ReplicaId::from_bytes([8; 16]), Hash32([7; 32]))]);
+    let saying_ended = Hello { ended: hashes.clone(), ..hello.clone() };
+    let leaving_out = Welcome { ended: hashes, ..welcome.clone() };
     Some(vec![
         ("hello", Frame::Hello(Box::new(hello))),
         ("hello-losses", Frame::Hello(Box::new(many_losses))),
+        ("hello-ended", Frame::Hello(Box::new(saying_ended))),
+        ("welcome-ended", Frame::Welcome(Box::new(leaving_out))),
         ("welcome", Frame::Welcome(Box::new(welcome.clone()))),
         ("welcome-snapshots", Frame::Welcome(Box::new(Welcome { snapshots: Some(vec![offer]), ..welcome }))),
         ("batch", Frame::Batch(b"a batch".to_vec())),
