@@ -33,6 +33,7 @@ mod pruning;
 mod replica;
 pub mod report;
 mod revoked;
+mod school;
 pub mod script;
 pub(crate) mod seal;
 mod serving;
@@ -71,6 +72,8 @@ pub struct Outcome {
     pub crash_points: BTreeMap<String, u64>,
     /// Changes that boxes acknowledged.
     pub acknowledged: u64,
+    /// Of these, changes of school days.
+    pub worked: u32,
     /// New incarnations that engines asked for.
     pub renewals: u64,
     /// How often boxes pruned.
@@ -137,6 +140,7 @@ fn run_planted(
         cycles: (world.tally.restarts + world.tally.boots).saturating_sub(first),
         crash_points: world.tally.crash_points,
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
+        worked: world.tally.worked,
         renewals: world.tally.renewals,
         prunes: world.tally.prunes,
         unfillable: world.tally.unfillable,

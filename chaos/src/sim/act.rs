@@ -40,6 +40,7 @@ impl World {
                 self.prune(slot);
                 self.consider_snapshot(slot);
             }
+            BoxAction::Work(changes) => self.work(slot, changes),
             BoxAction::Backlog(changes) => self.backlog(slot, changes),
             BoxAction::Seal(changes_max) => {
                 self.seal(slot, changes_max);

@@ -107,6 +107,8 @@ pub struct Options {
     /// A box makes a snapshot of a tier when it has sealed so many changes of it since the last one, and boxes that take
     /// the place of others begin with snapshots; 0 for neither.
     pub snapshot_every: u64,
+    /// Days on which a school works between all the trouble, a thousand changes each.
+    pub school_days: u32,
     /// The LAN between boxes.
     pub lan: LanKind,
     /// Boxes bring to the cloud what it lacks of others.
@@ -123,6 +125,8 @@ impl Options {
         let mut of_lan = Random::new(seed, "lan");
         let lan = of_lan.pick(&[None, None, Beside, Beside, Beside, Alone]);
         let relays = lan != None || of_lan.one_in(2);
+        let school_days = if Random::new(seed, "school days").one_in(100) { 5 } else { 0 };
+        let has_days = school_days > 0;
         let (sites, quorum) = random.pick(&[(1, 1), (2, 2), (3, 2), (3, 2)]);
         Self {
             seed,
@@ -134,14 +138,16 @@ impl Options {
             loss_one_in: random.pick(&[0, 25]),
             records_per_object: random.pick(&[1, 4]),
             segment_bytes: random.pick(&[32, 64]) * 1024,
-            records: random.pick(&[1, 2, 4]),
+            records: random.pick(&[1, 2, 4]) * if has_days { 40 } else { 1 },
             actions: random.pick(&[40, 60, 90]),
             troubles: TROUBLES
                 .iter()
                 .filter_map(|(trouble, one_in)| random.one_in(*one_in).then_some(*trouble))
                 .collect(),
             later: Random::new(seed, "later").one_in(3),
-            snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5]),
+            snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5])
+                * if has_days { 200 } else { 1 },
+            school_days,
             lan,
             relays,
         }

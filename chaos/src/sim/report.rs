@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::planted::Find;
 use super::run_seed;
+use super::school::CHANGES_A_DAY;
 
 /// Milliseconds of a day.
 const DAY_MS: f64 = 86_400_000.0;
@@ -52,6 +53,8 @@ pub struct Report {
     pub simulated_days: f64,
     /// Changes that were acknowledged.
     pub acknowledged_changes: u64,
+    /// Of these, changes of school days, in days of a thousand.
+    pub school_days: f64,
     /// New incarnations after a fork.
     pub renewals: u64,
     /// How often boxes pruned.
@@ -100,6 +103,7 @@ impl Report {
             report.simulated_days +=
                 Duration::from_millis(outcome.simulated_ms).as_secs_f64() * 1_000.0 / DAY_MS;
             report.acknowledged_changes += outcome.acknowledged;
+            report.school_days += f64::from(outcome.worked) / f64::from(CHANGES_A_DAY);
             report.renewals += outcome.renewals;
             report.prunes += outcome.prunes;
             report.unfillable += outcome.unfillable;

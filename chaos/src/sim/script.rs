@@ -5,6 +5,7 @@ use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
 use super::options::{LanKind, Options, Trouble};
+use super::school;
 use crate::random::Random;
 
 /// One thing that is done. Boxes and sites are named by any number, taken modulo how many there are.
@@ -27,6 +28,8 @@ pub enum Action {
 pub enum BoxAction {
     /// A person writes a record.
     Write(Tier, usize),
+    /// People write so many changes, as they do on a school day.
+    Work(u32),
     /// So many writes of the archive, each a batch of its own, then one for a safety check.
     Backlog(usize),
     /// What is kept becomes batches of at most so many changes.
@@ -134,6 +137,11 @@ pub struct Line {
 /// Draws the script of a seed.
 #[must_use]
 pub fn draw(options: &Options) -> Vec<Line> {
+    let script = draw_trouble(options);
+    if options.school_days == 0 { script } else { school::with_days(script, options) }
+}
+
+fn draw_trouble(options: &Options) -> Vec<Line> {
     let mut random = Random::new(options.seed, "script");
     let lines: Vec<Line> = (0..options.actions).map(|_| line(options, &mut random)).collect();
     if options.lan == LanKind::None {

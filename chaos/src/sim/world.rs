@@ -82,6 +82,8 @@ pub(crate) struct Tally {
     pub restarts: u64,
     pub boots: u64,
     pub refused_for_room: u64,
+    /// Changes of school days that were acknowledged.
+    pub worked: u32,
     pub renewals: u64,
     pub prunes: u64,
     pub unfillable: u64,
