@@ -13,6 +13,7 @@ mod agree;
 mod board;
 mod box_side;
 mod carried;
+mod erasure;
 mod event;
 mod keeping;
 mod lan;
@@ -84,6 +85,10 @@ pub struct Outcome {
     pub snapshots: u64,
     /// Tiers that began with one.
     pub beginnings: u64,
+    /// Tombstones that persons wrote.
+    pub erasures: u64,
+    /// Changes of erased records that came later, in the views at the end.
+    pub without_effect: u64,
     /// Connections between boxes.
     pub links: u64,
     /// Batches that were taken from neighbours.
@@ -131,6 +136,8 @@ fn run_planted(
     let beside = usize::from(options.snapshot_every > 0 && options.lan != LanKind::Alone);
     let first = u64::try_from(options.boxes + beside).unwrap_or(u64::MAX).saturating_add(1);
     let acknowledged = world.slots.iter().map(|slot| slot.book.acknowledgements()).sum::<usize>();
+    let replicas = world.slots.iter().filter_map(|slot| slot.replica.as_ref());
+    let without_effect = replicas.map(|replica| replica.without_effect).sum();
     let (digest, trace) = world.trace.finish();
     Ok(Outcome {
         violation: world.violation,
@@ -146,6 +153,8 @@ fn run_planted(
         unfillable: world.tally.unfillable,
         snapshots: world.tally.snapshots,
         beginnings: world.tally.beginnings,
+        erasures: world.tally.erasures,
+        without_effect,
         links: world.tally.links,
         from_neighbours: world.tally.from_neighbours,
         relayed: world.tally.relayed,

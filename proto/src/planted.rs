@@ -76,6 +76,10 @@ pub enum Defect {
     EndedUnequal,
     /// A peer's stamp pushes the clock however far it likes.
     ClockDragged,
+    /// What is written to a record after its tombstone stands.
+    TombstoneNotSticky,
+    /// A tombstone takes out nothing that stood before it.
+    TombstoneOnlyAhead,
     /// A neighbour is told what is held of a log once, and not again when that moves.
     NeighbourToldOnce,
     /// What the cloud lacks of others is not brought to it.

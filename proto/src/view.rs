@@ -148,7 +148,9 @@ impl Fold {
             let mark = RecordState { fields: BTreeMap::from([("applied".into(), FieldState::default())]) };
             records.put(log.tier, REISSUED, &id.to_string(), mark).map_err(FoldError::Store)?;
         }
-        if self.is_erased(records, log.tier, &change.collection, &change.record)? {
+        if self.is_erased(records, log.tier, &change.collection, &change.record)?
+            && !is_planted(Defect::TombstoneNotSticky)
+        {
             self.sequences.insert(log, sequence);
             self.highest_stamp = self.highest_stamp.max(change.stamp);
             return Ok(Applied::Erased);
@@ -163,7 +165,8 @@ impl Fold {
             records.get(log.tier, &change.collection, &change.record).map_err(FoldError::Store)?;
         let before = self.fields_digest(&change, &state);
         let is_new = state.fields.is_empty();
-        let taken = if is_new && change.collection == tombstones(log.tier) {
+        let is_stone = change.collection == tombstones(log.tier) && !is_planted(Defect::TombstoneOnlyAhead);
+        let taken = if is_new && is_stone {
             self.take_erased(records, log.tier, &change.record)?
         } else {
             Vec::new()

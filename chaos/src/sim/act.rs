@@ -41,6 +41,7 @@ impl World {
                 self.consider_snapshot(slot);
             }
             BoxAction::Work(changes) => self.work(slot, changes),
+            BoxAction::Erase(tier, record) => self.erase(slot, tier, record),
             BoxAction::Backlog(changes) => self.backlog(slot, changes),
             BoxAction::Seal(changes_max) => {
                 self.seal(slot, changes_max);

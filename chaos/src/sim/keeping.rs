@@ -158,9 +158,10 @@ impl World {
 
     /// Keeps a change and applies it. Returns whether it was acknowledged.
     pub fn keep_change(&mut self, slot: usize, draft: Draft) -> bool {
+        let Draft { log, line, .. } = draft;
+        self.check_not_erased(slot, log, &line);
         let parts = &mut self.slots[slot];
         let Some(replica) = &parts.replica else { return false };
-        let Draft { log, line, .. } = draft;
         let sequence = replica.next_sequence(log);
         let reserve = log.tier == Tier::Safety && replica.store.has_reserve();
         parts.book.attempt(log, line.clone());

@@ -38,6 +38,7 @@ impl World {
             manifest_version: replica.engine.manifest_version(),
             nonce: format!("{slot:016x}{life:016x}"),
             software: "sim".into(),
+            ended: sonae_proto::ended::EndedHashes::new(),
         };
         self.send_to_neighbour(link, end, CONTROL, &Frame::Hello(Box::new(hello)));
     }

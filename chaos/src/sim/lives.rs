@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use sonae_journal::sim::Cut;
 use sonae_proto::change::Change;
+use sonae_proto::erasure::tombstones;
 use sonae_proto::ids::Tier;
 use sonae_proto::reissue::{parting, reissue};
 
@@ -15,6 +16,7 @@ use super::act::BOXES_MAX;
 use super::event::Event;
 use super::ledger::BoxLedger;
 use super::options::LanKind;
+use super::planted::Planted;
 use super::replica::Draft;
 use super::seal;
 use super::slot::{Buried, Slot};
@@ -194,7 +196,10 @@ impl World {
                     return false;
                 }
             };
-            if !changes.iter().all(|change| self.issue_again(slot, tier, change)) {
+            // Tombstones first, as in the product: nothing that is erased is sealed again on the way.
+            let is_stone = |change: &&Change| change.collection == tombstones(tier);
+            let (first, then): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(is_stone);
+            if !first.into_iter().chain(then).all(|change| self.issue_again(slot, tier, change)) {
                 return false;
             }
         }
@@ -206,6 +211,10 @@ impl World {
         let life = &self.slots[slot].life;
         let Some(replica) = &self.slots[slot].replica else { return false };
         if change.origin.is_some_and(|name| replica.model.has(tier, name)) {
+            return true;
+        }
+        let is_erased = replica.is_erased(tier, &change.collection, &change.record);
+        if is_erased && self.planted != Some(Planted::ErasedIssuedAgain) {
             return true;
         }
         match change.to_line(life.name) {

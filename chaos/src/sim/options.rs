@@ -113,6 +113,8 @@ pub struct Options {
     pub lan: LanKind,
     /// Boxes bring to the cloud what it lacks of others.
     pub relays: bool,
+    /// Persons erase records.
+    pub erases: bool,
 }
 
 impl Options {
@@ -150,6 +152,7 @@ impl Options {
             school_days,
             lan,
             relays,
+            erases: Random::new(seed, "erasure").one_in(2),
         }
     }
 

@@ -91,6 +91,8 @@ pub enum Planted {
     LossKeptLazily,
     /// The keeper begins a tier with a snapshot whose parts are not durable.
     PartsKeptLazily,
+    /// A renewal writes again what was erased.
+    ErasedIssuedAgain,
     /// The driver takes what a neighbour says to have of an own log for receipted.
     NeighbourMakesSafe,
     /// The driver believes a neighbour that names an unknown head of an own log, without the batch.
@@ -98,7 +100,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 35] = [
+pub const ALL: [Planted; 38] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -130,6 +132,9 @@ pub const ALL: [Planted; 35] = [
     Planted::SealedLazily,
     Planted::LossKeptLazily,
     Planted::PartsKeptLazily,
+    Planted::ErasedIssuedAgain,
+    Planted::Proto(ProtoDefect::TombstoneNotSticky),
+    Planted::Proto(ProtoDefect::TombstoneOnlyAhead),
     Planted::NeighbourMakesSafe,
     Planted::NeighbourBelieved,
     Planted::Proto(ProtoDefect::NeighbourToldOnce),
@@ -148,7 +153,9 @@ impl Planted {
                 | ProtoDefect::SnapshotAheadTaken,
             )
             | Self::LossKeptLazily => &[Trouble::CloudLoss],
-            Self::Proto(ProtoDefect::OwnLogReused | ProtoDefect::EndedUnequal) => &[Trouble::Clone],
+            Self::Proto(ProtoDefect::OwnLogReused | ProtoDefect::EndedUnequal) | Self::ErasedIssuedAgain => {
+                &[Trouble::Clone]
+            }
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
             Self::Proto(_)
@@ -168,6 +175,10 @@ impl Planted {
             Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
             Self::NeighbourMakesSafe | Self::NeighbourBelieved => {
                 options.lan != LanKind::None && options.boxes > 1
+            }
+            Self::ErasedIssuedAgain
+            | Self::Proto(ProtoDefect::TombstoneNotSticky | ProtoDefect::TombstoneOnlyAhead) => {
+                options.erases
             }
             Self::Proto(_)
             | Self::Journal(_)

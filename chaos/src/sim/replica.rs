@@ -38,6 +38,8 @@ pub(crate) struct Replica {
     pub told: BTreeSet<LogName>,
     /// What was sent on the present connection: log and first sequence.
     pub sent: BTreeSet<(LogName, u64)>,
+    /// Changes that had no effect, because their records were erased.
+    pub without_effect: u64,
     /// What it waits to prune. A start forgets it.
     pub waiting: Option<Waiting>,
 }
@@ -71,6 +73,7 @@ impl Replica {
             stopped: BTreeSet::new(),
             told: BTreeSet::new(),
             sent: BTreeSet::new(),
+            without_effect: 0,
             waiting: None,
             store,
         };
@@ -105,7 +108,12 @@ impl Replica {
             // Right only for what came under another name before; the model notices what is missing then.
             Applied::Duplicate if self.is_known(log, sequence, line) => {}
             Applied::Duplicate => bail!("change {sequence} of log {log} was passed over"),
-            Applied::Erased => bail!("change {sequence} of log {log} is of a record that nobody has erased"),
+            Applied::Erased => {
+                let change = Change::from_line(line, log.incarnation)?;
+                let id = change.origin.unwrap_or(ChangeId { incarnation: log.incarnation, sequence });
+                self.model.pass_erased(log, id, &change).map_err(|text| anyhow!(text))?;
+                self.without_effect += 1;
+            }
             Applied::Unreadable => bail!("change {sequence} of log {log} cannot be read"),
         }
         self.model.pass(log, sequence, line);
@@ -141,7 +149,7 @@ impl Replica {
     ) -> Result<Draft> {
         let is_known = !is_later || value.is_multiple_of(2);
         let collection = if is_known { collection(tier) } else { later::COLLECTION };
-        let record = format!("r{record}");
+        let record = self.present(tier, collection, record);
         let Ok(seen) = self.records.get(tier, collection, &record);
         let bases = seen.fields.get("f").map(|field| field.bases()).unwrap_or_default();
         let mut change = Change {
@@ -158,6 +166,11 @@ impl Replica {
             later::write(&mut change, &seen);
         }
         Ok(Draft { log: life.log(tier), stamp: change.stamp, line: change.to_line(life.name)? })
+    }
+
+    /// The stamp of the next own change.
+    pub fn next_stamp(&mut self, told_ms: u64) -> Stamp {
+        self.clock.next(told_ms)
     }
 
     /// The sequence of the next own change of a log.
@@ -188,7 +201,8 @@ pub(crate) struct Draft {
     pub line: Vec<u8>,
 }
 
-const fn collection(tier: Tier) -> &'static str {
+/// The collection of a tier that people write to.
+pub(crate) const fn collection(tier: Tier) -> &'static str {
     match tier {
         Tier::Safety => "student",
         Tier::Daily => "attendance",

@@ -65,6 +65,10 @@ pub struct Report {
     pub snapshots: u64,
     /// Tiers that began with one.
     pub beginnings: u64,
+    /// Tombstones that persons wrote.
+    pub erasures: u64,
+    /// Changes of erased records that came later, in the views at the ends of runs.
+    pub without_effect: u64,
     /// Connections between boxes.
     pub links: u64,
     /// Batches that were taken from neighbours.
@@ -109,6 +113,8 @@ impl Report {
             report.unfillable += outcome.unfillable;
             report.snapshots += outcome.snapshots;
             report.beginnings += outcome.beginnings;
+            report.erasures += outcome.erasures;
+            report.without_effect += outcome.without_effect;
             report.links += outcome.links;
             report.from_neighbours += outcome.from_neighbours;
             report.relayed += outcome.relayed;

@@ -32,6 +32,8 @@ pub enum BoxAction {
     Work(u32),
     /// So many writes of the archive, each a batch of its own, then one for a safety check.
     Backlog(usize),
+    /// A person erases a record.
+    Erase(Tier, usize),
     /// What is kept becomes batches of at most so many changes.
     Seal(usize),
     /// It has nothing to do for a while.
@@ -143,11 +145,14 @@ pub fn draw(options: &Options) -> Vec<Line> {
 
 fn draw_trouble(options: &Options) -> Vec<Line> {
     let mut random = Random::new(options.seed, "script");
-    let lines: Vec<Line> = (0..options.actions).map(|_| line(options, &mut random)).collect();
+    let mut lines: Vec<Line> = (0..options.actions).map(|_| line(options, &mut random)).collect();
+    // Between the others, from streams of their own.
+    if options.erases {
+        lines = with_erasures(lines, options);
+    }
     if options.lan == LanKind::None {
         return lines;
     }
-    // Between the others, from a stream of its own.
     let mut random = Random::new(options.seed, "lan script");
     let first = (0..2).map(|number| of_lan(LanAction::Join(number, number + 1), options, &mut random));
     let mut script: Vec<Line> = first.collect();
@@ -156,6 +161,24 @@ fn draw_trouble(options: &Options) -> Vec<Line> {
         if random.one_in(3) {
             let action = lan(&mut random);
             script.push(of_lan(action, options, &mut random));
+        }
+    }
+    script
+}
+
+fn with_erasures(lines: Vec<Line>, options: &Options) -> Vec<Line> {
+    let mut random = Random::new(options.seed, "erasure script");
+    let mut script = Vec::new();
+    for line in lines {
+        script.push(line);
+        if random.one_in(10) {
+            let (tier, record) = (random.pick(&Tier::ALL), random.index(options.records));
+            let erase = BoxAction::Erase(tier, record);
+            script.push(Line { action: Action::Box(random.index(12), erase), then_ms: 0 });
+            if random.one_in(2) {
+                // Others have not heard of it.
+                script.push(Line { action: Action::WriteEverywhere(tier, record), then_ms: 0 });
+            }
         }
     }
     script

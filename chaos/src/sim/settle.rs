@@ -156,6 +156,7 @@ impl World {
 
     /// What was called safe is everywhere.
     fn complete(&mut self) {
+        self.check_erased();
         if self.options.lan == LanKind::Alone {
             // Nothing was, or the ledger would have said so.
             return;

@@ -89,6 +89,8 @@ pub(crate) struct Tally {
     pub unfillable: u64,
     pub snapshots: u64,
     pub beginnings: u64,
+    /// Tombstones that persons wrote.
+    pub erasures: u64,
     /// Connections between boxes.
     pub links: u64,
     /// Batches that were taken from neighbours.
