@@ -75,6 +75,8 @@ impl World {
             let place = self.random.pick(&[Place::Whole, Place::Part(0)]);
             let key = self.board.digest_key();
             let log = self.slots[slot].life.log(tier);
+            let book = &mut self.slots[slot].book;
+            book.told_ms_max = book.told_ms_max.max(told);
             let Some(replica) = &mut self.slots[slot].replica else { return };
             let record = replica.present(tier, collection, number);
             match replica.stone(&key, log, told, [collection, &record], place) {

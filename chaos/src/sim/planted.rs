@@ -171,6 +171,8 @@ impl Planted {
     /// Whether it can show in a run with these options.
     fn can_show(self, options: &Options) -> bool {
         let is_there = match self {
+            // Neighbours bring again what the cloud has lost, and hide it nearly always.
+            Self::Proto(ProtoDefect::StaleReceipt) => options.lan == LanKind::None,
             Self::Proto(ProtoDefect::NeighbourToldOnce) => options.lan == LanKind::Alone && options.boxes > 1,
             Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
             Self::NeighbourMakesSafe | Self::NeighbourBelieved => {
