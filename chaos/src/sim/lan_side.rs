@@ -48,14 +48,14 @@ impl World {
         let Some(here) = self.end(link, end) else { return };
         let (slot, is_greeted) = (here.slot, here.is_greeted);
         self.note(format_args!("box {slot} reads {} on link {link}", kind(&frame)));
-        match frame {
-            Frame::Hello(hello) if !is_greeted => self.greeted(link, end, &hello),
-            Frame::News(news) if is_greeted => self.neighbour_news(link, end, &news),
-            Frame::Keys(keys) if is_greeted => {
+        match (frame, is_greeted) {
+            (Frame::Hello(hello), false) => self.greeted(link, end, &hello),
+            (Frame::News(news), true) => self.neighbour_news(link, end, &news),
+            (Frame::Keys(keys), true) => {
                 self.box_reads_keys(slot, &keys);
                 self.drain_box(slot);
             }
-            frame => self.violate(format!("a neighbour says {} out of turn", kind(&frame))),
+            (frame, _) => self.violate(format!("a neighbour says {} out of turn", kind(&frame))),
         }
     }
 
@@ -287,11 +287,10 @@ impl World {
         let Some(here) = self.end(link, end) else { return };
         let (slot, other) = (here.slot, other.unwrap_or(here.slot));
         let Some(asked) = here.asked.get_mut(&stream) else { return };
-        let batch = match frame {
-            Frame::Batch(bytes) => Batch::from_bytes(bytes).ok(),
-            Frame::FetchEnd(_) => None,
-            frame => return self.violate(format!("a neighbour answers with {}", kind(&frame))),
-        };
+        if !matches!(frame, Frame::Batch(_) | Frame::FetchEnd(_)) {
+            return self.violate(format!("a neighbour answers with {}", kind(&frame)));
+        }
+        let batch = if let Frame::Batch(bytes) = frame { Batch::from_bytes(bytes).ok() } else { None };
         let is_end = batch.is_none();
         match &mut asked.what {
             Asking::Log { log, group } => {
