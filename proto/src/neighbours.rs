@@ -204,11 +204,10 @@ impl Neighbours {
     fn tell(&mut self) {
         for (id, neighbour) in &mut self.neighbours {
             let is_news = |(log, head): &(&LogName, &LogHead)| {
-                let is_told = match neighbour.told.get(log) {
-                    Some(told) => told == *head || is_planted(Defect::NeighbourToldOnce),
-                    None => false,
-                };
-                !is_told && !(self.is_renewing && log.incarnation == self.own)
+                let told = neighbour.told.get(log);
+                let is_told = told.is_some_and(|told| told == *head || is_planted(Defect::NeighbourToldOnce));
+                let is_ending = self.is_renewing && log.incarnation == self.own;
+                !is_told && !is_ending
             };
             let heads: Heads = self.held.iter().filter(is_news).map(|(log, head)| (*log, *head)).collect();
             if !heads.is_empty() {

@@ -9,7 +9,7 @@ use sonae_journal::Planted as JournalDefect;
 use sonae_proto::planted::Defect as ProtoDefect;
 
 use super::options::{LanKind, Options, Trouble};
-use super::run_seed;
+use super::{run, script};
 
 /// Seeds that a planted defect may take to be found, of those in which it can show.
 pub const SEEDS_TO_FIND: usize = 300;
@@ -57,7 +57,6 @@ pub fn find_all() -> Result<Vec<Find>> {
 /// As [`super::run`].
 pub fn find(planted: Planted) -> Result<Find> {
     let start = cpu_seconds();
-    let fits = |seed: &u64| planted.can_show(&Options::of_seed(*seed));
     let mut find = Find {
         defect: format!("{planted:?}"),
         seed: None,
@@ -65,10 +64,10 @@ pub fn find(planted: Planted) -> Result<Find> {
         cpu_seconds: 0.0,
         violation: String::new(),
     };
-    for seed in (0..).filter(fits).take(SEEDS_TO_FIND) {
+    for options in (0..).filter_map(|seed| planted.options(seed)).take(SEEDS_TO_FIND) {
         find.runs += 1;
-        if let Some(violation) = run_seed(seed, Some(planted))?.violation {
-            (find.seed, find.violation) = (Some(seed), violation);
+        if let Some(violation) = run(&options, &script::draw(&options), Some(planted), false)?.violation {
+            (find.seed, find.violation) = (Some(options.seed), violation);
             break;
         }
     }
@@ -142,7 +141,17 @@ pub const ALL: [Planted; 38] = [
 ];
 
 impl Planted {
-    /// Without these kinds of trouble it cannot show, so seeds that lack one need not be run to find it.
+    /// What a seed decides for a run that is to find it. Of kinds of trouble those alone without which it cannot show, if
+    /// there are such, so that they come often. `None` for a seed that cannot show it, or would take long.
+    fn options(self, seed: u64) -> Option<Options> {
+        let mut options = Options::of_seed(seed);
+        if !self.needs().is_empty() {
+            options.troubles = self.needs().iter().copied().collect();
+        }
+        (self.can_show(&options) && options.school_days == 0).then_some(options)
+    }
+
+    /// Without these kinds of trouble it cannot show.
     #[must_use]
     const fn needs(self) -> &'static [Trouble] {
         match self {
@@ -156,6 +165,7 @@ impl Planted {
             Self::Proto(ProtoDefect::OwnLogReused | ProtoDefect::EndedUnequal) | Self::ErasedIssuedAgain => {
                 &[Trouble::Clone]
             }
+            Self::Proto(ProtoDefect::ReissueAppliedTwice) => &[Trouble::Return],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
             Self::Proto(_)
@@ -170,8 +180,8 @@ impl Planted {
 
     /// Whether it can show in a run with these options.
     fn can_show(self, options: &Options) -> bool {
-        let is_there = match self {
-            // Neighbours bring again what the cloud has lost, and hide it nearly always.
+        match self {
+            // A neighbour may bring again what the cloud has lost.
             Self::Proto(ProtoDefect::StaleReceipt) => options.lan == LanKind::None,
             Self::Proto(ProtoDefect::NeighbourToldOnce) => options.lan == LanKind::Alone && options.boxes > 1,
             Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
@@ -188,8 +198,7 @@ impl Planted {
             | Self::SealedLazily
             | Self::LossKeptLazily
             | Self::PartsKeptLazily => true,
-        };
-        is_there && self.needs().iter().all(|trouble| options.has(*trouble))
+        }
     }
 
     /// What of it concerns the journal.

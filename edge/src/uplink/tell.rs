@@ -1,6 +1,7 @@
 //! What the driver tells people: other replicas of the school, and alarms.
 
 use sonae_proto::identity::IdentityText;
+use sonae_proto::ids::LogName;
 use sonae_proto::uplink::Alarm;
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::status::ReplicaStatus;
@@ -111,23 +112,10 @@ impl Driver {
                     "a snapshot of tier {tier} from the cloud is refused ({reason}); the tier comes change by change"
                 ),
             ),
-            Alarm::Stalled { since_ms } => (
-                "stalled",
-                format!(
-                    "the line is up and changes wait, but no receipt has come for {} s; the cloud may be unable to \
-                     store. What is kept here stays; call whoever runs the cloud",
-                    self.engine_ms().saturating_sub(*since_ms) / 1_000
-                ),
-            ),
-            Alarm::NotServed { log, here, there, since_ms } => (
-                "not_served",
-                format!(
-                    "the cloud says that it has log {log}, which another box writes, up to change {there}; here it ends \
-                     at {here}, and nothing has come for {} s. What others write may be missing here: call whoever \
-                     runs the cloud",
-                    self.engine_ms().saturating_sub(*since_ms) / 1_000
-                ),
-            ),
+            Alarm::Stalled { since_ms } => ("stalled", stalled(self.seconds_since(*since_ms))),
+            Alarm::NotServed { log, here, there, since_ms } => {
+                ("not_served", not_served(*log, *here, *there, self.seconds_since(*since_ms)))
+            }
             Alarm::RevocationTakenBack { version } => (
                 "revocation_taken_back",
                 format!(
@@ -150,4 +138,22 @@ impl Driver {
         log::error!(code, text = text.as_str(); "alarm");
         self.shared.note_error(&self.clock, code, text);
     }
+
+    fn seconds_since(&self, since_ms: u64) -> u64 {
+        self.engine_ms().saturating_sub(since_ms) / 1_000
+    }
+}
+
+fn stalled(seconds: u64) -> String {
+    format!(
+        "the line is up and changes wait, but no receipt has come for {seconds} s; the cloud may be unable to store. \
+         What is kept here stays; call whoever runs the cloud"
+    )
+}
+
+fn not_served(log: LogName, here: u64, there: u64, seconds: u64) -> String {
+    format!(
+        "the cloud says that it has log {log}, which another box writes, up to change {there}; here it ends at {here}, \
+         and nothing has come for {seconds} s. What others write may be missing here: call whoever runs the cloud"
+    )
 }

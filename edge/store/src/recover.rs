@@ -59,17 +59,22 @@ struct Found {
     first_changes: BTreeMap<LogName, u64>,
 }
 
-/// Opens journal, archive and view of a replica.
-pub(crate) fn recover(
-    open: Open,
-    sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
-) -> Result<Recovered, StoreError> {
+fn open_journal(open: &Open) -> Result<Journal, StoreError> {
     let (journal, opened) =
         Journal::open(Arc::clone(&open.disk), &open.journal, open.options.journal.clone())?;
     if let Some(torn) = &opened.torn_tail {
         log::info!(segment = torn.segment.as_str(), bytes = torn.bytes;
             "an unfinished commit was discarded; nobody was told that it was kept");
     }
+    Ok(journal)
+}
+
+/// Opens journal, archive and view of a replica.
+pub(crate) fn recover(
+    open: Open,
+    sealed_out: tokio::sync::mpsc::UnboundedSender<BatchHeader>,
+) -> Result<Recovered, StoreError> {
+    let journal = open_journal(&open)?;
     let (shelf, foundations, mut index) = open_files(&open, &journal)?;
     let mut found = read_journal(&journal, &mut index, &open)?;
     no_hole(&found, &index)?;
