@@ -136,14 +136,7 @@ impl Driver {
                 });
                 self.engine.handle_batch_reply(log, reply, now_ms);
             }
-            Event::Missing { log, .. } if self.keys.name() == log.incarnation => {
-                log::error!(log = log.to_string(); "a sealed batch cannot be read");
-                self.hang_up();
-            }
-            Event::Missing { log, .. } => {
-                self.under_way = self.under_way.saturating_sub(1);
-                self.engine.handle_batch_missing(log, now_ms);
-            }
+            Event::Missing { log, .. } => self.missing(log, now_ms),
             Event::Fetched { batch, .. } => {
                 if self.purpose.takes(batch.header().log, batch.header().last) {
                     self.engine.handle_fetched(*batch);

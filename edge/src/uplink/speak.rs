@@ -49,4 +49,14 @@ impl Driver {
             self.expect_answer();
         }
     }
+
+    /// A batch that was to be sent is not here.
+    pub(super) fn missing(&mut self, log: LogName, now_ms: u64) {
+        if self.keys.name() == log.incarnation {
+            log::error!(log = log.to_string(); "a sealed batch cannot be read");
+            return self.hang_up();
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+        self.engine.handle_batch_missing(log, now_ms);
+    }
 }
