@@ -35,6 +35,11 @@ impl Uplink {
         self.left_out = Some(LeftOut { nonce: hello.nonce.clone(), own: hello.identity.clone(), ended });
     }
 
+    /// Whether a welcome answers another hello than the last one.
+    pub(super) fn answers_another(&self, welcome: &Welcome) -> bool {
+        self.left_out.as_ref().is_some_and(|said| said.nonce != welcome.nonce)
+    }
+
     /// Adds to a welcome what it leaves out of ended incarnations because the hello said that it is held here.
     #[must_use]
     pub fn complete<'a>(&self, welcome: &'a Welcome) -> Cow<'a, Welcome> {

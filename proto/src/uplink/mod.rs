@@ -274,7 +274,7 @@ impl Uplink {
     /// The cloud has answered the hello.
     pub fn handle_welcome(&mut self, welcome: &Welcome, now_ms: u64) {
         let welcome = &*self.complete(welcome);
-        if welcome.heads.len() > VECTOR_LOGS_MAX {
+        if welcome.heads.len() > VECTOR_LOGS_MAX || self.answers_another(welcome) {
             self.effects.push_back(Effect::Disconnect);
             return;
         }

@@ -144,6 +144,16 @@ fn what_both_hold_is_left_out() {
     }
 }
 
+/// Goal: a welcome that answers another hello says nothing. Method: the answer to the hello before.
+#[test]
+fn an_old_welcome_is_not_taken() {
+    let mut scene = Scene::new(Whose::Peers);
+    let hello = Hello { nonce: "11".repeat(16), ..scene.hello() };
+    let old = scene.ask(&hello);
+    assert_eq!(scene.take(&old), [Effect::Disconnect]);
+    assert!(!scene.replica.engine.is_up());
+}
+
 /// Goal: a cloud that has lost the tail of an ended log is told of, by the device that wrote it and by a peer, as if
 /// there were no hashes; and the tail is brought back. Method: it loses one batch of three after a greeting that left
 /// them out, then all of them.
