@@ -4,7 +4,7 @@
 
 use crate::batch::{Batch, BatchError};
 use crate::identity::{Identity, IdentityText};
-use crate::ids::{LogName, SchoolCode};
+use crate::ids::{Incarnation, LogName, SchoolCode};
 use crate::manifest::KeyUse;
 use crate::object::RecordKind;
 use crate::receipt::{Receipt, SiteId};
@@ -142,20 +142,21 @@ impl Intake {
             self.refuse(waiter, code, RefusalCode::Storage, "fewer sites than the quorum could be written");
         }
         if let Some(head) = outcome.moved {
-            self.spread_news(code, name, head);
+            self.spread_news(code, name.incarnation, &Heads::from([(name, head)]));
         }
     }
 
-    pub(super) fn spread_news(&mut self, code: SchoolCode, log: LogName, head: LogHead) {
+    /// Tells the other replicas of a school what has moved, and who writes it.
+    pub(super) fn spread_news(&mut self, code: SchoolCode, incarnation: Incarnation, heads: &Heads) {
         let Some(school) = self.schools.get(&code) else { return };
         let identities: Vec<IdentityText> =
-            school.identities.get(&log.incarnation).map(Identity::text).into_iter().collect();
+            school.identities.get(&incarnation).map(Identity::text).into_iter().collect();
         let others = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.school == code && connection.incarnation != log.incarnation);
+            .filter(|(_, connection)| connection.school == code && connection.incarnation != incarnation);
         for (connection, _) in others {
-            let news = News { heads: Heads::from([(log, head)]), identities: identities.clone() };
+            let news = News { heads: heads.clone(), identities: identities.clone() };
             let frame = Box::new(Frame::News(Box::new(news)));
             self.effects.push_back(Effect::Tell { connection: *connection, frame });
         }

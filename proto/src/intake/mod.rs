@@ -206,6 +206,8 @@ impl Intake {
                 return self.refuse_and_close(to, RefusalCode::Identity, "too many incarnations");
             }
             self.remember_identity(hello.school, &hello.identity, identity);
+            // Who holds something of it from a neighbour can bring it from now on.
+            self.spread_news(hello.school, name, &Heads::new());
         }
         let connection = Connection {
             school: hello.school,

@@ -215,7 +215,7 @@ impl Intake {
 
     fn spread_grown(&mut self, code: SchoolCode, grown: Heads) {
         for (log, head) in grown {
-            self.spread_news(code, log, head);
+            self.spread_news(code, log.incarnation, &Heads::from([(log, head)]));
         }
     }
 

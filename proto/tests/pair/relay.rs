@@ -2,12 +2,14 @@
 
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::Tier;
+use sonae_proto::intake::ConnectionId;
 use sonae_proto::receipt::Receipt;
 use sonae_proto::uplink::{BatchReply, CarriedBatch, Effect, RELAY_MS};
 use sonae_proto::vector::Heads;
-use sonae_proto::wire::{News, Refusal, RefusalCode};
+use sonae_proto::wire::{Frame, News, Refusal, RefusalCode};
 
 use crate::board::{Board, Life, school, site};
+use crate::desk::Desk;
 use crate::receipts::{effects, up, welcome};
 use crate::replica::Replica;
 
@@ -92,6 +94,34 @@ fn what_passes_does_not_end_it() {
     assert!(again >= due + RELAY_MS, "not at once");
     replica.engine.handle_timeout(again);
     assert_eq!(effects(&mut replica), [second]);
+}
+
+/// Goal: what a neighbour left is brought as soon as the cloud knows who wrote it, also on a line that stood before. Method:
+/// the writer greets a node, under which nothing of it ever moves; what that tells the others of the school, and what one
+/// of them does with it; found by simulation seed 1797504275.
+#[test]
+fn who_greets_later_is_told_to_all() {
+    let (mut desk, other) = Desk::ready();
+    let (mut replica, peer, chain) = given(&desk.board, false);
+    assert_eq!(replica.engine.poll_timeout(), None, "nobody would take it");
+    desk.told.clear();
+    desk.greet(2, &peer, 0);
+    let told = desk.told.iter().find_map(|(connection, frame)| match frame {
+        Frame::News(news) if *connection == ConnectionId(1) => Some(news.clone()),
+        _ => None,
+    });
+    let news = told.unwrap_or_else(|| panic!("{} is not told", other.name));
+    assert_eq!((&news.heads, &news.identities), (&Heads::new(), &vec![peer.identity.clone()]));
+    replica.engine.handle_news(&news, 20);
+    effects(&mut replica);
+    let due = replica.engine.poll_timeout().unwrap();
+    replica.engine.handle_timeout(due);
+    let (log, first) = (peer.log(Tier::Safety), chain[0].header().first);
+    assert_eq!(effects(&mut replica), [Effect::SendBatch { log, first }]);
+    desk.told.clear();
+    desk.greet(3, &peer, 0);
+    let again = desk.told.iter().any(|(_, frame)| matches!(frame, Frame::News(_)));
+    assert!(!again, "it is no news any more");
 }
 
 /// Goal: what a snapshot stands for here cannot be brought, and the line stays. Method: the shell has no such batch; found
