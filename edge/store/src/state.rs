@@ -17,7 +17,7 @@ pub struct StoreState {
     pub kept: BTreeMap<Tier, Point>,
     /// For each tier the last own change with a receipt.
     pub safe: BTreeMap<Tier, Point>,
-    /// Heads of own logs with a receipt, and of peers' logs that are held: witnesses of what the cloud has.
+    /// Heads of own logs with a receipt, and of peers' logs that are held, whoever brought them: what a rebuild must find.
     #[serde(skip)]
     pub safe_heads: Heads,
     /// Own changes without a receipt, by tier.
