@@ -154,6 +154,12 @@ impl Identity {
         }
     }
 
+    /// Returns whether these are its texts. Who knows that need not verify them: it costs two signatures.
+    #[must_use]
+    pub fn has_text(&self, text: &IdentityText) -> bool {
+        self.incarnation.text() == text.incarnation && self.device.text() == text.device
+    }
+
     /// Returns the incarnation's name.
     #[must_use]
     pub fn name(&self) -> Incarnation {

@@ -11,7 +11,7 @@ use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::LogName;
 use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
-use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS, Start, Uplink};
+use sonae_proto::uplink::{Alarm, BatchReply, Effect, REFUSED_MS_MAX, STALL_MS, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::{Fold, MemoryRecords};
 use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
@@ -168,7 +168,7 @@ impl<'a> Appliance<'a> {
             if self.engine.is_renewing() {
                 break;
             }
-            self.now_ms += DIAL_MS_MAX;
+            self.now_ms += REFUSED_MS_MAX;
             self.engine.handle_timeout(self.now_ms);
             if !matches!(self.engine.poll_effect(), Some(Effect::Dial)) {
                 break;

@@ -25,7 +25,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use crate::batch::BatchHeader;
 use crate::destruction::Destroyed;
 use crate::ended::Ended;
-use crate::identity::Identity;
+use crate::identity::{Identity, IdentityError};
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
 use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
@@ -176,11 +176,19 @@ impl Intake {
         self.greet(to, None, hello, now_ms);
     }
 
+    /// Whose hello it is. Most are of those who have greeted before.
+    fn identify(&self, hello: &Hello) -> Result<Identity, IdentityError> {
+        let mut known =
+            self.schools.get(&hello.school).into_iter().flat_map(|school| school.identities.values());
+        let known = known.find(|known| known.has_text(&hello.identity)).cloned();
+        known.map_or_else(|| hello.identity.verify(&self.config.board, hello.school), Ok)
+    }
+
     fn greet(&mut self, to: ReplyTo, tls_key: Option<&[u8; 32]>, hello: &Hello, now_ms: u64) {
         if hello.protocol != PROTOCOL {
             return self.refuse_and_close(to, RefusalCode::Protocol, "this node speaks protocol 1");
         }
-        let identity = match hello.identity.verify(&self.config.board, hello.school) {
+        let identity = match self.identify(hello) {
             Ok(identity) if tls_key.is_none_or(|key| identity.device.body().key.as_bytes() == key) => {
                 identity
             }

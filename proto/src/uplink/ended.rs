@@ -24,7 +24,8 @@ pub(super) struct LeftOut {
 impl Uplink {
     /// Says ended incarnations as hashes in a hello that is about to be sent, and leaves them out of what it has.
     pub fn say_ended(&mut self, hello: &mut Hello) {
-        let own = hello.identity.verify(&self.board, self.school).ok();
+        let own = self.own_identity.take().filter(|own| own.has_text(&hello.identity));
+        let own = own.or_else(|| hello.identity.verify(&self.board, self.school).ok());
         let held = self.own.iter().map(|(log, own)| (*log, own.held()));
         let mut heads: Heads = held.filter(|(_, head)| *head != LogHead::EMPTY).collect();
         heads.extend(self.peers.heads());
@@ -32,6 +33,7 @@ impl Uplink {
         hello.ended = ended.hashes();
         let incarnations = ended.incarnations();
         hello.have.retain(|log, _| !incarnations.contains(&log.incarnation));
+        self.own_identity = own;
         self.left_out = Some(LeftOut { nonce: hello.nonce.clone(), own: hello.identity.clone(), ended });
     }
 

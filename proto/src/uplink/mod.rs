@@ -18,6 +18,7 @@ mod compare;
 mod effect;
 mod ended;
 mod fetched;
+mod line;
 mod own;
 mod peers;
 mod progress;
@@ -35,7 +36,7 @@ use ed25519_dalek::VerifyingKey;
 use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
 use crate::destruction::Destroyed;
-use crate::identity::IdentityText;
+use crate::identity::{Identity, IdentityText};
 use crate::ids::{LogName, SchoolCode, Tier};
 use crate::limits::{BATCHES_IN_FLIGHT_MAX, VECTOR_LOGS_MAX};
 use crate::planted::{Defect, is_planted};
@@ -47,6 +48,8 @@ pub use alarm::Alarm;
 pub use carried::{CarriedBatch, CarriedReceipt};
 pub use effect::{BatchReply, Effect, SnapshotReply};
 use ended::LeftOut;
+use line::Line;
+pub use line::{DIAL_MS_MAX, DIAL_MS_MIN, REFUSED_MS_MAX};
 use own::OwnLog;
 use peers::{Fetched, Peers};
 pub use relay::RELAY_MS;
@@ -56,28 +59,6 @@ use snapshots::Snapshots;
 pub use stall::STALL_MS;
 use stall::Stall;
 pub use start::Start;
-
-/// Shortest wait before the next dial, in milliseconds. Doubles with each failure.
-pub const DIAL_MS_MIN: u64 = 500;
-
-/// Longest wait before the next dial.
-pub const DIAL_MS_MAX: u64 = 5_000;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Line {
-    Down {
-        retry_at_ms: u64,
-        failures: u32,
-    },
-    Dialling {
-        failures: u32,
-    },
-    /// Failures are forgotten with the welcome: a refused hello is one more.
-    Greeting {
-        failures: u32,
-    },
-    Up,
-}
 
 /// The engine of one replica.
 #[derive(Debug)]
@@ -89,6 +70,9 @@ pub struct Uplink {
     line: Line,
     /// Refusals that may pass by themselves, since the last receipt: they make the next dial wait longer.
     refusals: u32,
+    /// The last of them said that the cloud cannot store: one batch asks whether it can again, and the others wait for
+    /// its receipt.
+    cannot_store: bool,
     loss_counter: u64,
     loss_being_kept: bool,
     own: BTreeMap<LogName, OwnLog>,
@@ -98,6 +82,8 @@ pub struct Uplink {
     snapshots: Snapshots,
     ahead: Ahead,
     cloud_heads: Heads,
+    /// The present incarnation's identity as the last hello had it, verified.
+    own_identity: Option<Identity>,
     /// What the hello of this connection left out.
     left_out: Option<LeftOut>,
     in_flight: usize,
@@ -140,6 +126,7 @@ impl Uplink {
             jitter: start.jitter | 1,
             line: Line::Down { retry_at_ms: 0, failures: 0 },
             refusals: 0,
+            cannot_store: false,
             loss_counter: start.loss_counter,
             loss_being_kept: false,
             own: BTreeMap::new(),
@@ -148,6 +135,7 @@ impl Uplink {
             ahead: Ahead::default(),
             cloud_said: Heads::new(),
             cloud_heads: Heads::new(),
+            own_identity: None,
             left_out: None,
             in_flight: 0,
             manifest_version: start.manifest_version,
@@ -200,7 +188,7 @@ impl Uplink {
     pub fn handle_timeout(&mut self, now_ms: u64) {
         // No wait is longer than the maximum: if it seems to be, the told time has jumped back.
         if let Line::Down { retry_at_ms, failures } = self.line
-            && (retry_at_ms <= now_ms || retry_at_ms > now_ms.saturating_add(DIAL_MS_MAX))
+            && (retry_at_ms <= now_ms || retry_at_ms > now_ms.saturating_add(REFUSED_MS_MAX))
             && !self.renewing
         {
             self.line = Line::Dialling { failures };
@@ -236,26 +224,10 @@ impl Uplink {
         self.fetch_at_once();
     }
 
-    const fn failures(&self) -> u32 {
-        match self.line {
-            Line::Down { failures, .. } | Line::Dialling { failures } | Line::Greeting { failures } => {
-                failures
-            }
-            Line::Up => 0,
-        }
-    }
-
     /// The connection is gone or could not be made.
     pub fn handle_disconnected(&mut self, now_ms: u64) {
-        let failures = self.failures();
-        let doublings = failures.saturating_add(self.refusals).min(10);
-        let wait = DIAL_MS_MIN.saturating_mul(1 << doublings).min(DIAL_MS_MAX);
-        // xorshift: a spread of half the wait, so that a district's boxes do not dial in step.
-        self.jitter ^= self.jitter << 13;
-        self.jitter ^= self.jitter >> 7;
-        self.jitter ^= self.jitter << 17;
-        let retry_at_ms = now_ms + wait / 2 + self.jitter % (wait / 2 + 1);
-        self.line = Line::Down { retry_at_ms, failures: failures.saturating_add(1) };
+        let retry_at_ms = now_ms + self.dial_wait_ms();
+        self.line = Line::Down { retry_at_ms, failures: self.failures().saturating_add(1) };
         self.in_flight = 0;
         if !is_planted(Defect::FetchForGood) {
             self.peers.forget_fetches();
@@ -382,8 +354,9 @@ impl Uplink {
         if is_planted(Defect::TierPriorityLost) {
             own_logs.reverse();
         }
+        let most = if self.cannot_store { 1 } else { BATCHES_IN_FLIGHT_MAX };
         for (log, own) in own_logs {
-            while self.in_flight < BATCHES_IN_FLIGHT_MAX {
+            while self.in_flight < most {
                 let Some(first) = own.send_next() else { break };
                 self.effects.push_back(Effect::SendBatch { log: *log, first });
                 self.in_flight += 1;

@@ -3,9 +3,9 @@
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::Batch;
 use sonae_proto::ended::EndedHashes;
-use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::receipt::Receipt;
-use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, STALL_MS};
+use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, REFUSED_MS_MAX, STALL_MS};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{PROTOCOL, Refusal, RefusalCode, Welcome};
 
@@ -152,7 +152,8 @@ fn refusals_are_retried_or_stop_their_log() {
         replica.engine.handle_welcome(&welcome(Heads::new()), 100);
         assert!(effects(&mut replica).contains(&Effect::SendBatch { log, first: 1 }));
     }
-    assert!(waits[0] <= 1_000 && waits[7] >= DIAL_MS_MAX / 2, "{waits:?}");
+    assert!(waits[0] <= 1_000 && waits[7] >= REFUSED_MS_MAX / 2, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= REFUSED_MS_MAX), "{waits:?}");
     replica.engine.handle_batch_reply(log, refusal(RefusalCode::Signature), 100);
     assert!(!effects(&mut replica).contains(&Effect::Disconnect));
     replica.engine.handle_disconnected(100);
@@ -166,6 +167,33 @@ fn refusals_are_retried_or_stop_their_log() {
         .filter(|effect| matches!(effect, Effect::SendBatch { .. }))
         .collect();
     assert_eq!(sent, [Effect::SendBatch { log: daily, first: 1 }]);
+}
+
+/// Goal: while the cloud cannot store, a backlog does not travel over and over: one batch asks whether it can again, and
+/// the rest follows its receipt. Method: a backlog in two tiers, a storage refusal, a receipt.
+#[test]
+fn a_backlog_waits_until_the_cloud_can_store() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 3, welcome(Heads::new()));
+    replica.write(Tier::Daily, "p", 1, 5);
+    replica.seal(&board, 1, 100);
+    let [log, daily] = [Tier::Safety, Tier::Daily].map(|tier| replica.life.log(tier));
+    let sent = |replica: &mut Replica| -> Vec<(LogName, u64)> {
+        let sends =
+            |effect| if let Effect::SendBatch { log, first } = effect { Some((log, first)) } else { None };
+        effects(replica).into_iter().filter_map(sends).collect()
+    };
+    sent(&mut replica);
+    let refusal = Refusal { code: RefusalCode::Storage, text: String::new(), heads: Heads::new() };
+    replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), 100);
+    replica.engine.handle_disconnected(100);
+    replica.engine.handle_timeout(u64::MAX);
+    replica.engine.handle_connected();
+    replica.engine.handle_welcome(&welcome(Heads::new()), 101);
+    assert_eq!(sent(&mut replica), [(log, 1)]);
+    let bytes = receipt_for(&chain[0]).sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), 102);
+    assert_eq!(sent(&mut replica), [(log, 2), (log, 3), (daily, 1)]);
 }
 
 /// Goal: a box whose hello is refused does not hammer the cloud; a welcome ends that. Method: connections that are
