@@ -45,6 +45,7 @@ const RINGS: [Ring; 7] = [
             ("/simulated_days", "simulated days"),
             ("/crash_and_heal_cycles", "crash-and-heal cycles"),
             ("/acknowledged_changes", "acknowledged changes"),
+            ("/school_days", "school days of 1,000 changes"),
         ],
         replay: "make replay RING=sim SEED=SEED",
     },

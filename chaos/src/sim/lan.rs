@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sonae_proto::batch::Batch;
-use sonae_proto::ids::{Incarnation, LogName};
+use sonae_proto::ids::{Incarnation, LogName, ReplicaId};
 use sonae_proto::vector::LogHead;
 
 use super::event::Event;
@@ -210,7 +210,7 @@ impl World {
 
     /// Whether a box, as far as it knows, may have another one as its neighbour.
     pub fn let_in(&self, slot: usize, other: usize) -> bool {
-        let device = self.board.replica(self.slots[other].life.device);
+        let device = ReplicaId::of_key(&self.slots[other].life.tls_key);
         let replica = self.slots[slot].replica.as_ref();
         replica.is_some_and(|replica| !replica.engine.revoked_devices().any(|revoked| revoked == device))
     }
