@@ -2,13 +2,16 @@
 //!
 //! **Invariant**: everything here is a function of numbers, so that a run can be repeated.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use anyhow::Result;
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::{Batch, BatchError, Place};
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
 use sonae_proto::digest::DigestKey;
 use sonae_proto::identity::{
-    Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
+    Beginning, DeviceCertificate, Identity, IdentityError, IdentityText, IncarnationCertificate, ReplicaKind,
 };
 use sonae_proto::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use sonae_proto::intake::{Config, Intake};
@@ -40,6 +43,8 @@ pub(crate) struct Board {
     manifest: Signed<Manifest>,
     /// Later manifests, that revoke devices. Batches are sealed under the first one all the same.
     words: Vec<Signed<Manifest>>,
+    /// Identities that were verified before, by their texts.
+    verified: RefCell<BTreeMap<(String, String), Identity>>,
 }
 
 impl Board {
@@ -60,7 +65,25 @@ impl Board {
             destroyed: Vec::new(),
         };
         let manifest = Signed::sign(manifest, &root)?;
-        Ok(Self { receipt_key: SigningKey::from_bytes(&RECEIPTS), root, school, manifest, words: Vec::new() })
+        Ok(Self {
+            receipt_key: SigningKey::from_bytes(&RECEIPTS),
+            root,
+            school,
+            manifest,
+            words: Vec::new(),
+            verified: RefCell::default(),
+        })
+    }
+
+    /// Verifies an identity, the first time that its texts are seen.
+    pub fn identity(&self, text: &IdentityText) -> Result<Identity, IdentityError> {
+        let texts = (text.device.clone(), text.incarnation.clone());
+        if let Some(known) = self.verified.borrow().get(&texts) {
+            return Ok(known.clone());
+        }
+        let identity = text.verify(&self.root.verifying_key(), self.school)?;
+        self.verified.borrow_mut().insert(texts, identity.clone());
+        Ok(identity)
     }
 
     /// The hash of the manifest that all is sealed under.

@@ -18,8 +18,8 @@ use super::world::World;
 /// Milliseconds after which a box that stopped is started again, at most.
 const RESTART_MS_MAX: u64 = 3_000;
 
-/// Milliseconds between looks for room on a full disk.
-const ROOM_MS: u64 = 60_000;
+/// Milliseconds between looks for room on a full disk, and over days.
+const ROOM_MS: [u64; 2] = [60_000, 1_800_000];
 
 impl World {
     /// Starts a box on what its disk holds.
@@ -28,6 +28,7 @@ impl World {
             return;
         }
         self.slots[slot].lives += 1;
+        let wanted_room = std::mem::take(&mut self.slots[slot].wants_room);
         let store = match Store::open(&self.slots[slot].disk, self.keeping()) {
             Ok(store) => store,
             Err(error) => return self.start_failed(slot, &error),
@@ -40,7 +41,7 @@ impl World {
         match Replica::start(&self.board, life, store, told, words, &self.witnessed, relays) {
             Ok(replica) => {
                 self.slots[slot].replica = Some(replica);
-                self.tally.restarts += 1;
+                self.tally.restarts += u64::from(!wanted_room);
                 self.drain_box(slot);
             }
             Err(error) => self.violate(format!("box {slot} does not start: {error:#}")),
@@ -70,7 +71,8 @@ impl World {
 
     /// Nothing goes on before there is room; the process comes back now and then to look.
     pub fn start_when_there_is_room(&mut self, slot: usize) {
-        self.start_after(slot, ROOM_MS);
+        self.slots[slot].wants_room = true;
+        self.start_after(slot, ROOM_MS[usize::from(self.options.school_days > 0)]);
     }
 
     fn start_after(&mut self, slot: usize, ms: u64) {

@@ -64,8 +64,7 @@ impl World {
         let Some(here) = self.end(link, end) else { return };
         here.manifest_version = hello.manifest_version;
         let slot = here.slot;
-        let verified = hello.identity.verify(&self.board.root.verifying_key(), self.board.school);
-        if verified.is_err() {
+        if self.board.identity(&hello.identity).is_err() {
             return self.violate(format!("box {slot} cannot verify the identity of box {other}"));
         }
         let before =

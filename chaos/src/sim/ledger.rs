@@ -15,6 +15,21 @@ use sonae_proto::vector::LogHead;
 
 use super::store::Held;
 
+/// A record that is no batch, as it lies at the sites.
+#[derive(Debug)]
+struct Document {
+    /// The incarnation whose identity it is.
+    names: Option<Incarnation>,
+    sites: BTreeSet<usize>,
+}
+
+fn named_by(body: &[u8]) -> Option<Incarnation> {
+    let identity: IdentityText = serde_json::from_slice(body).ok()?;
+    let certificate: IncarnationCertificate =
+        serde_json::from_str(identity.incarnation.lines().next()?).ok()?;
+    Some(certificate.incarnation())
+}
+
 /// What is known of one disk of a box, from outside.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BoxLedger {
@@ -99,7 +114,7 @@ pub(crate) struct Ledger {
     quorum: usize,
     seen: BTreeMap<Hash32, Seen>,
     /// Sites that hold a document.
-    documents: BTreeMap<Vec<u8>, BTreeSet<usize>>,
+    documents: BTreeMap<Vec<u8>, Document>,
     /// Heads that were called safe, less what sites have lost since.
     promised: BTreeMap<LogName, LogHead>,
     /// Batches that, with all before them, were at the quorum at some time.
@@ -135,7 +150,8 @@ impl Ledger {
                 seen.sites.insert(site);
                 seen.was_at_quorum |= seen.sites.len() >= self.quorum;
             } else if record.kind.is_some() {
-                self.documents.entry(record.body.to_vec()).or_default().insert(site);
+                let fresh = || Document { names: named_by(record.body), sites: BTreeSet::new() };
+                self.documents.entry(record.body.to_vec()).or_insert_with(fresh).sites.insert(site);
             }
         }
     }
@@ -146,8 +162,8 @@ impl Ledger {
         for seen in self.seen.values_mut() {
             seen.sites.remove(&site);
         }
-        for sites in self.documents.values_mut() {
-            sites.remove(&site);
+        for document in self.documents.values_mut() {
+            document.sites.remove(&site);
         }
         left.for_each(|object| self.written(object, site));
         let (promised, named) = (std::mem::take(&mut self.promised), self.named());
@@ -160,14 +176,8 @@ impl Ledger {
 
     /// Incarnations whose identities some site holds.
     pub fn named(&self) -> BTreeSet<Incarnation> {
-        let held = self.documents.iter().filter(|(_, sites)| !sites.is_empty());
-        let name = |(body, _): (&Vec<u8>, _)| {
-            let identity: IdentityText = serde_json::from_slice(body).ok()?;
-            let certificate: IncarnationCertificate =
-                serde_json::from_str(identity.incarnation.lines().next()?).ok()?;
-            Some(certificate.incarnation())
-        };
-        held.filter_map(name).collect()
+        let held = self.documents.values().filter(|document| !document.sites.is_empty());
+        held.filter_map(|document| document.names).collect()
     }
 
     /// The end of the part of a history that sites hold without a gap.
@@ -208,7 +218,7 @@ impl Ledger {
 
     /// Whether a document, a root or a part is at the quorum now.
     pub fn is_document_at_quorum(&self, body: &[u8]) -> bool {
-        self.documents.get(body).is_some_and(|sites| sites.len() >= self.quorum)
+        self.documents.get(body).is_some_and(|document| document.sites.len() >= self.quorum)
     }
 
     /// A replica calls a log safe.
@@ -248,7 +258,8 @@ impl Ledger {
     /// A receipt is signed.
     pub fn signed(&self, log: LogName, head: LogHead, identity: Option<&[u8]>) -> Result<(), String> {
         self.walk(log, head, |seen| seen.sites.len() >= self.quorum, "of it is not at the quorum")?;
-        let known = identity.and_then(|body| self.documents.get(body)).map_or(0, BTreeSet::len);
+        let known =
+            identity.and_then(|body| self.documents.get(body)).map_or(0, |document| document.sites.len());
         if known < self.quorum {
             return Err(format!("{log} is receipted, but who writes it is known to {known} site(s) only"));
         }

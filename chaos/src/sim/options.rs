@@ -127,7 +127,7 @@ impl Options {
         let mut of_lan = Random::new(seed, "lan");
         let lan = of_lan.pick(&[None, None, Beside, Beside, Beside, Alone]);
         let relays = lan != None || of_lan.one_in(2);
-        let school_days = if Random::new(seed, "school days").one_in(100) { 5 } else { 0 };
+        let school_days = if Random::new(seed, "school days").one_in(200) { 5 } else { 0 };
         let has_days = school_days > 0;
         let (sites, quorum) = random.pick(&[(1, 1), (2, 2), (3, 2), (3, 2)]);
         Self {

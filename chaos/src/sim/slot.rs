@@ -37,6 +37,8 @@ pub(crate) struct Slot {
     /// What the clock shows, and since when.
     pub clock: (u64, u64),
     pub wake_at: Option<u64>,
+    /// It has stopped for want of room, and only starts to look whether there is some.
+    pub wants_room: bool,
     /// The life of the node from which there is a welcome, if its heads were complete.
     pub welcomed_by: Option<u64>,
     /// What becomes of un-synced writes when the power goes.
@@ -70,6 +72,7 @@ impl Slot {
             blocked_down: false,
             clock: (CLOCK_START_MS + now, now),
             wake_at: None,
+            wants_room: false,
             welcomed_by: None,
             cut: Cut::Drop,
             stop_at: None,
