@@ -46,6 +46,12 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one site may take for one read before the next site is asked.
 pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Shortest pause after an object that did not reach the quorum. Doubles with each.
+pub const PAUSE_MIN: Duration = Duration::from_millis(250);
+
+/// Longest pause after an object that did not reach the quorum.
+pub const PAUSE_MAX: Duration = Duration::from_secs(15);
+
 /// How long to wait between attempts to bring old batches back to the quorum.
 pub const REPAIR_WAIT: Duration = Duration::from_secs(30);
 

@@ -3,6 +3,8 @@
 //! **Invariant**: objects are put strictly one after another, so the order of records is the order in which they
 //! become durable.
 //! **Invariant**: a site counts for a record only when its put has returned, with fsync.
+//! **Invariant**: while the quorum cannot be written, objects are tried now and then only: each stays at the sites that
+//! took it, and its records are sent again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use ulid::Ulid;
 
 use crate::engine::Input;
-use crate::limits::{GROUP_BYTES_MAX, REPAIR_WAIT};
+use crate::limits::{GROUP_BYTES_MAX, PAUSE_MAX, PAUSE_MIN, REPAIR_WAIT};
 use crate::object_name::ObjectName;
 use crate::reader::Reader;
 use crate::repair;
@@ -57,6 +59,29 @@ impl Group {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.object.len() >= GROUP_BYTES_MAX
+    }
+}
+
+/// How long nothing is put after an object that did not reach the quorum.
+#[derive(Debug, Default)]
+struct Pause {
+    until: Option<Instant>,
+    wait: Duration,
+}
+
+impl Pause {
+    fn lasts(&self) -> bool {
+        self.until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Notes what came of an object; what was not put in a pause does not make it longer.
+    fn after(&mut self, reached_quorum: bool) {
+        if reached_quorum {
+            *self = Self::default();
+        } else if !self.lasts() {
+            self.wait = (self.wait * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+            self.until = Some(Instant::now() + self.wait);
+        }
     }
 }
 
@@ -118,6 +143,7 @@ impl Writer {
         quorum: usize,
     ) {
         let mut next_repair = Instant::now();
+        let mut pause = Pause::default();
         loop {
             // Without anything to repair there is no timer.
             let first = if undurable.is_empty() {
@@ -134,7 +160,8 @@ impl Writer {
             };
             let Some(first) = first else { return };
             let (group, placed) = self.gather(first, &mut queue).await;
-            let sites = self.put(group).await;
+            let sites = if pause.lasts() { Vec::new() } else { self.put(group).await };
+            pause.after(sites.len() >= quorum);
             if engine.send(Input::Stored { placed, sites }).await.is_err() {
                 return;
             }

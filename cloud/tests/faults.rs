@@ -164,6 +164,33 @@ async fn a_dead_site_matters_only_to_the_quorum() {
     node.stop().await;
 }
 
+/// Goal: a site that is away for long does not fill the others with copies of what is sent again and again, and is
+/// noticed when it is back. Method: two sites of which one fails, a client that asks without a pause; the site returns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_that_is_away_is_tried_now_and_then() {
+    let scene = Scene::new(2);
+    let away = Faults::nth(u64::MAX / 2);
+    let node = scene.start(2, &away).await;
+    let (client, _) = scene.client(&node).await;
+    let mut log = LogWriter::new(&scene.device, &scene.life, &scene.keys, Tier::Daily);
+    log.write("one");
+    send_all(&scene, &client, &log).await;
+    log.write("two");
+    let before = away.puts.load(Ordering::SeqCst);
+    away.count.store(u64::MAX / 4, Ordering::SeqCst);
+    away.from.store(1, Ordering::SeqCst);
+    for _ in 0..500 {
+        let refusal = client.refused(log.batches[1].bytes()).await;
+        assert_eq!(refusal.code, RefusalCode::Storage);
+    }
+    let tried = away.puts.load(Ordering::SeqCst) - before;
+    assert!((1..50).contains(&tried), "{tried} objects for 500 questions");
+    away.from.store(0, Ordering::SeqCst);
+    assert!(send_all(&scene, &client, &log).await > 0);
+    assert!(client.receipt(&scene.board, log.batches[1].bytes()).await.sites.len() == 2);
+    node.stop().await;
+}
+
 /// Goal: a batch that reached one site only and was never receipted does not shadow the one that took its
 /// place. Method: fail its write at one site, store another for its place, start again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

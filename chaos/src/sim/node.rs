@@ -42,7 +42,12 @@ pub(crate) struct Node {
     pub queue: VecDeque<(Ticket, RecordKind, Vec<u8>)>,
     pub writing: Option<Writing>,
     objects: u64,
+    /// After an object that missed the quorum: until when none is put, and how long that pause is.
+    pause: (u64, u64),
 }
+
+/// Shortest and longest pause of a writer, in milliseconds.
+const PAUSE_MS: (u64, u64) = (250, 15_000);
 
 impl Node {
     /// Starts from what the sites hold, as a node does. `heal` copies objects to the sites that lack them.
@@ -55,7 +60,19 @@ impl Node {
         let readable = sites.iter().filter(|site| !site.is_down).count();
         intake.set_complete(readable > sites.len() - how.quorum);
         load(&mut intake, board, sites, how.quorum)?;
-        Ok(Self { boot, intake, queue: VecDeque::new(), writing: None, objects: 0 })
+        Ok(Self { boot, intake, queue: VecDeque::new(), writing: None, objects: 0, pause: (0, 0) })
+    }
+
+    /// Returns a record that is not put, because the writer pauses.
+    pub fn give_back(&mut self, now: u64) -> Option<Ticket> {
+        let pauses = self.writing.is_none() && now < self.pause.0;
+        pauses.then(|| self.queue.pop_front())?.map(|(ticket, ..)| ticket)
+    }
+
+    /// Notes what came of an object.
+    pub fn pause_after(&mut self, reached_quorum: bool, now: u64) {
+        let wait = (self.pause.1 * 2).clamp(PAUSE_MS.0, PAUSE_MS.1);
+        self.pause = if reached_quorum { (0, 0) } else { (now + wait, wait) };
     }
 
     /// Makes the next object of at most `records` records, unless one is being put.

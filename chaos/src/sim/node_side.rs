@@ -3,7 +3,7 @@
 //! **Invariant** that it checks: a receipt is signed only for what is at the quorum at that very moment, and with it
 //! the identity of who wrote it.
 
-use sonae_proto::intake::{self, ConnectionId, ReplyTo};
+use sonae_proto::intake::{self, ConnectionId, Location, ReplyTo};
 use sonae_proto::receipt::Receipt;
 use sonae_proto::wire::{FetchEnd, Frame};
 
@@ -123,16 +123,13 @@ impl World {
     }
 
     pub fn drain_node(&mut self) {
-        while let Some(effect) = self.node.as_mut().and_then(|node| node.intake.poll_effect()) {
-            match self.node_stops_in {
-                Some(0) => {
-                    self.crashed_at(format!("node before it {}", name_of(&effect)));
-                    return self.stop_node();
-                }
-                Some(left) => self.node_stops_in = Some(left - 1),
-                None => {}
-            }
-            self.perform_for_node(effect);
+        self.perform_all_for_node();
+        while let Some(node) = &mut self.node
+            && let Some(ticket) = node.give_back(self.now)
+        {
+            let nowhere = Location { object: String::new(), offset: 0, bytes: 0 };
+            node.intake.handle_stored(ticket, &nowhere, &[], self.now);
+            self.perform_all_for_node();
         }
         let (sites, records, later) = (self.sites.len(), self.options.records_per_object, self.options.later);
         if let Some(node) = &mut self.node
@@ -143,6 +140,20 @@ impl World {
                 let at = self.now + self.delay();
                 self.at(at, Event::SiteWrote { boot, site });
             }
+        }
+    }
+
+    fn perform_all_for_node(&mut self) {
+        while let Some(effect) = self.node.as_mut().and_then(|node| node.intake.poll_effect()) {
+            match self.node_stops_in {
+                Some(0) => {
+                    self.crashed_at(format!("node before it {}", name_of(&effect)));
+                    return self.stop_node();
+                }
+                Some(left) => self.node_stops_in = Some(left - 1),
+                None => {}
+            }
+            self.perform_for_node(effect);
         }
     }
 
@@ -240,6 +251,7 @@ impl World {
         }
         let Some(written) = node.writing.take() else { return };
         let sites: Vec<_> = written.done.iter().map(|number| site(*number)).collect();
+        node.pause_after(sites.len() >= self.options.quorum, self.now);
         self.note(format_args!("node has put {} to {:?}", written.name, written.done));
         for (ticket, location) in written.tickets {
             if let Some(node) = self.node.as_mut().filter(|node| node.boot == boot) {
