@@ -46,10 +46,10 @@ pub const PUT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long one site may take for one read before the next site is asked.
 pub const GET_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Shortest pause after an object that did not reach the quorum. Doubles with each.
+/// Pause after the second object in a row that did not reach the quorum. Doubles with each.
 pub const PAUSE_MIN: Duration = Duration::from_millis(250);
 
-/// Longest pause after an object that did not reach the quorum.
+/// Longest pause after such an object.
 pub const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// How long to wait between attempts to bring old batches back to the quorum.
@@ -127,3 +127,7 @@ const _: () = assert!(
 /// Bytes that are sent before anything is known of the line: 20 datagrams, what a satellite link of 256 kbit/s and 700 ms
 /// has under way. With quinn's 12 a box that is rebuilt waits a quarter of a second longer for tier 0.
 pub const FIRST_FLIGHT_BYTES: u64 = 24 * 1024;
+
+/// Finest step, in bytes, in which a connection looks for longer datagrams than 1,200 bytes: one probe of 1,326 and no more.
+/// Each is as long as a datagram of data, and on a narrow line quinn's four would stand before tier 0.
+pub const MTU_STEP: u16 = 127;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{TransportConfig, VarInt};
+use quinn::{MtuDiscoveryConfig, TransportConfig, VarInt};
 use rustls::RootCertStore;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls_pki_types::pem::PemObject as _;
@@ -16,7 +16,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sonae_line::Connection;
 use sonae_proto::wire::ALPN;
 
-use crate::limits::{CONNECTION_WINDOW_BYTES, FIRST_FLIGHT_BYTES, IDLE_TIMEOUT, STREAMS_MAX};
+use crate::limits::{CONNECTION_WINDOW_BYTES, FIRST_FLIGHT_BYTES, IDLE_TIMEOUT, MTU_STEP, STREAMS_MAX};
 
 /// DER of an Ed25519 SubjectPublicKeyInfo before its 32 key bytes, without the outer header, as webpki returns
 /// or strips it. RFC 8410, section 4.
@@ -102,6 +102,9 @@ fn transport(idle: Duration) -> TransportConfig {
     transport.receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES));
     transport.send_window(u64::from(CONNECTION_WINDOW_BYTES));
     transport.datagram_receive_buffer_size(None);
+    let mut probes = MtuDiscoveryConfig::default();
+    probes.minimum_change(MTU_STEP);
+    transport.mtu_discovery_config(Some(probes));
     let mut cubic = CubicConfig::default();
     cubic.initial_window(FIRST_FLIGHT_BYTES);
     transport.congestion_controller_factory(Arc::new(cubic));

@@ -62,11 +62,12 @@ impl Group {
     }
 }
 
-/// How long nothing is put after an object that did not reach the quorum.
+/// How long nothing is put after objects that did not reach the quorum: one may be anything, two in a row are a site that
+/// is away.
 #[derive(Debug, Default)]
 struct Pause {
     until: Option<Instant>,
-    wait: Duration,
+    wait: Option<Duration>,
 }
 
 impl Pause {
@@ -79,8 +80,8 @@ impl Pause {
         if reached_quorum {
             *self = Self::default();
         } else if !self.lasts() {
-            self.wait = (self.wait * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-            self.until = Some(Instant::now() + self.wait);
+            let wait = self.wait.map_or(Duration::ZERO, |wait| (wait * 2).clamp(PAUSE_MIN, PAUSE_MAX));
+            (self.until, self.wait) = (Some(Instant::now() + wait), Some(wait));
         }
     }
 }

@@ -43,10 +43,10 @@ pub(crate) struct Node {
     pub writing: Option<Writing>,
     objects: u64,
     /// After an object that missed the quorum: until when none is put, and how long that pause is.
-    pause: (u64, u64),
+    pause: (u64, Option<u64>),
 }
 
-/// Shortest and longest pause of a writer, in milliseconds.
+/// Shortest and longest pause of a writer after the second such object in a row, in milliseconds.
 const PAUSE_MS: (u64, u64) = (250, 15_000);
 
 impl Node {
@@ -60,7 +60,7 @@ impl Node {
         let readable = sites.iter().filter(|site| !site.is_down).count();
         intake.set_complete(readable > sites.len() - how.quorum);
         load(&mut intake, board, sites, how.quorum)?;
-        Ok(Self { boot, intake, queue: VecDeque::new(), writing: None, objects: 0, pause: (0, 0) })
+        Ok(Self { boot, intake, queue: VecDeque::new(), writing: None, objects: 0, pause: (0, None) })
     }
 
     /// Returns a record that is not put, because the writer pauses.
@@ -71,8 +71,8 @@ impl Node {
 
     /// Notes what came of an object.
     pub fn pause_after(&mut self, reached_quorum: bool, now: u64) {
-        let wait = (self.pause.1 * 2).clamp(PAUSE_MS.0, PAUSE_MS.1);
-        self.pause = if reached_quorum { (0, 0) } else { (now + wait, wait) };
+        let wait = self.pause.1.map_or(0, |wait| (wait * 2).clamp(PAUSE_MS.0, PAUSE_MS.1));
+        self.pause = if reached_quorum { (0, None) } else { (now + wait, Some(wait)) };
     }
 
     /// Makes the next object of at most `records` records, unless one is being put.
