@@ -8,7 +8,7 @@ use std::sync::PoisonError;
 
 use sonae_proto::digest::Digest;
 use sonae_proto::ids::{Hash32, Tier};
-use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
+use sonae_proto::snapshot::{Record, Snapshot, SnapshotRoot};
 use sonae_proto::vector::Heads;
 
 use super::{Keeper, Late};
@@ -20,6 +20,10 @@ use crate::view::RecordKey;
 
 /// What stands in the view in place of a checkpoint's id while a snapshot is written to it.
 pub(super) const LOADING: &str = "loading";
+
+/// A snapshot with no more sealed bytes is opened once, and what it holds stays in memory until it is written: tier 0 of
+/// most schools, some tens of MiB. A larger one is opened twice.
+const OPENED_BYTES_MAX: u64 = 256 * 1024;
 
 /// A tier of the view that stands still on disk, and what a snapshot of it is to say.
 #[derive(Debug)]
@@ -89,9 +93,13 @@ impl Keeper {
         let shelf = self.shared.shelf.clone();
         shelf.settle().map_err(|_| StoreError::Snapshot { root: hash, what: "cannot be kept" })?;
         // Added up before a word of it is written.
-        let found = foundation::read(&shelf, hash, root, &self.keyring, |_| Ok(()))?;
+        let (mut opened, fits) = (Vec::new(), root.bytes() <= OPENED_BYTES_MAX);
+        let found = foundation::read(&shelf, hash, root, &self.keyring, |records| {
+            opened.extend(fits.then_some(records));
+            Ok(())
+        })?;
         self.checkpoint()?;
-        if let Err(error) = self.lay_foundation(root, hash) {
+        if let Err(error) = self.lay_foundation(root, hash, fits.then_some(opened)) {
             // The view holds what no journal knows. Opened again, it is made anew.
             log::error!(error = error.to_string(); "a snapshot could not be laid under its tier; nothing more is kept");
             self.failed = Some(error.to_string());
@@ -112,18 +120,28 @@ impl Keeper {
         Ok(())
     }
 
-    /// Writes the records to the view and journals that they are its tier's foundation.
-    fn lay_foundation(&mut self, root: &SnapshotRoot, hash: Hash32) -> Result<(), StoreError> {
+    /// Writes the records to the view and journals that they are its tier's foundation. `opened` is what all parts hold,
+    /// if it is still there.
+    fn lay_foundation(
+        &mut self,
+        root: &SnapshotRoot,
+        hash: Hash32,
+        opened: Option<Vec<Vec<Record>>>,
+    ) -> Result<(), StoreError> {
         {
             let view = self.shared.view.read().unwrap_or_else(PoisonError::into_inner);
             // No checkpoint has this id: cut off from here on, the view is rebuilt.
             view.write_records(LOADING, Vec::new())?;
-            foundation::read(&self.shared.shelf, hash, root, &self.keyring, |records| {
-                let keyed = |record: sonae_proto::snapshot::Record| {
+            let write = |records: Vec<Record>| {
+                let keyed = |record: Record| {
                     (RecordKey::new(root.tier, &record.collection, &record.record), record.state)
                 };
                 Ok(view.write_records(LOADING, records.into_iter().map(keyed).collect())?)
-            })?;
+            };
+            match opened {
+                Some(parts) => parts.into_iter().try_for_each(write)?,
+                None => drop(foundation::read(&self.shared.shelf, hash, root, &self.keyring, write)?),
+            }
         }
         self.commit_foundation(root.tier, hash)
     }
