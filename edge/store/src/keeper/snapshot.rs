@@ -140,7 +140,9 @@ impl Keeper {
             };
             match opened {
                 Some(parts) => parts.into_iter().try_for_each(write)?,
-                None => drop(foundation::read(&self.shared.shelf, hash, root, &self.keyring, write)?),
+                None => {
+                    foundation::read(&self.shared.shelf, hash, root, &self.keyring, write)?;
+                }
             }
         }
         self.commit_foundation(root.tier, hash)
