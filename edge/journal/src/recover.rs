@@ -136,22 +136,29 @@ fn find(pool: &mut Pool) -> Result<Vec<Candidate>, JournalError> {
 }
 
 /// Makes sure that the newest segment is read as it is on the device. Older ones need no such care: the newest
-/// one's existence shows that they were flushed with success.
+/// one's existence shows that they were flushed with success. A file whose use was cut short before its first commit shows
+/// nothing, so those before it are settled too, down to the first that has one.
 fn settle(candidates: &mut [Candidate], options: &Options) -> Result<(), JournalError> {
     if options.skip_settle() {
         return Ok(());
     }
     loop {
-        let newest = candidates.iter_mut().max_by_key(|candidate| candidate.epoch_seen);
-        match newest {
-            Some(newest) if newest.epoch_seen > 0 && !newest.settled => {
-                let settled = newest.file.disk.settle();
-                settled.map_err(|error| newest.file.failed("settle the journal segment", error))?;
-                newest.settled = true;
-                newest.look(options)?;
+        let mut newest: Option<&mut Candidate> = None;
+        let mut shown = 0;
+        for candidate in candidates.iter_mut().filter(|candidate| candidate.epoch_seen > 0) {
+            if candidate.settled {
+                if candidate.begins_or_continues(options)? {
+                    shown = shown.max(candidate.epoch_seen);
+                }
+            } else if newest.as_ref().is_none_or(|newest| newest.epoch_seen < candidate.epoch_seen) {
+                newest = Some(candidate);
             }
-            _ => return Ok(()),
         }
+        let Some(newest) = newest.filter(|newest| newest.epoch_seen > shown) else { return Ok(()) };
+        let settled = newest.file.disk.settle();
+        settled.map_err(|error| newest.file.failed("settle the journal segment", error))?;
+        newest.settled = true;
+        newest.look(options)?;
     }
 }
 

@@ -143,3 +143,37 @@ fn a_failed_flush_poisons_the_handle() {
     let (journal, _) = open(&disk, &options()).unwrap();
     assert_eq!(journal.read(kept).unwrap().payload, b"kept");
 }
+
+/// Goal: a file whose use was cut short before its first commit does not keep the segment before it from being read as it
+/// is on the device. Method: a torn roll-over, a failed flush in the segment before, a restart, a power cut.
+#[test]
+fn a_torn_roll_over_hides_no_failed_flush() {
+    let frame: (FrameKind, &[u8]) = (FrameKind(1), &[7; 100]);
+    let cases = (0..400 * 60).map(|case| (case / 60 + 1, case / 6 % 10, case % 6));
+    for (seed, cut, fault) in cases {
+        let disk = SimDisk::new(seed);
+        let (mut journal, _) = open(&disk, &options()).unwrap();
+        journal.commit(&[frame]).unwrap();
+        journal.prepare().unwrap();
+        journal.turn();
+        disk.cut_at(disk.counters().operations + cut);
+        if journal.commit(&[frame]).is_ok() {
+            continue;
+        }
+        drop(journal);
+        disk.power_cycle(Cut::Torn);
+        let (mut journal, _) = open(&disk, &options()).unwrap();
+        disk.fail_at(disk.counters().operations + fault, Fault::Io);
+        if journal.commit(&[frame]).is_ok() {
+            continue;
+        }
+        drop(journal);
+        let (mut journal, _) = open(&disk, &options()).unwrap();
+        let kept = *journal.commit(&[frame]).unwrap().start();
+        drop(journal);
+        disk.power_cycle(Cut::Drop);
+        let (journal, _) = open(&disk, &options())
+            .unwrap_or_else(|error| panic!("seed {seed} cut {cut} fault {fault}: {error}"));
+        assert_eq!(journal.read(kept).unwrap().payload, frame.1, "seed {seed}");
+    }
+}
