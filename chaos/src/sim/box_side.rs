@@ -170,7 +170,8 @@ impl World {
         };
         let stopped = replica.stopped.contains(&log);
         replica.sent.insert((log, first));
-        let starved = log.tier != Tier::Safety && has_unsent_safety(replica);
+        // Of a revoked device the cloud has refused it, and it is not sent any more.
+        let starved = log.tier != Tier::Safety && has_unsent_safety(replica) && !self.is_revoked(slot);
         if stopped {
             self.violate(format!("box {slot} sends {log}, of which the cloud has another history"));
         }

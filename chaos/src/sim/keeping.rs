@@ -18,8 +18,11 @@ use super::world::World;
 /// Milliseconds after which a box that stopped is started again, at most.
 const RESTART_MS_MAX: u64 = 3_000;
 
-/// Milliseconds between looks for room on a full disk, and over days.
-const ROOM_MS: [u64; 2] = [60_000, 1_800_000];
+/// Milliseconds between looks for room on a full disk.
+const ROOM_MS: u64 = 60_000;
+
+/// The same over days of a school, or most of such a run would be looks.
+const ROOM_OVER_DAYS_MS: u64 = 1_800_000;
 
 impl World {
     /// Starts a box on what its disk holds.
@@ -72,7 +75,8 @@ impl World {
     /// Nothing goes on before there is room; the process comes back now and then to look.
     pub fn start_when_there_is_room(&mut self, slot: usize) {
         self.slots[slot].wants_room = true;
-        self.start_after(slot, ROOM_MS[usize::from(self.options.school_days > 0)]);
+        let has_days = self.options.school_days > 0;
+        self.start_after(slot, if has_days { ROOM_OVER_DAYS_MS } else { ROOM_MS });
     }
 
     fn start_after(&mut self, slot: usize, ms: u64) {

@@ -37,9 +37,9 @@ pub(crate) fn write(change: &mut Change, seen: &RecordState) {
 /// A frame with a key more, if its body is JSON.
 pub(crate) fn frame(bytes: Vec<u8>) -> Vec<u8> {
     let Some((header, body)) = bytes.split_at_checked(FRAME_HEADER_BYTES) else { return bytes };
-    let Some(keys) = body.strip_prefix(b"{").filter(|keys| keys.ends_with(b"}")) else { return bytes };
-    let comma = if keys == b"}" { "" } else { "," };
-    let body = [format!("{{\"{KEY}\":{}{comma}", anything()).as_bytes(), keys].concat();
+    let is_object = body.starts_with(b"{\"") && body.ends_with(b"}");
+    let Some(keys) = body.strip_prefix(b"{").filter(|_| is_object) else { return bytes };
+    let body = [format!("{{\"{KEY}\":{},", anything()).as_bytes(), keys].concat();
     let Ok(length) = u32::try_from(body.len()) else { return bytes };
     let kind = header.get(4).copied().unwrap_or_default();
     [&length.to_be_bytes()[..], &[kind], &body].concat()

@@ -139,7 +139,8 @@ impl Options {
             duplicate_one_in: random.pick(&[0, 4]),
             loss_one_in: random.pick(&[0, 25]),
             records_per_object: random.pick(&[1, 4]),
-            segment_bytes: random.pick(&[32, 64]) * 1024,
+            // A batch is one commit, and must find room in a segment: of a backlog, or of a school day's hundred changes.
+            segment_bytes: random.pick(&[64, 128]) * 1024 * if has_days { 2 } else { 1 },
             records: random.pick(&[1, 2, 4]) * if has_days { 40 } else { 1 },
             actions: random.pick(&[40, 60, 90]),
             troubles: TROUBLES

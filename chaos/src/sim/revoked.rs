@@ -88,8 +88,11 @@ impl World {
         let Some(waiting) = waiting else { return };
         let device = self.devices.get(&waiting.log.incarnation).copied();
         let Some(word) = device.and_then(|device| self.revoked.get_mut(&device)) else { return };
-        word.accepted.insert(waiting.log, waiting.head);
-        self.say();
+        // As the board's own tool: what it has accepted only grows.
+        if word.accepted.get(&waiting.log).is_none_or(|known| known.sequence < waiting.head.sequence) {
+            word.accepted.insert(waiting.log, waiting.head);
+            self.say();
+        }
     }
 
     fn say(&mut self) {
