@@ -64,7 +64,7 @@ impl Group {
 
 /// How long nothing is put after objects that did not reach the quorum: one may be anything, two in a row are a site that
 /// is away.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Pause {
     until: Option<Instant>,
     wait: Option<Duration>,
@@ -75,14 +75,13 @@ impl Pause {
         self.until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Notes what came of an object; what was not put in a pause does not make it longer.
-    fn after(&mut self, reached_quorum: bool) {
+    /// What follows an object.
+    fn after(self, reached_quorum: bool) -> Self {
         if reached_quorum {
-            *self = Self::default();
-        } else if !self.lasts() {
-            let wait = self.wait.map_or(Duration::ZERO, |wait| (wait * 2).clamp(PAUSE_MIN, PAUSE_MAX));
-            (self.until, self.wait) = (Some(Instant::now() + wait), Some(wait));
+            return Self::default();
         }
+        let wait = self.wait.map_or(Duration::ZERO, |wait| (wait * 2).clamp(PAUSE_MIN, PAUSE_MAX));
+        Self { until: Some(Instant::now() + wait), wait: Some(wait) }
     }
 }
 
@@ -161,8 +160,11 @@ impl Writer {
             };
             let Some(first) = first else { return };
             let (group, placed) = self.gather(first, &mut queue).await;
-            let sites = if pause.lasts() { Vec::new() } else { self.put(group).await };
-            pause.after(sites.len() >= quorum);
+            let mut sites = Vec::new();
+            if !pause.lasts() {
+                sites = self.put(group).await;
+                pause = pause.after(sites.len() >= quorum);
+            }
             if engine.send(Input::Stored { placed, sites }).await.is_err() {
                 return;
             }

@@ -8,8 +8,8 @@ pub const DIAL_MS_MIN: u64 = 500;
 /// Longest wait before the next dial.
 pub const DIAL_MS_MAX: u64 = 5_000;
 
-/// Longest wait after batches that the cloud refused for now: it is there, and only says again that it cannot. Shorter
-/// than a gap that begins the watch over receipts anew.
+/// Longest wait after a connection on which the cloud could not store: it is there, and only says so again. Shorter than a
+/// gap that begins the watch over receipts anew.
 pub const REFUSED_MS_MAX: u64 = 30_000;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,9 @@ impl Uplink {
 
     /// How long to wait before the next dial, in milliseconds.
     pub(super) fn dial_wait_ms(&mut self) -> u64 {
-        let longest = if self.refusals == 0 { DIAL_MS_MAX } else { REFUSED_MS_MAX };
+        // A line that has gone since may be back at any moment.
+        let was_refused = self.cannot_store && self.line == Line::Up;
+        let longest = if was_refused { REFUSED_MS_MAX } else { DIAL_MS_MAX };
         let doublings = self.failures().saturating_add(self.refusals).min(10);
         let wait = DIAL_MS_MIN.saturating_mul(1 << doublings).min(longest);
         // xorshift: a spread of half the wait, so that a district's boxes do not dial in step.
