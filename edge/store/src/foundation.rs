@@ -136,21 +136,21 @@ pub(crate) fn read_with(
     let wrong = |what| StoreError::Snapshot { root: hash, what };
     let mut sum = Sum::new(keys.digest.clone());
     let mut found = Found { disputed: 0, highest_stamp: Stamp::default(), digest: Digest::default() };
+    let unreadable = "has a part that cannot be opened";
     let open = |part: &PartName| {
         let sealed = shelf.part(part).ok_or_else(|| wrong("is not there whole"))?;
-        open_part(&sealed, &keys.open).map_err(|_| wrong("has a part that cannot be opened"))
+        open_part(&sealed, &keys.open).map_err(|_| wrong(unreadable))
     };
     // Somebody waits for the roster: the smallest boxes have two cores.
-    let open_both = |parts: &[PartName]| {
+    let opened = root.parts.chunks(2).flat_map(|parts| {
         std::thread::scope(|scope| {
             let threads: Vec<_> = parts.iter().map(|part| scope.spawn(move || open(part))).collect();
-            let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
-            joined
-                .map(|opened| opened.unwrap_or_else(|_| Err(wrong("has a part that cannot be opened"))))
-                .collect()
+            let ends =
+                threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(wrong(unreadable))));
+            ends.collect::<Vec<_>>()
         })
-    };
-    for records in root.parts.chunks(2).flat_map::<Vec<Result<Vec<Record>, StoreError>>, _>(open_both) {
+    });
+    for records in opened {
         let records = records?;
         for record in &records {
             sum.add(record);
