@@ -6,6 +6,7 @@ SHELL := /bin/bash
 ONCE ?=
 CUT ?=
 HOURS ?= 2
+RINGS ?=
 ROUNDS ?= 50
 SEED ?= 1
 RING ?= sim
@@ -71,10 +72,10 @@ planted: ## Builds the programs with defects that tests can plant, into target/p
 	cargo build --workspace --bins
 
 .PHONY: soak
-soak: ## All rings, two at a time, for HOURS=2; the sums over all runs of this commit lie in target/soak/COMMIT
+soak: ## All rings, or RINGS="sim proc", two at a time, for HOURS=2; the sums over all runs of this commit lie in target/soak/COMMIT
 	cargo build --workspace --bins --release
 	cargo build -p sonae-chaos --features sim --release
-	target/release/sonae-chaos soak --hours $(HOURS) --commit "$$(git describe --always --dirty --abbrev=12)"
+	target/release/sonae-chaos soak --hours $(HOURS) $(RINGS:%=--ring %) --commit "$$(git describe --always --dirty --abbrev=12)"
 
 .PHONY: replay
 replay: ## Runs one seed of a ring again and prints all that happens. SEED=1 RING=sim, simnet, adversary or proc

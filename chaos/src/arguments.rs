@@ -108,6 +108,9 @@ pub(super) enum Command {
         /// Folder of all reports
         #[arg(long, default_value = "target/soak")]
         out: PathBuf,
+        /// Only this ring, which then has its lane to itself; can be given again
+        #[arg(long)]
+        ring: Vec<String>,
         /// Runs nothing, adds up what is there
         #[arg(long)]
         sum: bool,

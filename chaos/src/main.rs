@@ -81,9 +81,9 @@ async fn run(command: Command) -> Result<()> {
         #[cfg(feature = "sim")]
         Command::Replay { seed, ring } => replay(ring, seed).await,
         #[cfg(feature = "sim")]
-        Command::Soak { hours, commit, out, sum } => {
+        Command::Soak { hours, commit, ring, out, sum } => {
             let seconds = std::time::Duration::try_from_secs_f64(hours * 3_600.0)?.as_secs();
-            tokio::task::block_in_place(|| soak::run_or_sum(&out, &commit, (!sum).then_some(seconds)))
+            tokio::task::block_in_place(|| soak::run_or_sum(&out, &commit, &ring, (!sum).then_some(seconds)))
         }
         Command::Bench { bench, json: _ } => {
             let dir = scratch("bench")?;

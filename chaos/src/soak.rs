@@ -17,12 +17,12 @@ use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use serde_json::Value;
 
-/// One ring: how it is run, and what of its report is added up.
+/// A ring: how it is run, and what of its report is added up.
 struct Ring {
     name: &'static str,
     /// Which of the two lanes it runs in, one after the other.
     lane: usize,
-    /// Its share of the lane's time, in percent.
+    /// Its part of the lane's time, against the other rings that run there; 0: it ends by itself.
     share: u64,
     /// Its arguments; `SECONDS` and `SEED` stand for its time and for a number that no other run has.
     arguments: &'static str,
@@ -143,24 +143,33 @@ pub struct Report {
     pub failures: Vec<String>,
 }
 
-/// Runs all rings for so many seconds, or none, and prints what all runs of the commit have shown.
+fn named(names: &[String]) -> Result<Vec<&'static Ring>> {
+    if let Some(unknown) = names.iter().find(|name| RINGS.iter().all(|ring| ring.name != name.as_str())) {
+        let known: Vec<_> = RINGS.iter().map(|ring| ring.name).collect();
+        bail!("there is no ring {unknown}; there are {}", known.join(", "));
+    }
+    Ok(RINGS.iter().filter(|ring| names.is_empty() || names.iter().any(|name| name == ring.name)).collect())
+}
+
+/// Runs the rings of these names, all if there is none, for so many seconds, or nothing, and prints what all runs of the
+/// commit have shown.
 ///
 /// # Errors
-/// What a ring objects to, or what kept it from running.
-pub fn run_or_sum(dir: &Path, commit: &str, seconds: Option<u64>) -> Result<()> {
+/// A name that no ring has, what a ring objects to, or what kept it from running.
+pub fn run_or_sum(dir: &Path, commit: &str, rings: &[String], seconds: Option<u64>) -> Result<()> {
     let report = match seconds {
-        Some(seconds) => run(dir, commit, seconds)?,
+        Some(seconds) => run(dir, commit, &named(rings)?, seconds)?,
         None => summarise(&dir.join(commit), commit)?,
     };
     write!(std::io::stdout(), "{}", report.text()?)?;
     if report.failures.is_empty() { Ok(()) } else { bail!("{} objection(s)", report.failures.len()) }
 }
 
-/// Runs all rings for so many seconds.
+/// Runs rings for so many seconds.
 ///
 /// # Errors
 /// When a ring cannot be started. What it objects to stands in its report and log.
-fn run(dir: &Path, commit: &str, seconds: u64) -> Result<Report> {
+fn run(dir: &Path, commit: &str, rings: &[&Ring], seconds: u64) -> Result<Report> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let folder = dir.join(commit).join(now.to_string());
     std::fs::create_dir_all(&folder)?;
@@ -168,8 +177,9 @@ fn run(dir: &Path, commit: &str, seconds: u64) -> Result<Report> {
         let lane = |lane| {
             let folder = &folder;
             scope.spawn(move || -> Result<()> {
-                let rings = RINGS.iter().filter(|ring| ring.lane == lane);
-                rings.into_iter().try_for_each(|ring| ring.run(folder, seconds * ring.share / 100, now))
+                let rings = || rings.iter().filter(|ring| ring.lane == lane);
+                let shares: u64 = rings().map(|ring| ring.share).sum();
+                rings().try_for_each(|ring| ring.run(folder, seconds * ring.share / shares.max(1), now))
             })
         };
         for lane in [lane(0), lane(1)] {
@@ -327,6 +337,18 @@ mod tests {
         for (end, text) in [("json", out), ("exit", exit), ("log", "said this\n")] {
             std::fs::write(folder.join(format!("{ring}.{end}")), text).unwrap();
         }
+    }
+
+    /// Goal: a misspelt ring is no run of nothing. Method: names of rings, none and a wrong one.
+    #[test]
+    fn rings_have_names() {
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            named(&names).map(|rings| rings.iter().map(|ring| ring.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&["proc", "sim"]).unwrap(), ["sim", "proc"]);
+        assert_eq!(names(&[]).unwrap().len(), RINGS.len());
+        assert!(names(&["sim", "smi"]).unwrap_err().to_string().contains("smi; there are sim, exhaustive"));
     }
 
     /// Goal: runs of a commit are added up, and no failure is forgotten. Method: two runs with reports of each kind, one
