@@ -147,8 +147,9 @@ fn settle(candidates: &mut [Candidate], options: &Options) -> Result<(), Journal
         let mut shown = 0;
         for candidate in candidates.iter_mut().filter(|candidate| candidate.epoch_seen > 0) {
             if candidate.settled {
+                // Of a recycled file that was begun and torn, the header may still be that of its last use.
                 if candidate.begins_or_continues(options)? {
-                    shown = shown.max(candidate.epoch_seen);
+                    shown = shown.max(candidate.epoch());
                 }
             } else if newest.as_ref().is_none_or(|newest| newest.epoch_seen < candidate.epoch_seen) {
                 newest = Some(candidate);
