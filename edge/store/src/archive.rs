@@ -207,13 +207,9 @@ impl Archive {
         let new = self.disk.create(&new_path)?;
         copy(old.file.as_ref(), offset..old.end, new.as_ref())?;
         self.disk.rename(&new_path, &path)?;
-        // Whatever the flush of the name says, this is the file of that name from here on.
-        let file = LogFile { file: new, end: old.end - offset, is_named: false };
-        self.files.insert(log, file);
-        self.disk.sync_dir(&self.dir)?;
-        if let Some(file) = self.files.get_mut(&log) {
-            file.is_named = true;
-        }
+        // Whatever the flush of the name says, this is the file of that name from here on; the next batch flushes again.
+        let is_named = self.disk.sync_dir(&self.dir).is_ok();
+        self.files.insert(log, LogFile { file: new, end: old.end - offset, is_named });
         Ok(offset)
     }
 
