@@ -140,6 +140,10 @@ pub fn text(problem: &Problem) -> String {
             "the board has destroyed the key {key}: what is sealed to it can be read by nobody, as was meant. What still \
              stands of it is in snapshots under later keys: ask the school's box"
         ),
+        Problem::Quarantined { log, first, last } => format!(
+            "log {log}: changes {first} to {last} are by a device that the board has revoked; they are part of no log, and \
+             were written to quarantine/"
+        ),
         Problem::UnknownRecord { object, offset } => {
             format!("{object}: the record at byte {offset} is not known to this version; use a newer one")
         }

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::VerifyingKey;
 use sonae_proto::batch::{Batch, PREFIX_BYTES};
-use sonae_proto::export::{FORMAT, Line, Problem, batch_file, key_name};
+use sonae_proto::export::{FORMAT, Line, Problem, batch_file, key_name, quarantined_file};
 use sonae_proto::ids::SchoolCode;
 use sonae_proto::manifest::KeyUse;
 use sonae_proto::object::RecordKind;
@@ -292,13 +292,15 @@ impl Export<'_> {
         if is_known {
             return Ok(());
         }
-        let file = out.write(&batch_file(&header), batch.payload())?;
-        self.entries.insert(key, Entry { header, prefix, file, verified, position });
+        let quarantined = self.documents.is_quarantined(&header);
+        let name = if quarantined { quarantined_file(&header) } else { batch_file(&header) };
+        let file = out.write(&name, batch.payload())?;
+        self.entries.insert(key, Entry { header, prefix, file, verified, quarantined, position });
         Ok(())
     }
 
     fn finish(self, objects: usize, mut problems: Vec<Problem>, out: Out) -> Result<Summary, ExportError> {
-        let mut chains = Chains::of(&self.entries);
+        let mut chains = Chains::of(&self.entries, &self.documents.accepted());
         chains.expect(&self.request.expect);
         problems.append(&mut chains.problems);
         let used: BTreeSet<(KeyUse, u32)> =

@@ -314,3 +314,26 @@ async fn a_destroyed_key_is_not_exported() {
     assert!(!everywhere(&wrapped));
     assert_eq!(town.hashes(), town.all_hashes(), "the batches stay, for auditors");
 }
+
+/// Goal: what a revoked device wrote behind what the board accepts is written, and not where a person who reads by hand
+/// looks for the school's changes. Method: the board's word behind the first of three batches; places and files.
+#[tokio::test]
+async fn a_revoked_device_is_written_aside() {
+    let town = Town::new();
+    let words = town.scene.revoking(town.scene.batches[0].header().head());
+    let mut object = Vec::new();
+    append(&mut object, RecordKind::Keys, &words);
+    town.sites().iter().for_each(|site| fs::write(Scene::object(site, 9), &object).unwrap());
+    let summary = town.export().await;
+    assert!(summary.complete, "{:?}", summary.problems);
+    assert_eq!(summary.changes, 2);
+    let place = |line: Line| {
+        let Line::Batch(batch) = line else { return None };
+        Some((batch.place == Place::Quarantined, batch.file.split('/').next().unwrap().to_owned()))
+    };
+    let mut places: Vec<_> = town.index().into_iter().filter_map(place).collect();
+    places.sort();
+    let aside = (true, "quarantine".to_owned());
+    assert_eq!(places, [vec![(false, "batches".to_owned())], vec![aside; 4]].concat());
+    assert_eq!(town.hashes(), town.all_hashes(), "nothing is left out");
+}

@@ -21,12 +21,8 @@ use sonae_proto::batch::{Batch, Place};
 use sonae_proto::export::Problem;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::intake::{Config, Intake};
-use sonae_proto::manifest::Manifest;
 use sonae_proto::object::{RecordKind, append, records};
-use sonae_proto::revocation::Revocation;
-use sonae_proto::signed::Signed;
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::KeyDocuments;
 
 struct Town {
     root: tempfile::TempDir,
@@ -138,15 +134,7 @@ async fn the_accepted_branch_of_a_revoked_log_stands() {
     let other = "{\"t\":[1,0],\"c\":\"student\",\"r\":\"p1\",\"f\":{\"given_name\":\"盗\"}}\n";
     let rival = town.scene.seal(0, Tier::Safety, 2026, one.header().head(), other);
     let (log, accepted) = (three.header().log, three.header().head());
-    let revoked = Revocation {
-        replica: town.scene.replica(),
-        revoked_ms: 1,
-        accepted: Heads::from([(log, accepted)]),
-        dropped: Heads::new(),
-    };
-    let manifest = Manifest { version: 2, revoked: vec![revoked], ..town.scene.keys.body().clone() };
-    let manifest = Signed::sign(manifest, &town.scene.board.root).unwrap().text().to_owned();
-    let words = serde_json::to_vec(&KeyDocuments { manifest, ..town.scene.documents.clone() }).unwrap();
+    let words = town.scene.revoking(accepted);
     for (records, head) in [
         (vec![(RecordKind::Batch, rival.bytes())], rival.header().head()),
         (vec![(RecordKind::Batch, rival.bytes()), (RecordKind::Keys, &words[..])], accepted),
@@ -156,6 +144,40 @@ async fn the_accepted_branch_of_a_revoked_log_stands() {
         assert_eq!((fed.forged, heads[&log]), (0, head));
     }
     assert_eq!(town.start().await.1[&log], wanted[&log]);
+}
+
+/// Goal: an auditor counts of a revoked device what the board accepts and nothing else, and misses what the board accepts
+/// and no site has. Method: a newer rival of the second of three batches, with the board's word behind the third, behind
+/// the second, and behind one that nobody holds; the witness knows all that there is.
+#[tokio::test]
+async fn an_auditor_knows_who_was_revoked() {
+    let town = Town::new();
+    let [one, two, three] = [0, 1, 2].map(|n| *town.scene.batches[n].header());
+    let rival = town.scene.seal(0, Tier::Safety, 2026, one.head(), "{}\n");
+    let log = three.log;
+    let audit = async |accepted: LogHead| {
+        let words = town.scene.revoking(accepted);
+        town.add_records(&town.sites(), &[(RecordKind::Batch, rival.bytes()), (RecordKind::Keys, &words)]);
+        let Verdict { summary, .. } = town.audit(town.scene.heads()).await;
+        let problems: Vec<_> =
+            summary.problems.into_iter().filter(|problem| log_of(problem) == log).collect();
+        (summary.changes, problems)
+    };
+    let (first, last) = (rival.header().first, rival.header().last);
+    assert_eq!(audit(three.head()).await, (three.last, vec![Problem::Fork { log, first, last }]));
+    let aside = Problem::Quarantined { log, first, last: three.last };
+    assert_eq!(audit(two.head()).await, (two.last, vec![aside]));
+    let (_, problems) = audit(LogHead { sequence: 99, ..three.head() }).await;
+    assert!(problems.contains(&Problem::MissingHead { log, expected: 99, held: three.last }), "{problems:?}");
+}
+
+fn log_of(problem: &Problem) -> LogName {
+    match problem {
+        Problem::Fork { log, .. } | Problem::Quarantined { log, .. } | Problem::MissingHead { log, .. } => {
+            *log
+        }
+        other => panic!("nothing else is wrong here: {other:?}"),
+    }
 }
 
 /// Goal: one site cannot speak against the others. Method: at the first of two sites a signature is altered, under

@@ -135,9 +135,11 @@ pub enum Place {
     Fork,
     /// Something before it is missing.
     BehindAGap,
+    /// The board has revoked its device, and does not accept it.
+    Quarantined,
 }
 
-/// What can be wrong with the data that an export reads. All but [`Problem::DamagedCopy`] make it incomplete.
+/// What can be wrong with the data that an export reads, or must be said of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Problem {
@@ -221,6 +223,16 @@ pub enum Problem {
         /// The name of the key.
         key: String,
     },
+    /// Batches of a revoked device, behind what the board accepts. They are written, into a folder of their own, and are
+    /// part of no log.
+    Quarantined {
+        /// Which log.
+        log: LogName,
+        /// The first sequence among them.
+        first: u64,
+        /// The last one.
+        last: u64,
+    },
     /// A record of a kind of a later version, or a batch without meaning: its school cannot be told.
     UnknownRecord {
         /// Which object.
@@ -236,7 +248,7 @@ impl Problem {
     /// Whether it makes an export incomplete.
     #[must_use]
     pub const fn counts(&self) -> bool {
-        !matches!(self, Self::DamagedCopy { .. } | Self::KeyDestroyed { .. })
+        !matches!(self, Self::DamagedCopy { .. } | Self::KeyDestroyed { .. } | Self::Quarantined { .. })
     }
 }
 
@@ -279,8 +291,18 @@ pub fn proof_file(incarnation: Incarnation, number: u64) -> String {
 /// Returns the file of a batch's payload.
 #[must_use]
 pub fn batch_file(header: &BatchHeader) -> String {
+    payload_file("batches", header)
+}
+
+/// Returns the file of the payload of a batch that the board does not accept: not where people look for all batches.
+#[must_use]
+pub fn quarantined_file(header: &BatchHeader) -> String {
+    payload_file("quarantine", header)
+}
+
+fn payload_file(top: &str, header: &BatchHeader) -> String {
     let folder = key_name(KeyUse::Tier(header.log.tier), header.epoch);
-    format!("batches/{folder}/{}/{:012}-{:012}.age", header.log.incarnation, header.first, header.last)
+    format!("{top}/{folder}/{}/{:012}-{:012}.age", header.log.incarnation, header.first, header.last)
 }
 
 /// Returns the name of a file whose own name another content took: the second batch of one place in a log.

@@ -1,10 +1,10 @@
 //! The batches of one school as they were found, put into their logs: what is in the chain, what is a fork, what
-//! lies behind a gap.
+//! lies behind a gap, what the board does not accept.
 //!
-//! **Invariant**: of two batches for one place, a verified one goes before one that is not, then the one that was
-//! written later goes into the chain, as at the start of a node (`crate::index`).
+//! **Invariant**: of two batches for one place, a verified one goes before one that is not, then what leads to the head
+//! that the board accepts, then the one that was written later, as at the start of a node (`crate::index`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::export::{BatchLine, Place, Problem};
@@ -24,6 +24,8 @@ pub struct Entry {
     pub file: String,
     /// Whether it verifies.
     pub verified: bool,
+    /// Whether its device is revoked, and the board does not accept it.
+    pub quarantined: bool,
     /// The later, the newer.
     pub position: Position,
 }
@@ -61,27 +63,34 @@ pub struct Chains {
 }
 
 impl Chains {
-    /// Puts batches into their logs.
-    pub fn of(entries: &Entries) -> Self {
+    /// Puts batches into their logs. `accepted` are heads of revoked devices that the board accepts.
+    pub fn of(entries: &Entries, accepted: &Heads) -> Self {
         let mut chains = Self::default();
         let mut logs: BTreeMap<LogName, Vec<&Entry>> = BTreeMap::new();
         for entry in entries.values() {
             logs.entry(entry.header.log).or_default().push(entry);
         }
         for (log, entries) in logs {
-            chains.add_log(log, entries);
+            chains.add_log(log, entries, accepted.get(&log).copied());
         }
+        chains.expect(accepted);
         chains
     }
 
-    fn add_log(&mut self, log: LogName, entries: Vec<&Entry>) {
+    fn add_log(&mut self, log: LogName, entries: Vec<&Entry>, accepted: Option<LogHead>) {
+        let leads_there = leading_to(accepted, &entries);
+        let (quarantined, entries): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| entry.quarantined);
+        let mut places = self.set_aside(log, quarantined);
         let mut by_place: BTreeMap<(u64, Hash32), Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
             by_place.entry((entry.header.first, entry.header.previous)).or_default().push(entry);
         }
-        let (mut head, mut places, mut left) = (LogHead::EMPTY, Vec::new(), Vec::new());
+        let (mut head, mut left) = (LogHead::EMPTY, Vec::new());
         while let Some(mut rivals) = by_place.remove(&(head.sequence + 1, head.hash)) {
-            rivals.sort_by_key(|rival| (rival.verified, rival.position));
+            rivals.sort_by_key(|rival| {
+                (rival.verified, leads_there.contains(&rival.header.hash()), rival.position)
+            });
             let Some(entry) = rivals.pop() else { break };
             left.append(&mut rivals);
             head = entry.header.head();
@@ -108,6 +117,17 @@ impl Chains {
         self.lines.extend(places.into_iter().map(|(entry, place)| entry.line(place)));
     }
 
+    /// Gives what the board does not accept its place. It is here, should a witness ask for it.
+    fn set_aside<'a>(&mut self, log: LogName, quarantined: Vec<&'a Entry>) -> Vec<(&'a Entry, Place)> {
+        let first = quarantined.iter().map(|entry| entry.header.first).min();
+        let last = quarantined.iter().map(|entry| entry.header.last).max();
+        if let (Some(first), Some(last)) = (first, last) {
+            self.problems.push(Problem::Quarantined { log, first, last });
+        }
+        self.held.extend(quarantined.iter().map(|entry| ((log, entry.header.last), entry.header.hash())));
+        quarantined.into_iter().map(|entry| (entry, Place::Quarantined)).collect()
+    }
+
     /// Compares with heads that a witness outside of the cloud named.
     pub fn expect(&mut self, heads: &Heads) {
         for (log, head) in heads {
@@ -117,4 +137,16 @@ impl Chains {
             }
         }
     }
+}
+
+/// Returns the batches that lead to a head.
+fn leading_to(head: Option<LogHead>, entries: &[&Entry]) -> BTreeSet<Hash32> {
+    let previous: BTreeMap<Hash32, Hash32> =
+        entries.iter().map(|entry| (entry.header.hash(), entry.header.previous)).collect();
+    let mut chain = BTreeSet::new();
+    let mut next = head.map(|head| head.hash);
+    while let Some(hash) = next.filter(|hash| chain.insert(*hash)) {
+        next = previous.get(&hash).copied();
+    }
+    chain
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ed25519_dalek::VerifyingKey;
 use serde::de::DeserializeOwned;
-use sonae_proto::batch::{Batch, BatchError};
+use sonae_proto::batch::{Batch, BatchError, BatchHeader};
 use sonae_proto::destruction::Destroyed;
 use sonae_proto::export::{
     Line, Problem, earlier_key_file, foreign_file, identity_files, key_file, key_name, manifest_file,
@@ -18,7 +18,9 @@ use sonae_proto::ids::{Hash32, Incarnation, SchoolCode};
 use sonae_proto::manifest::{KeyUse, Manifest};
 use sonae_proto::object::RecordKind;
 use sonae_proto::proof::Proof;
+use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
+use sonae_proto::vector::Heads;
 use sonae_proto::wire::KeyDocuments;
 
 use super::ExportError;
@@ -40,6 +42,8 @@ pub struct Documents {
     root: Option<VerifyingKey>,
     identities: BTreeMap<Incarnation, Identity>,
     manifests: BTreeMap<Hash32, Manifest>,
+    /// What they say. Without the board's root key nothing is believed, and nothing set aside.
+    revocations: Revocations,
     sets: Vec<KeySet>,
     /// Evidence, until all identities are known: objects are not read in the order in which they were written.
     proofs: Vec<Vec<u8>>,
@@ -58,12 +62,13 @@ fn hash(bytes: &[u8]) -> Hash32 {
 
 impl Documents {
     /// Starts with none.
-    pub const fn new(school: SchoolCode, root: Option<VerifyingKey>) -> Self {
+    pub fn new(school: SchoolCode, root: Option<VerifyingKey>) -> Self {
         Self {
             school,
             root,
             identities: BTreeMap::new(),
             manifests: BTreeMap::new(),
+            revocations: Revocations::default(),
             sets: Vec::new(),
             proofs: Vec::new(),
             lines: Vec::new(),
@@ -163,6 +168,9 @@ impl Documents {
         let file = out.write(&manifest_file(version, hash), documents.manifest.as_bytes())?;
         let verified = self.root.is_some();
         self.note(Line::Manifest { version, hash, file, verified });
+        if verified {
+            self.revocations.learn(&manifest);
+        }
         self.manifests.insert(hash, manifest);
         if !self.sets.iter().any(|known| known.documents == documents) {
             self.sets.push(KeySet { version, hash, verified, documents });
@@ -250,6 +258,17 @@ impl Documents {
         let manifest = self.manifests.get(&header.manifest);
         let named = manifest.and_then(|manifest| manifest.key(KeyUse::Tier(header.log.tier), header.epoch));
         named.is_none().then(|| "no manifest at the sites names its key".into())
+    }
+
+    /// Whether the board has revoked the device of a batch, and does not accept it.
+    pub fn is_quarantined(&self, header: &BatchHeader) -> bool {
+        let identity = self.identities.get(&header.log.incarnation);
+        identity.is_some_and(|identity| !self.revocations.standing(identity.replica(), header).counts())
+    }
+
+    /// Returns the heads of revoked devices that the board accepts.
+    pub fn accepted(&self) -> Heads {
+        self.revocations.devices().flat_map(|device| self.revocations.accepted_heads(device)).collect()
     }
 
     /// Returns what the board has destroyed. Without its root key nothing is believed, and nothing is left out.

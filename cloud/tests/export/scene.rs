@@ -10,6 +10,7 @@ use sonae_proto::destruction::DestroyedKey;
 use sonae_proto::ids::{LogName, ReplicaId, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::object::{RecordKind, append};
+use sonae_proto::revocation::Revocation;
 use sonae_proto::seal::{OpenKey, encrypt, seal_lines};
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::{Heads, LogHead};
@@ -94,6 +95,20 @@ impl Scene {
         let mut object = Vec::new();
         append(&mut object, RecordKind::Keys, &words);
         fs::write(Self::object(site, 9), object).unwrap();
+    }
+
+    /// The board's word that the device of both lives is revoked, and counts in the first life's tier 0 up to a head.
+    pub fn revoking(&self, accepted: LogHead) -> Vec<u8> {
+        let log = LogName { tier: Tier::Safety, incarnation: self.lives[0].name };
+        let revoked = Revocation {
+            replica: self.replica(),
+            revoked_ms: 1,
+            accepted: Heads::from([(log, accepted)]),
+            dropped: Heads::new(),
+        };
+        let manifest = Manifest { version: 2, revoked: vec![revoked], ..self.keys.body().clone() };
+        let manifest = Signed::sign(manifest, &self.board.root).unwrap().text().to_owned();
+        serde_json::to_vec(&KeyDocuments { manifest, ..self.documents.clone() }).unwrap()
     }
 
     /// Seals lines as the next batch of a log.
