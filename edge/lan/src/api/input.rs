@@ -10,25 +10,30 @@ use unicode_normalization::UnicodeNormalization as _;
 use crate::error::ApiError;
 use crate::status_line::local;
 
-/// How far from today a day may lie. This and last school year are in the box, and the next is planned in it.
-const YEARS_MAX: i32 = 2;
+/// How far behind today a day may lie: this and last school year are in the box.
+const DAYS_BEHIND_MAX: i64 = 2 * 366;
+
+/// How far ahead. Wide, because a clock may be years behind; a year with two digits exchanged is still refused.
+const DAYS_AHEAD_MAX: i64 = 20 * 366;
 
 /// A clock before this moment has not been set yet (boxes without a battery start in 1970): it decides
 /// nothing. 2025-01-01, milliseconds since 1970 UTC.
 const CLOCK_SET_MS: u64 = 1_735_689_600_000;
 
-/// Reads `YYYY-MM-DD`: a real day, at most [`YEARS_MAX`] years from today, by Japanese time.
+/// Reads `YYYY-MM-DD`: a real day around today, by Japanese time. A clock that is years ahead or behind must not keep
+/// anybody from writing down who is here, so no day since 2025 is too old.
 pub fn date(text: &str, now_ms: u64) -> Result<Date, ApiError> {
     let bad = || {
         ApiError::bad_parameter(
             "date",
-            "The date is not a day within two years of today: send YYYY-MM-DD.",
-            "日付は今日から前後2年以内の実在の日を YYYY-MM-DD で指定してください。",
+            "The date is not a day that can be meant: send YYYY-MM-DD.",
+            "日付は実在の日を YYYY-MM-DD で指定してください。",
         )
     };
     let date = parse_date(text).ok_or_else(bad)?;
-    let today = local(now_ms).date();
-    let is_near = now_ms < CLOCK_SET_MS || (date - today).whole_days().abs() <= i64::from(YEARS_MAX) * 366;
+    let days_ahead = (date - local(now_ms).date()).whole_days();
+    let is_past = days_ahead < -DAYS_BEHIND_MAX && date < local(CLOCK_SET_MS).date();
+    let is_near = now_ms < CLOCK_SET_MS || (days_ahead <= DAYS_AHEAD_MAX && !is_past);
     if is_near { Ok(date) } else { Err(bad()) }
 }
 
@@ -119,16 +124,20 @@ mod tests {
     /// 2026-04-08 in Japan.
     const NOW_MS: u64 = 1_775_624_600_000;
 
-    /// Goal: only real days near today pass; an unset clock decides nothing. Method: rows.
+    /// Goal: only real days near today pass; a clock that is not set, or years off, keeps nobody from today.
+    /// Method: rows.
     #[test]
     fn dates() {
         for good in ["2026-04-08", "2024-04-08", "2028-02-29"] {
             assert_eq!(date(good, NOW_MS).unwrap().to_string(), good);
         }
-        for bad in ["2026-02-30", "2026-4-8", "2023-04-01", "2029-01-01", "", "2026-04-08 ", "+026-04-08"] {
+        for bad in ["2026-02-30", "2026-4-8", "2023-04-01", "2062-04-08", "", "2026-04-08 ", "+026-04-08"] {
             assert_eq!(date(bad, NOW_MS).unwrap_err().detail.field.as_deref(), Some("date"), "{bad}");
         }
         assert!(date("2026-04-08", 1_000).is_ok(), "a box that starts in 1970 takes attendance");
+        let ahead_ms = 10 * NOW_MS;
+        assert!(date("2026-04-08", ahead_ms).is_ok() && date("2024-04-08", ahead_ms).is_err());
+        assert!(date("2040-04-08", NOW_MS).is_ok());
     }
 
     /// Goal: phones are digits, however typed; other texts are bounded. Method: rows.
