@@ -15,7 +15,7 @@ use sonae_store::neighbours::Neighbours;
 use sonae_store::proof::Proofs;
 use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
-use sonae_store::{Clock, Open, Opened, Quarantine, RealDisk, Store, StoreError};
+use sonae_store::{Clock, Open, Opened, Options, Quarantine, RealDisk, Store, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -90,12 +90,9 @@ impl std::fmt::Debug for Replica {
 
 /// How a store is kept. `SONAE_TEST_CUT=edge-reserve` leaves out the reserve: the control of the test that fills the
 /// disk, which must fail then.
-fn options() -> sonae_store::Options {
-    let mut options = sonae_store::Options::default();
-    if std::env::var("SONAE_TEST_CUT").is_ok_and(|cut| cut == "edge-reserve") {
-        options.journal.reserve_segments = 0;
-    }
-    options
+fn options() -> Options {
+    let is_cut = std::env::var("SONAE_TEST_CUT").is_ok_and(|cut| cut == "edge-reserve");
+    if is_cut { Options::without_reserve() } else { Options::default() }
 }
 
 impl Replica {
@@ -126,6 +123,18 @@ impl Replica {
     /// # Errors
     /// [`ReplicaError`].
     pub fn open_dir(dir: DataDir) -> Result<Self, ReplicaError> {
+        Self::open_with(dir, options())
+    }
+
+    /// Opens the replica in a directory that is locked already and is only filled: `run` makes the reserve.
+    ///
+    /// # Errors
+    /// [`ReplicaError`].
+    pub fn open_to_fill(dir: DataDir) -> Result<Self, ReplicaError> {
+        Self::open_with(dir, Options::without_reserve())
+    }
+
+    fn open_with(dir: DataDir, options: Options) -> Result<Self, ReplicaError> {
         let bundle = enrolment::load(dir.path())?;
         let board = board_key(&bundle)?;
         let cloud = Signed::<CloudDescriptor>::verify(&bundle.descriptor, &board)?.body().clone();
@@ -143,7 +152,7 @@ impl Replica {
             keyring,
             clock: clock.clone(),
             disk: Arc::new(RealDisk),
-            options: options(),
+            options,
         })?;
         let status = StatusSource {
             store: opened.store.clone(),

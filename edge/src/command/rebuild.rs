@@ -55,7 +55,7 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         mark(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
         enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?
     };
-    let mut replica = Replica::open_dir(dir)?;
+    let mut replica = Replica::open_to_fill(dir)?;
     // Heads from outside the cloud are proven by the logs themselves, so those are fetched whole.
     let snapshots = expected.is_none();
     let outcome = fetch(&mut replica, arguments.cloud.clone(), snapshots, started);

@@ -72,7 +72,7 @@ fn open(data: &Path, bundle: &ReplicaBundle, beside: &Store) -> Result<Opened, R
         keyring,
         clock: beside.clock().clone(),
         disk: Arc::new(RealDisk),
-        options: Options::default(),
+        options: Options::without_reserve(),
     })?)
 }
 

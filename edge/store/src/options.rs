@@ -31,6 +31,17 @@ impl Default for Options {
     }
 }
 
+impl Options {
+    /// For a store that nobody writes to, a rebuild or a restore proof: no tier needs room that is kept for it, and zeros
+    /// on a slow card are seconds.
+    #[must_use]
+    pub fn without_reserve() -> Self {
+        let mut options = Self::default();
+        options.journal.reserve_segments = 0;
+        options
+    }
+}
+
 /// A deliberate defect that the tests must catch. The product has none to choose from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]

@@ -162,3 +162,22 @@ fn a_view_that_cannot_be_made_is_made_later() {
     assert_eq!((records(&opened), opened.store.state().replayed), (before, 0));
     opened.close();
 }
+
+/// Goal: a store that was filled without a reserve has one once it serves. Method: the free room that the journal's files
+/// hold, before and after it is opened as a box that serves does.
+#[test]
+fn a_filled_store_gets_its_reserve() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, bundle) = (dir.path().join("data"), Board::default().bundle());
+    drop(enrolment::enrol(&data, &bundle, Beginning::Rebuild, 1).unwrap());
+    let journal_mib_after_a_write = |options| {
+        let disk = Arc::new(sonae_store::RealDisk);
+        let opened = Store::open(opening(&data, &bundle, Clock::system(), disk, options)).unwrap();
+        opened.store.write_blocking(edit("student", "p", "grade", "P1")).unwrap();
+        opened.close();
+        let files = std::fs::read_dir(data.join("journal")).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum::<u64>() / (1024 * 1024)
+    };
+    assert!(journal_mib_after_a_write(sonae_store::Options::without_reserve()) < 16);
+    assert!(journal_mib_after_a_write(sonae_store::Options::default()) >= 16 + 4);
+}
