@@ -64,11 +64,8 @@ pub async fn export(
     };
     let (mut encoder, start) = Encoder::start(&opening).map_err(large)?;
     out.write_all(&start).await?;
-    // Batches may have been sealed under the manifest of the bundle, although a newer one is here.
-    let mut documents = vec![desk.bundled_documents.clone()];
-    documents.push(desk.store.documents());
-    documents.dedup();
-    for keys in documents {
+    // Batches may have been sealed under any of them.
+    for keys in desk.store.all_documents(&desk.bundled_documents, desk.store.documents()) {
         let record = encoder.record(&Record::Keys(Box::new(keys))).map_err(large)?;
         out.write_all(&record).await?;
     }

@@ -288,12 +288,10 @@ impl Driver {
             Effect::Dial => self.dial(),
             Effect::SendHello => self.send_hello(),
             Effect::SendKeys => {
-                // What came later came from the cloud; the bundle's own may be news to it, and batches may have
-                // been sealed under it.
-                self.tell(Frame::Keys(Box::new(self.bundled_documents.clone())));
+                // The bundle's own may be news to the cloud. Batches may have been sealed under any of them.
                 let present = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
-                if present.manifest != self.bundled_documents.manifest {
-                    self.tell(Frame::Keys(Box::new(present)));
+                for documents in self.store.all_documents(&self.bundled_documents, present) {
+                    self.tell(Frame::Keys(Box::new(documents)));
                 }
             }
             Effect::SendBatch { log, first } => self.send_batch(log, first),

@@ -20,6 +20,7 @@ pub mod held_keys;
 pub mod identity;
 mod keeper;
 pub mod keyring;
+mod manifests;
 pub mod neighbours;
 pub mod options;
 pub mod proof;

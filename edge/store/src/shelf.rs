@@ -180,6 +180,12 @@ impl Shelf {
         self.settle()
     }
 
+    /// Returns the names of such files with an ending.
+    pub(crate) fn notes(&self, ending: &str) -> Vec<String> {
+        let names = self.disk.list(&self.dir).unwrap_or_default();
+        names.into_iter().filter(|name| name.ends_with(ending)).collect()
+    }
+
     /// Overwrites such a file where it lies.
     ///
     /// # Errors

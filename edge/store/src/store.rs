@@ -5,7 +5,7 @@
 
 mod opening;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -23,6 +23,7 @@ use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::{Mark, Request};
+use crate::manifests;
 use crate::room::{Place, Pressure, Quota, Reading, RoomState, Shortage};
 use crate::shelf::Shelf;
 use crate::state::StoreState;
@@ -320,6 +321,18 @@ impl Store {
     #[must_use]
     pub fn documents(&self) -> KeyDocuments {
         self.shared.documents.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Returns what a cloud must know so that it takes every batch here: the bundle's documents, the earlier manifests that
+    /// batches name, without keys, and the present documents. It reads files.
+    #[must_use]
+    pub fn all_documents(&self, bundled: &KeyDocuments, present: KeyDocuments) -> Vec<KeyDocuments> {
+        let mut all = vec![bundled.clone()];
+        all.extend(manifests::all(&self.shared.shelf));
+        all.push(present);
+        let mut known = BTreeSet::new();
+        all.retain(|documents| known.insert(documents.manifest.clone()));
+        all
     }
 
     /// Returns whose data it is.

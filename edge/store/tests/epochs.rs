@@ -1,12 +1,14 @@
 //! School years through a store: which key seals, that nothing waits for a missing one, that a rebuild opens all.
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests fail by panicking")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::Tier;
+use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::wire::KeyDocuments;
+use sonae_store::keyring::Keyring;
 use sonae_store::testing::{Board, open_store};
 use sonae_store::{Action, Clock, Edit, Store, enrolment};
 
@@ -84,5 +86,36 @@ fn three_school_years() {
         let years = years(moment);
         assert_eq!((years.this, years.last, years.are_due), (this, 2027, are_due));
     }
+    opened.close();
+}
+
+/// Goal: whoever lost everything can be given the manifest of every batch, also of one that stood only for a while between
+/// two others. Method: seal under the bundle's manifest, a rotation and what follows it; restart; then the names in headers.
+#[test]
+fn every_batch_has_its_manifest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, board) = (dir.path().join("data"), Board::default());
+    let bundle = board.bundle();
+    drop(enrolment::enrol(&data, &bundle, Beginning::Enrolment, 1).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let opened = open_store(&data, &bundle, Clock::system());
+    for (number, version) in (0..).zip(1..=4) {
+        if version > 1 {
+            opened.store.keep_documents(board.rotating(&bundle, version, &[]));
+        }
+        write(&opened.store, number);
+        runtime.block_on(opened.store.mark()).unwrap();
+    }
+    opened.close();
+    let opened = open_store(&data, &bundle, Clock::system());
+    let bundled = Keyring::documents_of(&bundle);
+    let all = opened.store.all_documents(&bundled, opened.store.documents());
+    let hash = |documents: &KeyDocuments| Hash32(*blake3::hash(documents.manifest.as_bytes()).as_bytes());
+    let offered: Vec<Hash32> = all.iter().map(hash).collect();
+    let held = runtime.block_on(opened.store.held()).unwrap();
+    let named: BTreeSet<Hash32> = held.values().flatten().map(|header| header.manifest).collect();
+    assert_eq!(named.len(), 4);
+    assert!(named.iter().all(|hash| offered.contains(hash)));
+    assert_eq!((offered.len(), hash(&bundled)), (4, offered[0]), "each once, in order");
     opened.close();
 }

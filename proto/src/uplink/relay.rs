@@ -50,9 +50,10 @@ impl Relay {
     }
 }
 
-/// Whether what stands behind a refusal may pass while the connection lives.
+/// Whether what stands behind a refusal may pass while the connection lives. A manifest that the cloud lacks may be here
+/// as little, and one log must not hold up the others.
 const fn passes(code: RefusalCode) -> bool {
-    matches!(code, RefusalCode::Storage | RefusalCode::Manifest | RefusalCode::Unexpected)
+    matches!(code, RefusalCode::Storage | RefusalCode::Unexpected)
 }
 
 impl Uplink {

@@ -139,16 +139,17 @@ fn what_is_not_here_is_left() {
     assert_eq!(replica.engine.poll_timeout(), None);
 }
 
-/// Goal: what the cloud cannot take is not sent again and again. Method: a writer that it does not know; a refusal; a
-/// receipt of another log.
+/// Goal: what the cloud cannot take is not sent again and again. Method: a writer that it does not know; refusals, one of
+/// them for a manifest that is nowhere any more; a receipt of another log.
 #[test]
 fn what_is_refused_is_left() {
     let board = Board::new(1);
     let (replica, ..) = given(&board, false);
     assert_eq!(replica.engine.poll_timeout(), None);
-    let fork = Refusal { code: RefusalCode::Fork, text: "fork".into(), heads: Heads::new() };
+    let refused = |code| BatchReply::Refusal(Refusal { code, text: "no".into(), heads: Heads::new() });
     let stranger = board.chain(&board.enrol(school(), 21), Tier::Safety, 1);
-    for reply in [BatchReply::Refusal(fork), receipt(&board, &stranger[0])] {
+    let refusals = [RefusalCode::Fork, RefusalCode::Manifest].map(refused);
+    for reply in refusals.into_iter().chain([receipt(&board, &stranger[0])]) {
         let (mut replica, peer, _) = given(&board, true);
         let log = peer.log(Tier::Safety);
         let due = replica.engine.poll_timeout().unwrap();

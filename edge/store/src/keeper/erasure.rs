@@ -18,6 +18,7 @@ use crate::erasure::order;
 use crate::frame::{self, to_json};
 use crate::held_keys;
 use crate::keyring::Keyring;
+use crate::manifests;
 use crate::room::CHECKPOINT_ROOM_BYTES;
 use crate::state::KeyUses;
 use crate::store::{StoreError, WriteError};
@@ -160,7 +161,10 @@ impl Keeper {
     /// Goes on with newer key documents. Keys that they destroy are held apart until nothing here needs them.
     pub(super) fn take_keyring(&mut self, keyring: Keyring) {
         let held = self.keyring.destroyed_by(keyring.manifest());
-        if let Err(error) = held_keys::write(&self.shared.shelf, &held) {
+        let (shelf, before) = (&self.shared.shelf, &self.keyring.documents().manifest);
+        let is_other = *before != keyring.documents().manifest;
+        let kept = if is_other { manifests::keep(shelf, before) } else { Ok(()) };
+        if let Err(error) = kept.and_then(|()| held_keys::write(shelf, &held)) {
             log::error!(error = error.to_string(); "key documents cannot be taken now; it is tried again");
             self.untaken = Some(Box::new(keyring.documents().clone()));
             return;

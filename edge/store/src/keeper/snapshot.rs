@@ -13,6 +13,7 @@ use sonae_proto::vector::Heads;
 
 use super::{Keeper, Late};
 use crate::foundation;
+use crate::manifests;
 use crate::retention;
 use crate::snapshot::Made;
 use crate::store::StoreError;
@@ -161,6 +162,8 @@ impl Keeper {
         if let Err(error) = shelf.keep_only(&roots) {
             log::warn!(error = error.to_string(); "old snapshots cannot be removed");
         }
+        let headers = self.index.logs().flat_map(|log| self.index.headers(log));
+        manifests::keep_only(&self.shared.shelf, &headers.map(|header| header.manifest).collect());
         self.count_key_uses();
         self.publish_state();
     }
