@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::change::{Change, ChangeError};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::erasure::tombstones;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
@@ -89,14 +90,39 @@ impl RenewalError {
     }
 }
 
+/// What a second store is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// All logs from their first change on, so that branches can be compared change by change.
+    Logs,
+    /// Snapshots where the cloud has them: keys were destroyed, and what is sealed to them opens no more.
+    Snapshots,
+}
+
+impl Source {
+    /// What there is to make it of, by the keys that exist no more.
+    #[must_use]
+    pub fn of(destroyed: &Destroyed) -> Self {
+        if destroyed.keys().is_empty() { Self::Logs } else { Self::Snapshots }
+    }
+}
+
 /// Makes the second store and fetches everything that the cloud has into it. Resumes what an earlier try left, unless
 /// that cannot be used.
 ///
 /// # Errors
 /// [`RenewalError`]; try again later.
-pub async fn prepare(old: &Path, cloud: Option<String>) -> Result<Replica, RenewalError> {
+pub async fn prepare(old: &Path, cloud: Option<String>, source: Source) -> Result<Replica, RenewalError> {
     let mut next = open_next(old)?;
-    let (config, _desk) = next.uplink(cloud)?;
+    let begun = next.opened.store.state();
+    if source == Source::Snapshots && begun.foundations.is_empty() && !begun.vector.is_empty() {
+        log::warn!("a half-made store began with logs that may not open any more; it is begun anew");
+        next.opened.close();
+        renewal::discard(old).map_err(RenewalError::Exchange)?;
+        next = open_next(old)?;
+    }
+    let (mut config, _desk) = next.uplink(cloud)?;
+    config.snapshots = source == Source::Snapshots;
     let mut forked = config.renew.subscribe();
     let fetched = tokio::select! {
         fetched = fetch_all(config, &next.status, Instant::now(), |_| {}) => fetched.map_err(RenewalError::from),
@@ -180,21 +206,35 @@ async fn carry_over(old: &Replica, next: &Replica) -> Result<u64, RenewalError> 
             return Err(WriteError::Full.into());
         }
     }
-    let (mut carried, pruned) = (0, old.opened.store.state().pruned);
+    let (mut carried, before) = (0, old.opened.store.state());
+    let begins = next.opened.store.state().pruned;
     for (log, headers) in &here {
-        let base = pruned.get(log).map_or(0, |base| base.sequence);
+        let base = before.pruned.get(log).map_or(0, |base| base.sequence);
         let others = there.get(log).map(Vec::as_slice).unwrap_or_default();
         // What was pruned had its receipt and came back: it is the same in both.
         let others = others.get(others.partition_point(|header| header.last <= base)..).unwrap_or_default();
+        let begins = begins.get(log).copied();
         if old.opened.evidence.own.contains(&log.incarnation) {
+            let safe = before.safe_heads.get(log).map_or(0, |head| head.sequence);
+            let headers = beyond(headers, begins, safe);
             carried += carry_branch(old, next, *log, headers, others).await?;
         } else {
-            carry_batches(old, next, *log, headers, others).await?;
+            let reached = others.last().map(BatchHeader::head).or(begins);
+            carry_batches(old, next, *log, headers, reached.unwrap_or(LogHead::EMPTY)).await?;
         }
     }
     carried += state::carry_state(old, next, &there).await?;
     next.opened.store.seal_now().await;
     Ok(carried)
+}
+
+/// Returns what an own log has beyond the snapshot with which the second store begins it. If its head is not in this
+/// branch, what had a receipt is there, and the rest is taken for what only this box has.
+fn beyond(headers: &[BatchHeader], begins: Option<LogHead>, safe: u64) -> &[BatchHeader] {
+    let Some(begins) = begins else { return headers };
+    let leads_there = headers.iter().any(|header| header.head() == begins);
+    let common = if leads_there { begins.sequence } else { safe };
+    headers.get(headers.partition_point(|header| header.last <= common)..).unwrap_or_default()
 }
 
 /// Re-issues what an own log holds beyond where the branches part.
@@ -266,15 +306,14 @@ async fn read(replica: &Replica, log: LogName, first: u64) -> Result<Batch, Rene
     batch.ok_or(RenewalError::Batch { log, source: None })
 }
 
-/// Takes over what is held of a peer's log beyond what the cloud has of it.
+/// Takes over what is held of a peer's log beyond the head to which the cloud has it.
 async fn carry_batches(
     old: &Replica,
     next: &Replica,
     log: LogName,
     here: &[BatchHeader],
-    there: &[BatchHeader],
+    mut head: LogHead,
 ) -> Result<(), RenewalError> {
-    let mut head = there.last().map_or(LogHead::EMPTY, BatchHeader::head);
     for header in here.iter().filter(|header| header.first > head.sequence).collect::<Vec<_>>() {
         if !header.continues(&head) {
             log::error!(log = log.to_string(), after = head.sequence;

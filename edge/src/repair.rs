@@ -9,16 +9,19 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use sonae_proto::batch::BatchHeader;
+use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::ids::LogName;
+use sonae_proto::manifest::Manifest;
 use sonae_proto::reissue::reissue;
+use sonae_proto::vector::LogHead;
 use sonae_store::data_dir::DataDir;
 use sonae_store::enrolment;
 use sonae_store::identity::ReplicaKeys;
 use sonae_store::salvage::{self, Salvaged};
 use sonae_store::{RealDisk, renewal};
 
-use crate::renewal::{RenewalError, keyring, lines, lines_of, prepare, write_again};
+use crate::renewal::{RenewalError, Source, keyring, lines, lines_of, prepare, write_again};
 use crate::replica::{Replica, ReplicaError};
 
 /// What a repair found.
@@ -39,18 +42,23 @@ pub struct Repaired {
 /// The new store is on stable storage, and in place, when this returns.
 pub async fn repair(dir: &DataDir, cloud: Option<String>) -> Result<Repaired, RenewalError> {
     let data = dir.path();
-    let next = prepare(data, cloud).await?;
     let ended = present(data)?;
     let salvaged = salvage::read(&dir.journal(), &dir.batches(), ended.name(), Arc::new(RealDisk))?;
+    let next = prepare(data, cloud, source(&salvaged)).await?;
     if let Some(documents) = &salvaged.documents {
         next.opened.store.keep_documents(documents.clone());
     }
-    let held = next.opened.store.held().await?;
+    let (held, begins) = (next.opened.store.held().await?, next.opened.store.state().pruned);
     let mut repaired = Repaired { carried: 0, unreadable: 0 };
     for (log, reached) in &salvaged.reached {
         let there = held.get(log).map(Vec::as_slice).unwrap_or_default();
-        let mine = own_lines(&salvaged, *log, there, &next)?;
-        repaired.unreadable += unreadable(*reached, there, &mine);
+        let begins = begins.get(log).copied().unwrap_or(LogHead::EMPTY);
+        let mut mine = own_lines(&salvaged, *log, there, &next)?;
+        if !parts_before(&salvaged, *log, begins) {
+            mine = mine.split_off(&(begins.sequence + 1));
+        }
+        let safe = there.last().map_or(begins.sequence, |header| header.last);
+        repaired.unreadable += unreadable(*reached, safe, &mine);
         repaired.carried += carry(&next, *log, mine, there).await?;
     }
     next.opened.store.seal_now().await;
@@ -59,6 +67,19 @@ pub async fn repair(dir: &DataDir, cloud: Option<String>) -> Result<Repaired, Re
     renewal::set_ready(data, ended.name()).map_err(RenewalError::Exchange)?;
     renewal::finish(dir).map_err(RenewalError::Exchange)?;
     Ok(repaired)
+}
+
+/// What the new store is made of. Without key documents nobody here knows whether keys were destroyed.
+fn source(salvaged: &Salvaged) -> Source {
+    let manifest = salvaged.documents.as_ref().and_then(|documents| documents.manifest.lines().next());
+    let manifest: Option<Manifest> = manifest.and_then(|line| serde_json::from_str(line).ok());
+    manifest.map_or(Source::Snapshots, |manifest| Source::of(&Destroyed::of(&manifest)))
+}
+
+/// Whether this branch of a log is another one than that which the snapshot stands for with which the new store begins it.
+fn parts_before(salvaged: &Salvaged, log: LogName, begins: LogHead) -> bool {
+    let mut batches = salvaged.batches.get(&log).into_iter().flat_map(BTreeMap::values).map(Batch::header);
+    batches.any(|header| header.last == begins.sequence && header.head() != begins)
 }
 
 fn present(data: &Path) -> Result<ReplicaKeys, RenewalError> {
@@ -91,8 +112,7 @@ fn own_lines(
 }
 
 /// Counts the places of a log that neither the cloud nor this box can fill.
-fn unreadable(reached: u64, there: &[BatchHeader], mine: &BTreeMap<u64, Vec<u8>>) -> u64 {
-    let safe = there.last().map_or(0, |header| header.last);
+fn unreadable(reached: u64, safe: u64, mine: &BTreeMap<u64, Vec<u8>>) -> u64 {
     let readable = mine.range(safe.saturating_add(1)..).count();
     reached.saturating_sub(safe).saturating_sub(u64::try_from(readable).unwrap_or(u64::MAX))
 }
@@ -121,8 +141,9 @@ mod tests {
     #[test]
     fn unreadable_changes_are_counted() {
         let lines = |sequences: &[u64]| sequences.iter().map(|sequence| (*sequence, Vec::new())).collect();
-        assert_eq!(unreadable(10, &[], &lines(&[])), 10);
-        assert_eq!(unreadable(10, &[], &lines(&[1, 2, 9])), 7);
-        assert_eq!(unreadable(0, &[], &lines(&[])), 0);
+        assert_eq!(unreadable(10, 0, &lines(&[])), 10);
+        assert_eq!(unreadable(10, 0, &lines(&[1, 2, 9])), 7);
+        assert_eq!(unreadable(10, 4, &lines(&[1, 2, 9])), 5);
+        assert_eq!(unreadable(0, 0, &lines(&[])), 0);
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! The month for which batches stay on a box is told to have passed; all else is the machine's own time.
 
+mod afterwards;
 mod search;
 
 use std::path::{Path, PathBuf};
@@ -63,6 +64,10 @@ pub struct Report {
     pub certified_seconds: f64,
     /// Objects at the cloud's sites that had a wrapped copy of them before. Afterwards there must be none.
     pub objects_with_destroyed_keys: usize,
+    /// A box that comes back from an old copy afterwards: until it has gone on and all is safe.
+    pub renewed_seconds: f64,
+    /// A box whose journal rots afterwards: until it serves again.
+    pub repaired_seconds: f64,
 }
 
 struct Scene {
@@ -206,6 +211,8 @@ pub async fn run_bench(dir: &Path, pupils: u32) -> Result<Report> {
         hits,
         certified_seconds,
         objects_with_destroyed_keys,
+        renewed_seconds: scene.comes_back().await?,
+        repaired_seconds: scene.rots().await?,
     })
 }
 

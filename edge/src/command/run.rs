@@ -8,7 +8,7 @@ use clap::Args;
 use sonae_edge::courier;
 use sonae_edge::exit::Exit;
 use sonae_edge::proof::Prover;
-use sonae_edge::renewal::RenewalError;
+use sonae_edge::renewal::{RenewalError, Source};
 use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
 use sonae_edge::{control, neighbours, renewal, uplink};
@@ -275,7 +275,8 @@ async fn next_life(
     }
     tokio::time::sleep_until(not_before.into()).await;
     loop {
-        match renewal::prepare(replica.dir.path(), cloud.map(str::to_owned)).await {
+        let source = Source::of(&replica.opened.store.destroyed());
+        match renewal::prepare(replica.dir.path(), cloud.map(str::to_owned), source).await {
             Ok(next) => return next,
             Err(error) => {
                 log::error!(error = error.to_string(); "a new incarnation cannot be prepared yet");

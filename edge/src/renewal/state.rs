@@ -23,8 +23,11 @@ type Held = BTreeMap<LogName, Vec<BatchHeader>>;
 /// changes.
 pub(super) async fn carry_state(old: &Replica, next: &Replica, there: &Held) -> Result<u64, RenewalError> {
     let pruned = old.opened.store.state().pruned;
-    let reached =
-        |log: &LogName| there.get(log).and_then(|headers| headers.last()).map_or(0, |last| last.last);
+    let begins = next.opened.store.state().pruned;
+    let reached = |log: &LogName| {
+        let last = there.get(log).and_then(|headers| headers.last()).map(|last| last.last);
+        last.or_else(|| begins.get(log).map(|begins| begins.sequence)).unwrap_or(0)
+    };
     let lacks =
         |tier: &Tier| pruned.iter().any(|(log, base)| log.tier == *tier && reached(log) < base.sequence);
     let mut carried = 0;
