@@ -58,6 +58,10 @@ pub const MANIFEST_DESTROYED_MAX: usize = 512;
 /// nothing else; what is refused stays with whoever carries it.
 pub const QUARANTINE_BATCHES_MAX: usize = 4_096;
 
+/// Incarnations of one device that are learnt. A thief who begins as many as he can before anybody has noticed must leave
+/// room for the school's others.
+pub const DEVICE_INCARNATIONS_MAX: usize = 128;
+
 /// Incarnations of a revoked device that are learnt. It can begin as many as it likes, and a school has room for few.
 pub const REVOKED_INCARNATIONS_MAX: usize = 16;
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::batch::BatchHeader;
-use crate::ids::{LogName, ReplicaId};
+use crate::ids::{Incarnation, LogName, ReplicaId};
 use crate::manifest::Manifest;
 use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
@@ -119,6 +119,14 @@ impl Revocations {
         self.0.get(&replica).map(|known| known.accepted.clone()).unwrap_or_default()
     }
 
+    /// Whether anything of an incarnation of a device may count.
+    #[must_use]
+    pub fn counts_any(&self, replica: ReplicaId, incarnation: Incarnation) -> bool {
+        let accepted = self.0.get(&replica).map(|known| &known.accepted);
+        !self.is_revoked(replica)
+            || accepted.is_some_and(|heads| heads.keys().any(|log| log.incarnation == incarnation))
+    }
+
     /// Says what a batch of a device is worth.
     #[must_use]
     pub fn standing(&self, replica: ReplicaId, header: &BatchHeader) -> Standing {
@@ -151,7 +159,7 @@ fn raise(known: &mut Heads, said: &Heads) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Hash32, Incarnation, Tier};
+    use crate::ids::{Hash32, Tier};
 
     fn log(byte: u8) -> LogName {
         LogName { tier: Tier::Safety, incarnation: Incarnation::of_key(&[byte; 32]) }
@@ -214,6 +222,9 @@ mod tests {
     fn unknown_incarnations_are_not_accepted() {
         let mut known = Revocations::default();
         known.learn(&manifest(1, &[(1, 4, 0)]));
-        assert_eq!(known.accepted(ReplicaId::of_key(&[1; 32]), log(7)), Some(LogHead::EMPTY));
+        let device = ReplicaId::of_key(&[1; 32]);
+        assert_eq!(known.accepted(device, log(7)), Some(LogHead::EMPTY));
+        let counts = |device, number| known.counts_any(device, log(number).incarnation);
+        assert!(counts(device, 1) && !counts(device, 7) && counts(ReplicaId::of_key(&[2; 32]), 7));
     }
 }

@@ -27,7 +27,7 @@ use crate::destruction::Destroyed;
 use crate::ended::Ended;
 use crate::identity::{Identity, IdentityError};
 use crate::ids::{Hash32, Incarnation, LogName, SchoolCode};
-use crate::limits::{REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
+use crate::limits::{DEVICE_INCARNATIONS_MAX, REVOKED_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
 use crate::object::RecordKind;
 use crate::proof::Proof;
@@ -209,8 +209,10 @@ impl Intake {
         }
         if !school.identities.contains_key(&name) {
             let of_device = school.identities.values().filter(|known| known.replica() == identity.replica());
-            let is_too_many = is_revoked && of_device.count() >= REVOKED_INCARNATIONS_MAX;
-            if school.identities.len() * 3 >= VECTOR_LOGS_MAX || is_too_many {
+            let most = if is_revoked { REVOKED_INCARNATIONS_MAX } else { DEVICE_INCARNATIONS_MAX };
+            let counts = |known: &&Identity| school.revocations.counts_any(known.replica(), known.name());
+            let counted = school.identities.values().filter(counts).count();
+            if counted * 3 >= VECTOR_LOGS_MAX || of_device.count() >= most {
                 return self.refuse_and_close(to, RefusalCode::Identity, "too many incarnations");
             }
             self.remember_identity(hello.school, &hello.identity, identity);

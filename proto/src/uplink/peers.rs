@@ -13,7 +13,7 @@ use super::Uplink;
 use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
 use crate::ids::{Incarnation, LogName, SchoolCode, Tier};
-use crate::limits::VECTOR_LOGS_MAX;
+use crate::limits::{DEVICE_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
 use crate::planted::{Defect, is_planted};
 use crate::revocation::{Revocations, Standing};
@@ -155,12 +155,16 @@ impl Peers {
     pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
         // Every welcome names all of them.
         let is_known = |known: &Identity| known.has_text(text);
-        if self.identities.len() >= INCARNATIONS_MAX || self.identities.values().any(is_known) {
+        if self.identities.values().any(is_known) {
             return false;
         }
         let Ok(identity) = text.verify(board, school) else { return false };
         let name = identity.name();
-        let is_new = !self.identities.contains_key(&name);
+        let counts = |known: &&Identity| self.revocations.counts_any(known.replica(), known.name());
+        let of_device = self.identities.values().filter(|known| known.replica() == identity.replica());
+        let is_full = self.identities.values().filter(counts).count() >= INCARNATIONS_MAX
+            || of_device.count() >= DEVICE_INCARNATIONS_MAX;
+        let is_new = !is_full && !self.identities.contains_key(&name);
         if is_new {
             self.identities.insert(name, identity);
         }

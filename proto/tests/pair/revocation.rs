@@ -5,7 +5,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{SchoolCode, Tier};
 use sonae_proto::intake::{self, ConnectionId, ReplyTo, StoredBatch};
-use sonae_proto::limits::{QUARANTINE_BATCHES_MAX, REVOKED_INCARNATIONS_MAX};
+use sonae_proto::limits::{DEVICE_INCARNATIONS_MAX, QUARANTINE_BATCHES_MAX, REVOKED_INCARNATIONS_MAX};
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader};
 use sonae_proto::object::RecordKind;
 use sonae_proto::revocation::Revocation;
@@ -200,6 +200,30 @@ fn a_flood_is_bounded() {
         let is_full = desk.refusal(to) == Some(RefusalCode::Storage);
         assert_eq!(is_full, number == QUARANTINE_BATCHES_MAX);
     }
+}
+
+/// Goal: a thief who begins as many lives as he can before anybody has noticed leaves room for the school's others, at the
+/// node and at boxes that hear of them. Method: one life more than is taken, then another device.
+#[test]
+fn a_flood_before_the_revocation_is_bounded() {
+    let (mut desk, thief, other, _) = scene();
+    let (mut replica, _) = up(&desk.board, 0, welcome(Heads::new()));
+    let mut lives = vec![thief.identity.clone()];
+    for seed in 100..100 + u8::try_from(DEVICE_INCARNATIONS_MAX).unwrap() {
+        let life = desk.board.begin(&thief, seed, Beginning::Restored);
+        lives.push(life.identity.clone());
+        let answer = desk.say(u64::from(seed), &life.tls_key, &Desk::hello(&life, 0));
+        let is_too_many = lives.len() > DEVICE_INCARNATIONS_MAX;
+        assert_eq!(matches!(answer, Frame::Refusal(_)), is_too_many, "{seed}");
+    }
+    let mut answer = welcome(Heads::new());
+    answer.identities = lives;
+    replica.engine.handle_welcome(&answer, 2);
+    let kept = |effect: &&Effect| matches!(effect, Effect::KeepIdentity(_));
+    assert_eq!(effects(&mut replica).iter().filter(kept).count(), DEVICE_INCARNATIONS_MAX);
+    answer.identities = vec![other.identity];
+    replica.engine.handle_welcome(&answer, 3);
+    assert_eq!(effects(&mut replica).iter().filter(kept).count(), 1);
 }
 
 /// Goal: a replica neither fetches nor applies what does not count, keeps aside what a courier brings of it, and takes
