@@ -49,10 +49,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub fn add_sites(&mut self, sites: &[SiteId]) {
-        for site in sites {
-            if !self.sites.contains(site) {
-                self.sites.push(*site);
+    /// The batch was found again. What was written anew, because it lay on too few sites, is read there from now on: where
+    /// it lay before, some of them may have it damaged.
+    pub fn add(&mut self, found: Self) {
+        if found.sites.len() >= self.sites.len() {
+            self.batch = found.batch;
+        }
+        for site in found.sites {
+            if !self.sites.contains(&site) {
+                self.sites.push(site);
             }
         }
     }
@@ -134,7 +139,7 @@ impl Log {
     /// Returns whether the batch is part of the log now.
     pub(super) fn load(&mut self, batch: StoredBatch, sites: Vec<SiteId>) -> bool {
         if let Some(entry) = self.find(&batch.header).and_then(|index| self.stored.get_mut(index)) {
-            entry.add_sites(&sites);
+            entry.add(Entry { batch, sites });
             return true;
         }
         let continues = batch.header.continues(&self.head().unwrap_or(LogHead::EMPTY));

@@ -51,7 +51,7 @@ impl Quarantine {
     fn insert(&mut self, entry: Entry) {
         let header = entry.batch.header;
         match self.0.get_mut(&key(header.log, header.head())) {
-            Some(known) => known.add_sites(&entry.sites),
+            Some(known) => known.add(entry),
             None => drop(self.0.insert(key(header.log, header.head()), entry)),
         }
     }

@@ -72,7 +72,7 @@ impl Desk {
         (desk, life)
     }
 
-    fn stream(&mut self, connection: u64) -> ReplyTo {
+    pub fn stream(&mut self, connection: u64) -> ReplyTo {
         self.streams += 1;
         ReplyTo { connection: ConnectionId(connection), stream: self.streams }
     }

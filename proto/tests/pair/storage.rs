@@ -3,8 +3,8 @@
 
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::Tier;
-use sonae_proto::intake::{ConnectionId, Location, StoredBatch};
-use sonae_proto::wire::RefusalCode;
+use sonae_proto::intake::{ConnectionId, Effect, Location, StoredBatch};
+use sonae_proto::wire::{Fetch, RefusalCode};
 
 use crate::board::{Board, school, site};
 use crate::desk::Desk;
@@ -187,4 +187,28 @@ fn a_batch_without_its_writer_counts_for_nothing() {
 fn at_site(batch: &Batch) -> StoredBatch {
     let location = Location { object: "o".into(), offset: 9, bytes: batch.bytes().len() as u64 };
     StoredBatch { header: *batch.header(), location }
+}
+
+/// Goal: a batch that was repaired is read where it was written anew: its first place may be the one site that is away.
+/// Method: found at one site, then told at two, then fetched.
+#[test]
+fn what_is_repaired_is_read_from_its_new_place() {
+    let board = Board::new(1);
+    let life = board.enrol(school(), 10);
+    let batch = board.chain(&life, Tier::Safety, 1).remove(0);
+    let mut intake = board.intake(2, 2);
+    assert!(intake.load_identity(&life.identity, school()) && intake.load_keys(&board.documents()));
+    for (object, sites) in [("first", vec![site(0)]), ("anew", vec![site(0), site(1)])] {
+        let location = Location { object: object.into(), ..at_site(&batch).location };
+        assert!(intake.load_batch(StoredBatch { header: *batch.header(), location }, sites));
+    }
+    let mut desk = Desk::with(board, intake);
+    desk.greet(1, &life, 0);
+    let to = desk.stream(1);
+    desk.intake.handle_fetch(to, &Fetch { log: batch.header().log, after: 0 });
+    let served = std::iter::from_fn(|| desk.intake.poll_effect()).find_map(|effect| {
+        let Effect::Serve { batches, .. } = effect else { return None };
+        Some(batches[0].location.object.clone())
+    });
+    assert_eq!(served.as_deref(), Some("anew"));
 }
