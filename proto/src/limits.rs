@@ -111,8 +111,9 @@ pub const SNAPSHOT_PARTS_MAX: usize = 1_024;
 /// less to send again when one record in them has changed.
 pub const SNAPSHOT_PART_BYTES_MIN: usize = 608 * 1024;
 
-/// Snapshots of one tier that a node remembers besides the whole ones: offered, and not all parts are here.
-pub const SNAPSHOTS_OFFERED_MAX: usize = 4;
+/// Snapshots of one tier that a node remembers besides the whole ones: offered, and not all parts are here. After a
+/// rotation all boxes of a school offer at once.
+pub const SNAPSHOTS_OFFERED_MAX: usize = 16;
 
 const _: () = assert!(SNAPSHOT_PARTS_MAX * 96 + SNAPSHOT_HEADS_MAX * 160 + 4096 < DOCUMENT_BYTES_MAX);
 const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);

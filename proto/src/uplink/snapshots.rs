@@ -301,8 +301,15 @@ impl Uplink {
             SnapshotReply::Receipt(bytes) => self.snapshot_receipt(tier, root, &bytes),
             SnapshotReply::Wants(wants) => self.snapshot_wanted(tier, wants),
             SnapshotReply::Refusal(refusal) => {
-                // The cloud may have lost what it had, or not have it yet: that is told by the next greeting.
-                let passes = matches!(refusal.code, RefusalCode::Chain | RefusalCode::Storage);
+                // The cloud may have lost what it had, not have it yet, or have forgotten an offer among many: the next
+                // greeting tells.
+                let passes = matches!(
+                    refusal.code,
+                    RefusalCode::Chain
+                        | RefusalCode::Storage
+                        | RefusalCode::Manifest
+                        | RefusalCode::Unexpected
+                );
                 match self.snapshots.made.get_mut(&tier) {
                     Some(made) if passes => made.rests = true,
                     _ => drop(self.snapshots.made.remove(&tier)),

@@ -9,7 +9,8 @@ use sonae_proto::snapshot::{PartName, Snapshot, SnapshotRoot};
 use sonae_proto::uplink::{Effect, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{
-    FetchSnapshot, Frame, RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants, Welcome,
+    FetchSnapshot, Frame, Refusal, RefusalCode, SnapshotName, SnapshotOffer, SnapshotPart, SnapshotWants,
+    Welcome,
 };
 
 use crate::board::{Board, EPOCH, Life, school, site};
@@ -290,6 +291,31 @@ fn an_offer_without_an_end_rests() {
             offers += 1;
         }
         assert!(offers <= if with_receipt { 0 } else { 9 }, "{offers} offers");
+    }
+}
+
+/// Goal: a refusal that passes costs a snapshot one connection and not its life. Method: each code; a hello later it is
+/// offered again, or not.
+#[test]
+fn a_refused_offer_may_come_again() {
+    let passing = [RefusalCode::Chain, RefusalCode::Storage, RefusalCode::Manifest, RefusalCode::Unexpected];
+    for code in passing.into_iter().chain([RefusalCode::Signature]) {
+        let (board, mut replica, made) = maker(Some(Vec::new()));
+        let (log, head) = made.root().heads.first_key_value().map(|(log, head)| (*log, *head)).unwrap();
+        let reply = sonae_proto::uplink::BatchReply::Receipt(receipt(&board, &replica, head));
+        replica.engine.handle_batch_reply(log, reply, 9);
+        effects(&mut replica);
+        let refusal = Refusal { code, text: "no".into(), heads: Heads::new() };
+        replica.engine.handle_snapshot_reply(made.hash(), SnapshotReply::Refusal(refusal), 10);
+        assert!(effects(&mut replica).iter().all(|effect| matches!(effect, Effect::Alarm(_))));
+        replica.engine.handle_disconnected(11);
+        replica.engine.handle_timeout(u64::MAX);
+        replica.engine.handle_connected();
+        let mut answer = welcome(Heads::from([(log, head)]));
+        answer.snapshots = Some(Vec::new());
+        replica.engine.handle_welcome(&answer, 12);
+        let again = effects(&mut replica).contains(&Effect::SendSnapshot(Box::new(made.clone())));
+        assert_eq!(again, passing.contains(&code), "{code:?}");
     }
 }
 
