@@ -5,8 +5,9 @@
 //! the run, `COMMIT/RUN/RING.json`, beside what it said (`RING.log`). The sums lie in `COMMIT/report.json`, and in
 //! `COMMIT/report.md` for people.
 
+mod report;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,8 +15,9 @@ use std::process::{Command, Stdio};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use serde::Serialize;
 use serde_json::Value;
+
+pub use report::Report;
 
 /// A ring: how it is run, and what of its report is added up.
 struct Ring {
@@ -127,21 +129,6 @@ const RINGS: [Ring; 7] = [
         replay: "sonae-chaos drill power-cut --seed SEED",
     },
 ];
-
-/// What the runs of one commit showed.
-#[derive(Debug, Default, Serialize)]
-pub struct Report {
-    /// The commit.
-    pub commit: String,
-    /// Runs that were added up.
-    pub runs: usize,
-    /// Sums by ring.
-    pub rings: BTreeMap<&'static str, BTreeMap<&'static str, f64>>,
-    /// Planted defects that were found, by ring: name to the most seconds of a processor that it took.
-    pub planted: BTreeMap<&'static str, BTreeMap<String, f64>>,
-    /// What was objected to, with how to run it again.
-    pub failures: Vec<String>,
-}
 
 fn named(names: &[String]) -> Result<Vec<&'static Ring>> {
     if let Some(unknown) = names.iter().find(|name| RINGS.iter().all(|ring| ring.name != name.as_str())) {
@@ -291,41 +278,13 @@ pub fn summarise(dir: &Path, commit: &str) -> Result<Report> {
         RINGS.iter().try_for_each(|ring| ring.add(folder, &mut report))?;
     }
     report.runs = runs.len();
+    report.judge();
     if report.rings.is_empty() {
         bail!("no ring has run in {}", dir.display());
     }
     std::fs::write(dir.join("report.json"), serde_json::to_string_pretty(&report)?)?;
     std::fs::write(dir.join("report.md"), report.text()?)?;
     Ok(report)
-}
-
-impl Report {
-    /// The report for people.
-    ///
-    /// # Errors
-    /// None that could happen.
-    pub fn text(&self) -> Result<String> {
-        let mut text = format!(
-            "# Soak of {}\n\n{} run(s), added up.\n\n| ring | what | sum |\n| --- | --- | ---: |\n",
-            self.commit, self.runs
-        );
-        for (ring, sums) in &self.rings {
-            for (what, sum) in sums {
-                writeln!(text, "| {ring} | {what} | {sum:.0} |")?;
-            }
-        }
-        for (ring, planted) in self.planted.iter().filter(|(_, planted)| !planted.is_empty()) {
-            writeln!(text, "\nPlanted defects that `{ring}` found, with the most seconds of a processor:\n")?;
-            for (defect, seconds) in planted {
-                writeln!(text, "- {defect}: {seconds:.2}")?;
-            }
-        }
-        writeln!(text, "\n{} objection(s).", self.failures.len())?;
-        for failure in &self.failures {
-            writeln!(text, "- {failure}")?;
-        }
-        Ok(text)
-    }
 }
 
 #[cfg(test)]
@@ -360,10 +319,10 @@ mod tests {
         write(
             &first,
             "sim",
-            r#"{"seeds": 2, "simulated_days": 1.5, "planted": [{"defect": "A", "cpu_seconds": 2}]}"#,
+            r#"{"seeds": 2, "distinct_traces": 2, "planted": [{"defect": "A", "cpu_seconds": 2}, {"defect": "B", "cpu_seconds": 61}]}"#,
             "0",
         );
-        let failing = r#"{"seeds": 3, "failures": [{"seed": 7, "violation": "lost"}]}"#;
+        let failing = r#"{"seeds": 3, "distinct_traces": 1, "failures": [{"seed": 7, "violation": "lost"}]}"#;
         write(&second, "sim", failing, "1");
         write(
             &first,
@@ -382,10 +341,12 @@ mod tests {
             "sim: lost; `make replay RING=sim SEED=7`",
             "sim: ended with 1: said this",
             "proc: ended with 101",
+            "sim: B was found after 61 s",
+            "sim: of 5 runs only 3 were distinct",
         ] {
             assert!(failures.contains(expected), "{failures}");
         }
         let text = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
-        assert!(text.contains("| sim | seeds | 5 |") && text.contains("3 objection(s)"), "{text}");
+        assert!(text.contains("| sim | seeds | 5 |") && text.contains("5 objection(s)"), "{text}");
     }
 }

@@ -54,6 +54,12 @@ const FOUND_WITHOUT_ERASURE: [u64; 8] =
 /// Since then.
 const FOUND: [u64; 3] = [774, 1797504275, 1795874872740];
 
+/// Journals had smaller segments when these were found.
+fn with_small_segments(options: Options) -> Options {
+    let parts = if options.school_days > 0 { 4 } else { 2 };
+    Options { segment_bytes: options.segment_bytes / parts, ..options }
+}
+
 /// Goal: what was found once is not found again. Method: those seeds, as they were.
 #[test]
 fn no_seed_that_found_something_finds_it_again() {
@@ -63,7 +69,7 @@ fn no_seed_that_found_something_finds_it_again() {
     let before = before.into_iter().chain(FOUND_WITHOUT_LAN.map(without_lan));
     let without_erasure = |seed| Options { erases: false, ..Options::of_seed(seed) };
     let before = before.chain(FOUND_WITHOUT_ERASURE.map(without_erasure));
-    for options in before.chain(FOUND.map(Options::of_seed)) {
+    for options in before.chain(FOUND.map(Options::of_seed)).map(with_small_segments) {
         let outcome = run(&options, &script::draw(&options), None, false).unwrap();
         assert_eq!(outcome.violation, None, "seed {}", options.seed);
     }
