@@ -85,21 +85,35 @@ async fn run(command: Command) -> Result<()> {
             let seconds = std::time::Duration::try_from_secs_f64(hours * 3_600.0)?.as_secs();
             tokio::task::block_in_place(|| soak::run_or_sum(&out, &commit, &ring, (!sum).then_some(seconds)))
         }
-        Command::Bench { bench, json: _ } => {
-            let dir = scratch("bench")?;
-            match bench {
-                Bench::Courier => print(&bench::courier::run_bench(&dir)?),
-                Bench::Erasure { pupils } => print(&bench::erasure::run_bench(&dir, pupils).await?),
-                Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
-                Bench::Satellite => print(&bench::satellite::run_bench(&dir).await?),
-                Bench::Blackout { seconds, rounds, tcp, delay_ms } => {
-                    let delay = std::time::Duration::from_millis(delay_ms);
-                    let options = bench::blackout::Options { rounds, block_udp: tcp, delay };
-                    print(&bench::blackout::run_bench(&dir, &seconds, options).await?)
-                }
-                Bench::Idle { seconds } => print(&bench::idle::run_bench(&dir, seconds).await?),
+        Command::Bench { bench, json: _ } => run_bench(bench).await,
+    }
+}
+
+async fn run_bench(bench: Bench) -> Result<()> {
+    let dir = scratch("bench")?;
+    match bench {
+        Bench::Courier => print(&bench::courier::run_bench(&dir)?),
+        Bench::Erasure { pupils } => print(&bench::erasure::run_bench(&dir, pupils).await?),
+        Bench::Wire => print(&bench::wire::run_bench(&dir).await?),
+        Bench::Satellite => {
+            let report = bench::satellite::run_bench(&dir).await?;
+            print(&report)?;
+            if !report.holds() {
+                bail!("P5 is broken: a rebuild over a satellite link takes longer than was promised");
             }
+            Ok(())
         }
+        Bench::Blackout { seconds, rounds, tcp, delay_ms } => {
+            let delay = std::time::Duration::from_millis(delay_ms);
+            let options = bench::blackout::Options { rounds, block_udp: tcp, delay };
+            let report = bench::blackout::run_bench(&dir, &seconds, options).await?;
+            print(&report)?;
+            if report.blackouts.iter().any(|measured| !measured.held) {
+                bail!("a receipt came later after a blackout than was promised");
+            }
+            Ok(())
+        }
+        Bench::Idle { seconds } => print(&bench::idle::run_bench(&dir, seconds).await?),
     }
 }
 

@@ -39,6 +39,18 @@ pub struct Report {
     pub floor_seconds: f64,
 }
 
+/// Seconds that are promised until tier 0 is there, and until everything is.
+const TIER_0_SECONDS_MAX: f64 = 5.0;
+const TOTAL_SECONDS_MAX: f64 = 60.0;
+
+impl Report {
+    /// Whether it is as fast as was promised.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.tier_0_seconds <= TIER_0_SECONDS_MAX && self.total_seconds <= TOTAL_SECONDS_MAX
+    }
+}
+
 /// Measures.
 ///
 /// # Errors

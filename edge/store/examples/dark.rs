@@ -76,4 +76,5 @@ fn main() {
         "bytes": bytes(&data), "journal": part("journal"), "batches": part("batches"), "view": part("view"),
     });
     std::io::Write::write_all(&mut std::io::stdout(), format!("{report}\n").as_bytes()).unwrap();
+    assert!(days > 90 || bytes(&data) < 100_000_000, "P9 is broken: ninety days are to stay under 100 MB");
 }
