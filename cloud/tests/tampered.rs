@@ -159,8 +159,8 @@ async fn an_auditor_knows_who_was_revoked() {
         let words = town.scene.revoking(accepted);
         town.add_records(&town.sites(), &[(RecordKind::Batch, rival.bytes()), (RecordKind::Keys, &words)]);
         let Verdict { summary, .. } = town.audit(town.scene.heads()).await;
-        let problems: Vec<_> =
-            summary.problems.into_iter().filter(|problem| log_of(problem) == log).collect();
+        let is_of_log = |problem: &Problem| serde_json::to_value(problem).unwrap()["log"] == log.to_string();
+        let problems: Vec<_> = summary.problems.into_iter().filter(is_of_log).collect();
         (summary.changes, problems)
     };
     let (first, last) = (rival.header().first, rival.header().last);
@@ -169,15 +169,6 @@ async fn an_auditor_knows_who_was_revoked() {
     assert_eq!(audit(two.head()).await, (two.last, vec![aside]));
     let (_, problems) = audit(LogHead { sequence: 99, ..three.head() }).await;
     assert!(problems.contains(&Problem::MissingHead { log, expected: 99, held: three.last }), "{problems:?}");
-}
-
-fn log_of(problem: &Problem) -> LogName {
-    match problem {
-        Problem::Fork { log, .. } | Problem::Quarantined { log, .. } | Problem::MissingHead { log, .. } => {
-            *log
-        }
-        other => panic!("nothing else is wrong here: {other:?}"),
-    }
 }
 
 /// Goal: one site cannot speak against the others. Method: at the first of two sites a signature is altered, under

@@ -13,6 +13,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Instant;
 
 use serde_json::Value;
 use support::{End, PASSPHRASE, Place};
@@ -90,6 +91,23 @@ fn refused_enrolments() {
     let occupied = place.enrol("data", "bundle", PASSPHRASE).fails(4);
     assert!(occupied.contains("empty directory"), "{occupied}");
     assert_eq!(contents(&place.data()).len(), 1);
+}
+
+/// Goal: a rebuild with a wrong key ends at once, without a line, and leaves nothing behind. Method: a wrong passphrase; its
+/// time against that of an enrolment, which opens the same bundle.
+#[test]
+fn a_rebuild_with_a_wrong_key_ends_at_once() {
+    let place = Place::new();
+    let bundle = place.path("bundle").display().to_string();
+    let arguments = ["--bundle", &bundle, "--cloud", "127.0.0.1:1", "--passphrase-stdin"];
+    let began = Instant::now();
+    let wrong = place.edge("rebuild", &arguments, "correct-horse").fails(3);
+    let refused = began.elapsed();
+    assert!(wrong.contains("passphrase does not open"), "{wrong}");
+    assert!(!place.data().exists());
+    let began = Instant::now();
+    place.enrol("data", "bundle", PASSPHRASE).ok();
+    assert!(refused < began.elapsed() * 4, "{refused:?}");
 }
 
 /// Goal: a second enrolment never overwrites a replica. Method: enrol into its directory, compare all its files.
