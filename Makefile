@@ -47,7 +47,7 @@ build: ## Builds all programs
 .PHONY: unit
 unit: build ## Runs unit and integration tests
 	if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run --workspace --no-fail-fast; \
+	    cargo nextest run --workspace --no-fail-fast --test-threads $$((2 * $$(nproc))); \
 	else \
 	    cargo test --workspace --lib --bins --tests --no-fail-fast; \
 	fi
@@ -106,7 +106,7 @@ fuzz: build ## Mutates inputs of every decoder. SECONDS=60 for all together; TAR
 
 .PHONY: exhaustive
 exhaustive: ## The store on the simulated disk: a cut before, and a fault at, every single operation
-	SONAE_EXHAUSTIVE=all cargo nextest run --workspace --test exhaustive --no-capture
+	SONAE_EXHAUSTIVE=all cargo test --workspace --test exhaustive -- --nocapture
 
 .PHONY: bench
 bench: release ## Bytes on the wire, commit latency as a ratio, idle wakeups and memory, size after 90 days without a line
