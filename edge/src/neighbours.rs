@@ -188,6 +188,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             Some(event) = waiting.recv() => driver.event(event).await,
             Ok(()) = heads.changed() => driver.held(),
             Ok(()) = known.changed() => driver.known(),
+            () = driver.wait() => driver.look_again(),
         }
     }
     driver.close();

@@ -2,10 +2,10 @@
 //! [uplink engine](crate::uplink) as if a courier had brought it; this engine only decides whom to ask and what to tell.
 //!
 //! Contract: after each `handle_*`, drain [`Neighbours::poll_effect`] until `None`. Heads are told only of what is
-//! durable. There is no timer: nothing is done for nothing.
+//! durable. There is a timer only while something that came could not be stored: nothing is done for nothing.
 //!
 //! **Invariant**: a log is asked of one neighbour at a time, and a tier waits while a more urgent one comes from it.
-//! **Invariant**: what was asked for in vain is asked for again only when either side has moved.
+//! **Invariant**: what was asked for in vain is asked for again only when either side has moved, or storing had failed here.
 //! **Invariant**: that a neighbour has something makes nothing safe (P2), and its word alone ends no incarnation.
 //! Spec: `docs/spec/neighbours.md`.
 
@@ -16,6 +16,9 @@ use crate::limits::VECTOR_LOGS_MAX;
 use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
 use crate::wire::Fetch;
+
+/// Wait until what could not be stored is asked for again, in milliseconds.
+pub const STORE_AGAIN_MS: u64 = 60_000;
 
 /// Names one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,6 +95,8 @@ pub struct Neighbours {
     neighbours: BTreeMap<NeighbourId, Neighbour>,
     /// From this tier on the store takes nothing.
     refused_from: Option<Tier>,
+    /// When what was asked for in vain is asked for again, although nobody has moved.
+    again_at_ms: Option<u64>,
     /// The own logs are about to be written again under another name: nobody is told of them.
     is_renewing: bool,
     effects: VecDeque<Effect>,
@@ -106,7 +111,8 @@ impl Neighbours {
     #[must_use]
     pub fn new(own: Incarnation, held: Heads) -> Self {
         let neighbours = BTreeMap::new();
-        Self { own, held, neighbours, refused_from: None, is_renewing: false, effects: VecDeque::new() }
+        let effects = VecDeque::new();
+        Self { own, held, neighbours, refused_from: None, again_at_ms: None, is_renewing: false, effects }
     }
 
     /// Returns the next thing to do.
@@ -172,13 +178,48 @@ impl Neighbours {
         self.ask();
     }
 
-    /// From this tier on the store has no room; `None` when it takes all.
-    pub fn handle_room(&mut self, refused_from: Option<Tier>) {
+    /// From this tier on the store has no room; `None` when it takes all. While it has none, it is looked at again when
+    /// [`Self::poll_timeout`] says.
+    pub fn handle_room(&mut self, refused_from: Option<Tier>, now_ms: u64) {
+        if refused_from.is_some() {
+            self.look_again(now_ms);
+        }
         if self.refused_from != refused_from {
             self.refused_from = refused_from;
-            self.neighbours.values_mut().for_each(|neighbour| neighbour.in_vain.clear());
-            self.ask();
+            self.ask_in_vain();
         }
+    }
+
+    /// What came could not be stored, by no fault of the neighbour; before [`Self::handle_fetch_end`].
+    pub fn handle_store_failed(&mut self, now_ms: u64) {
+        self.look_again(now_ms);
+    }
+
+    fn look_again(&mut self, now_ms: u64) {
+        self.again_at_ms.get_or_insert(now_ms.saturating_add(STORE_AGAIN_MS));
+    }
+
+    /// Returns when [`Self::handle_timeout`] is due, if ever. The room is looked at before.
+    #[must_use]
+    pub const fn poll_timeout(&self) -> Option<u64> {
+        self.again_at_ms
+    }
+
+    /// The time has come that [`Self::poll_timeout`] named.
+    pub fn handle_timeout(&mut self, now_ms: u64) {
+        // No wait is longer than the maximum: if it seems to be, the told time has jumped back.
+        let is_due = |at_ms: &mut u64| *at_ms <= now_ms || *at_ms > now_ms.saturating_add(STORE_AGAIN_MS);
+        if self.again_at_ms.take_if(is_due).is_some() {
+            if self.refused_from.is_some() {
+                self.look_again(now_ms);
+            }
+            self.ask_in_vain();
+        }
+    }
+
+    fn ask_in_vain(&mut self) {
+        self.neighbours.values_mut().for_each(|neighbour| neighbour.in_vain.clear());
+        self.ask();
     }
 
     /// This incarnation ends: what only it has will be written again under another, and must not stand twice.

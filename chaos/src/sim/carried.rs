@@ -2,6 +2,9 @@
 //!
 //! **Invariant** that it checks: what an honest neighbour brings is refused only where a log has two histories.
 
+use std::path::Path;
+
+use sonae_journal::Disk as _;
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::LogName;
 use sonae_proto::uplink::CarriedBatch;
@@ -75,8 +78,11 @@ impl World {
         }
         if !kept {
             batches.iter().rev().for_each(|batch| replica.engine.handle_store_failed(batch.header()));
+            replica.neighbours.handle_store_failed(told);
             let tier = batches.first().map(|batch| batch.header().log.tier);
-            self.slots[slot].full_from = tier;
+            // An error that passes is no pressure: nobody would notice when it has gone.
+            let is_full = self.slots[slot].disk.room(Path::new("")).is_ok();
+            self.slots[slot].full_from = tier.filter(|_| is_full);
         }
         if let Some(error) = wrong {
             self.violate(format!("box {slot}: {error:#}"));

@@ -15,6 +15,7 @@ use super::lan::{Asked, Asking};
 use super::line::CONTROL;
 use super::line_side::kind;
 use super::planted::Planted;
+use super::replica::Replica;
 use super::seal;
 use super::store::Item;
 use super::world::World;
@@ -121,9 +122,23 @@ impl World {
 
     /// From which tier on a full disk takes nothing.
     pub fn look_at_room(&mut self, slot: usize) {
-        let refused_from = self.slots[slot].full_from;
+        let (refused_from, told) = (self.slots[slot].full_from, self.told(slot));
         if let Some(replica) = &mut self.slots[slot].replica {
-            replica.neighbours.handle_room(refused_from);
+            replica.neighbours.handle_room(refused_from, told);
+        }
+    }
+
+    /// A box that could not store what came asks again, if it is time.
+    pub fn look_at_neighbours_again(&mut self, slot: usize) {
+        let told = self.told(slot);
+        let is_waiting = |replica: &Replica| replica.neighbours.poll_timeout().is_some();
+        if self.slots[slot].replica.as_ref().is_some_and(is_waiting) {
+            self.look_at_room(slot);
+            if let Some(replica) = &mut self.slots[slot].replica {
+                replica.neighbours.handle_timeout(told);
+            }
+            self.tell_neighbours(slot);
+            self.set_wake(slot);
         }
     }
 

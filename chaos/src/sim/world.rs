@@ -231,6 +231,7 @@ impl World {
                     replica.engine.handle_timeout(told);
                 }
                 self.drain_box(slot);
+                self.look_at_neighbours_again(slot);
             }
             _ => {
                 self.now = until;
@@ -249,7 +250,10 @@ impl World {
     /// after the longest wait between dials.
     pub fn set_wake(&mut self, slot: usize) {
         let told = self.told(slot);
-        let timeout = self.slots[slot].replica.as_ref().and_then(|replica| replica.engine.poll_timeout());
+        let timeout = self.slots[slot].replica.as_ref().and_then(|replica| {
+            let timeouts = [replica.engine.poll_timeout(), replica.neighbours.poll_timeout()];
+            timeouts.into_iter().flatten().min()
+        });
         let wait = timeout.map(|at| at.saturating_sub(told).min(DIAL_MS_MAX));
         self.slots[slot].wake_at = wait.map(|wait| self.now + wait);
     }

@@ -2,6 +2,7 @@
 //! people how each neighbour stands.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sonae_proto::neighbours::{Effect, NeighbourId, Neighbours as Engine};
 use sonae_proto::vector::Heads;
@@ -83,6 +84,9 @@ impl Driver {
             Event::FetchEnd { id, log, outcome } => {
                 self.heard(id);
                 self.look_at_room();
+                if matches!(outcome, Err(Failed::Store(_))) {
+                    self.engine.handle_store_failed(self.now_ms());
+                }
                 // First what came of it, so that the engine knows whether it was in vain.
                 self.held();
                 self.engine.handle_fetch_end(id, log);
@@ -167,7 +171,28 @@ impl Driver {
     }
 
     fn look_at_room(&mut self) {
-        self.engine.handle_room(self.common.desk.store.pressure().refused_from());
+        self.engine.handle_room(self.common.desk.store.pressure().refused_from(), self.now_ms());
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.common.desk.clock.steady_ms()
+    }
+
+    /// Waits until the engine is to look again, if it is.
+    pub fn wait(&self) -> impl Future<Output = ()> + use<> {
+        let wait_ms = self.engine.poll_timeout().map(|at_ms| at_ms.saturating_sub(self.now_ms()));
+        async move {
+            match wait_ms {
+                Some(wait_ms) => tokio::time::sleep(Duration::from_millis(wait_ms)).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// The time for that has come.
+    pub fn look_again(&mut self) {
+        self.look_at_room();
+        self.engine.handle_timeout(self.now_ms());
     }
 
     /// Does everything that the engine asks for, then tells people.

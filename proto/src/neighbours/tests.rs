@@ -202,8 +202,38 @@ fn the_urgent_tier_goes_first() {
     // Nothing came of it: it is not asked for again before something moves.
     engine.handle_fetch_end(id, log(2, Tier::Daily));
     assert_eq!(asked(&mut engine), []);
-    engine.handle_room(Some(Tier::Archive));
+    engine.handle_room(Some(Tier::Archive), 0);
     assert_eq!(asked(&mut engine), [log(2, Tier::Daily)]);
+}
+
+/// Goal: what could not be stored is asked for again although nobody moves, after a wait, and nothing is awaited for
+/// nothing. Method: a fetch in vain with and without a failed store; the times; a clock that jumps back.
+#[test]
+fn what_was_not_stored_is_asked_for_again() {
+    let mut engine = Neighbours::new(incarnation(0), Heads::new());
+    let (id, daily) = (NeighbourId(7), log(1, Tier::Daily));
+    let is_asked = |engine: &mut Neighbours| {
+        std::iter::from_fn(|| engine.poll_effect()).any(|effect| matches!(effect, Effect::Fetch { .. }))
+    };
+    engine.handle_greeted(id);
+    engine.handle_news(id, &Heads::from([(daily, head(daily, 9))]));
+    assert!(is_asked(&mut engine));
+    engine.handle_fetch_end(id, daily);
+    assert_eq!((engine.poll_timeout(), is_asked(&mut engine)), (None, false));
+    engine.handle_store_failed(1_000);
+    assert_eq!(engine.poll_timeout(), Some(1_000 + STORE_AGAIN_MS));
+    engine.handle_timeout(STORE_AGAIN_MS);
+    assert!(!is_asked(&mut engine), "it is not due");
+    engine.handle_timeout(1_000 + STORE_AGAIN_MS);
+    assert_eq!((engine.poll_timeout(), is_asked(&mut engine)), (None, true));
+    engine.handle_room(Some(Tier::Daily), 5_000_000);
+    engine.handle_fetch_end(id, daily);
+    engine.handle_timeout(0);
+    assert_eq!((engine.poll_timeout(), is_asked(&mut engine)), (Some(STORE_AGAIN_MS), false), "no room");
+    engine.handle_room(None, 0);
+    assert!(is_asked(&mut engine));
+    engine.handle_timeout(STORE_AGAIN_MS);
+    assert_eq!(engine.poll_timeout(), None);
 }
 
 /// Goal: a head of an own log that is not the present one is questioned, once for each head; an ending incarnation is
