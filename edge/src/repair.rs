@@ -14,6 +14,7 @@ use sonae_proto::destruction::Destroyed;
 use sonae_proto::ids::LogName;
 use sonae_proto::manifest::Manifest;
 use sonae_proto::reissue::reissue;
+use sonae_proto::signed::unverified;
 use sonae_proto::vector::LogHead;
 use sonae_store::data_dir::DataDir;
 use sonae_store::enrolment;
@@ -71,8 +72,8 @@ pub async fn repair(dir: &DataDir, cloud: Option<String>) -> Result<Repaired, Re
 
 /// What the new store is made of. Without key documents nobody here knows whether keys were destroyed.
 fn source(salvaged: &Salvaged) -> Source {
-    let manifest = salvaged.documents.as_ref().and_then(|documents| documents.manifest.lines().next());
-    let manifest: Option<Manifest> = manifest.and_then(|line| serde_json::from_str(line).ok());
+    let kept = salvaged.documents.as_ref();
+    let manifest: Option<Manifest> = kept.and_then(|documents| unverified(&documents.manifest));
     manifest.map_or(Source::Snapshots, |manifest| Source::of(&Destroyed::of(&manifest)))
 }
 

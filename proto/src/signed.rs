@@ -57,6 +57,13 @@ struct Labelled<T> {
     body: T,
 }
 
+/// Reads the body of a document without its signature: one that was verified when it was kept, or of which nothing is
+/// believed. `None` where there is none of this kind.
+#[must_use]
+pub fn unverified<T: Document>(text: &str) -> Option<T> {
+    serde_json::from_str(text.lines().next()?).ok()
+}
+
 /// A document whose signature holds, with its exact text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signed<T> {

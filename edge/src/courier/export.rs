@@ -65,7 +65,8 @@ pub async fn export(
     let (mut encoder, start) = Encoder::start(&opening).map_err(large)?;
     out.write_all(&start).await?;
     // Batches may have been sealed under any of them.
-    for keys in desk.store.all_documents(&desk.bundled_documents, desk.store.documents()) {
+    let present = desk.store.documents();
+    for keys in desk.store.all_documents(&desk.bundled_documents, present).await {
         let record = encoder.record(&Record::Keys(Box::new(keys))).map_err(large)?;
         out.write_all(&record).await?;
     }

@@ -32,7 +32,7 @@ pub(super) enum Event {
     Missing { generation: u64, log: LogName },
     Fetched { generation: u64, batch: Box<Batch> },
     FetchEnd { generation: u64 },
-    SnapshotRoot { generation: u64, text: String },
+    SnapshotRoot { generation: u64, name: SnapshotName, text: String },
     SnapshotPart { generation: u64, part: Box<SnapshotPart> },
     SnapshotEnd { generation: u64, name: SnapshotName },
     SnapshotAnswer { generation: u64, root: Hash32, reply: SnapshotReply },

@@ -147,7 +147,7 @@ impl Driver {
                 self.fetching = self.fetching.saturating_sub(1);
                 self.engine.handle_fetch_end();
             }
-            Event::SnapshotRoot { text, .. } => self.engine.handle_snapshot_root(&text),
+            Event::SnapshotRoot { name, text, .. } => self.engine.handle_snapshot_root(name, &text),
             Event::SnapshotPart { part, .. } => self.engine.handle_snapshot_part(*part),
             Event::SnapshotEnd { name, .. } => {
                 self.fetching = self.fetching.saturating_sub(1);
@@ -287,13 +287,7 @@ impl Driver {
         match effect {
             Effect::Dial => self.dial(),
             Effect::SendHello => self.send_hello(),
-            Effect::SendKeys => {
-                // The bundle's own may be news to the cloud. Batches may have been sealed under any of them.
-                let present = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
-                for documents in self.store.all_documents(&self.bundled_documents, present) {
-                    self.tell(Frame::Keys(Box::new(documents)));
-                }
-            }
+            Effect::SendKeys => self.send_keys().await,
             Effect::SendBatch { log, first } => self.send_batch(log, first),
             Effect::Fetch(fetch) => {
                 if let Some(connection) = &self.connection {

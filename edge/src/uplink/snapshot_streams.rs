@@ -42,12 +42,13 @@ async fn receive(
     generation: u64,
     events: &mpsc::Sender<Event>,
 ) -> Result<(), String> {
+    let name = fetch.name;
     let (_send, mut receive) = frames::ask(line, &Frame::FetchSnapshot(fetch)).await?;
     // Streams overtake each other, and only the welcome says who its author is.
     welcomed.wait_for(|welcomed| *welcomed).await.map_err(|error| error.to_string())?;
     loop {
         let event = match frames::read(&mut receive).await.map_err(|error| error.to_string())? {
-            Frame::Snapshot(text) => Event::SnapshotRoot { generation, text },
+            Frame::Snapshot(text) => Event::SnapshotRoot { generation, name, text },
             Frame::SnapshotPart(part) => Event::SnapshotPart { generation, part },
             Frame::FetchEnd(_) => return Ok(()),
             Frame::Refusal(refusal) => return Err(refusal.text),

@@ -35,6 +35,14 @@ impl Driver {
         self.tell(Frame::Hello(Box::new(hello)));
     }
 
+    /// The bundle's own may be news to the cloud. Batches may have been sealed under any of them.
+    pub(super) async fn send_keys(&mut self) {
+        let present = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
+        for documents in self.store.all_documents(&self.bundled_documents, present).await {
+            self.tell(Frame::Keys(Box::new(documents)));
+        }
+    }
+
     pub(super) fn tell(&mut self, frame: Frame) {
         let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frame));
         if !sent {

@@ -13,6 +13,7 @@ use sonae_proto::destruction::Destroyed;
 use sonae_proto::erasure::{Place, tombstone, tombstones};
 use sonae_proto::ids::Tier;
 use sonae_proto::manifest::{Epoch, KeyUse, Manifest, school_year};
+use sonae_proto::signed::unverified;
 use sonae_proto::snapshot::Record;
 use utoipa::ToSchema;
 
@@ -269,7 +270,7 @@ impl Store {
     }
 
     fn manifest(&self) -> Option<Manifest> {
-        serde_json::from_str(self.documents().manifest.lines().next()?).ok()
+        unverified(&self.documents().manifest)
     }
 
     fn sealing_epoch(&self, tier: Tier, now_ms: u64) -> u32 {

@@ -10,7 +10,7 @@ use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest, WrappedKey, school_year};
 use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::{OpenKey, SealError, decrypt};
-use sonae_proto::signed::{DocumentError, Signed};
+use sonae_proto::signed::{DocumentError, Signed, unverified};
 use sonae_proto::wire::KeyDocuments;
 
 /// Why keys cannot be opened.
@@ -80,8 +80,7 @@ impl KeyYears {
     /// Reads them out of key documents that were verified when they were taken over.
     #[must_use]
     pub fn of(documents: &KeyDocuments, now_ms: u64) -> Self {
-        let line = documents.manifest.lines().next().unwrap_or_default();
-        let manifest = serde_json::from_str::<Manifest>(line).ok();
+        let manifest: Option<Manifest> = unverified(&documents.manifest);
         let years = manifest.iter().flat_map(|manifest| Tier::ALL.map(|tier| manifest.last_year(tier)));
         let last = years.map(|year| year.unwrap_or(0)).min().unwrap_or(0);
         let are_due = school_year(now_ms.saturating_add(KEYS_AHEAD_MS)) > last;

@@ -8,6 +8,7 @@ use std::io;
 
 use sonae_proto::ids::Hash32;
 use sonae_proto::manifest::Manifest;
+use sonae_proto::signed::unverified;
 use sonae_proto::wire::KeyDocuments;
 
 use crate::shelf::Shelf;
@@ -44,7 +45,7 @@ pub(crate) fn keep_only(shelf: &Shelf, named: &BTreeSet<Hash32>) {
 pub(crate) fn all(shelf: &Shelf) -> Vec<KeyDocuments> {
     let read = |name: String| {
         let manifest = String::from_utf8(shelf.note(&name)?).ok()?;
-        let body: Manifest = serde_json::from_str(manifest.lines().next()?).ok()?;
+        let body: Manifest = unverified(&manifest)?;
         Some((body.version, KeyDocuments { school: body.school, manifest, wrapped_keys: Vec::new() }))
     };
     let mut kept: Vec<_> = shelf.notes(SUFFIX).into_iter().filter_map(read).collect();

@@ -324,11 +324,12 @@ impl Store {
     }
 
     /// Returns what a cloud must know so that it takes every batch here: the bundle's documents, the earlier manifests that
-    /// batches name, without keys, and the present documents. It reads files.
-    #[must_use]
-    pub fn all_documents(&self, bundled: &KeyDocuments, present: KeyDocuments) -> Vec<KeyDocuments> {
+    /// batches name, without keys, and the present documents.
+    pub async fn all_documents(&self, bundled: &KeyDocuments, present: KeyDocuments) -> Vec<KeyDocuments> {
+        let shared = Arc::clone(&self.shared);
+        let earlier = tokio::task::spawn_blocking(move || manifests::all(&shared.shelf)).await;
         let mut all = vec![bundled.clone()];
-        all.extend(manifests::all(&self.shared.shelf));
+        all.extend(earlier.unwrap_or_default());
         all.push(present);
         let mut known = BTreeSet::new();
         all.retain(|documents| known.insert(documents.manifest.clone()));

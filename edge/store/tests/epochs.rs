@@ -109,7 +109,7 @@ fn every_batch_has_its_manifest() {
     opened.close();
     let opened = open_store(&data, &bundle, Clock::system());
     let bundled = Keyring::documents_of(&bundle);
-    let all = opened.store.all_documents(&bundled, opened.store.documents());
+    let all = runtime.block_on(opened.store.all_documents(&bundled, opened.store.documents()));
     let hash = |documents: &KeyDocuments| Hash32(*blake3::hash(documents.manifest.as_bytes()).as_bytes());
     let offered: Vec<Hash32> = all.iter().map(hash).collect();
     let held = runtime.block_on(opened.store.held()).unwrap();

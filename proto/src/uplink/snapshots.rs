@@ -37,6 +37,17 @@ struct Fetching {
     snapshot: Option<Snapshot>,
 }
 
+impl Fetching {
+    /// Whether an answer to this question is one for it.
+    fn is_asked_by(&self, name: SnapshotName, asked: bool) -> bool {
+        match name {
+            SnapshotName::Root(root) => self.offer.root == root,
+            // It may come when another tier is being fetched already.
+            SnapshotName::Tier(tier) => asked && self.offer.tier == tier,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
     /// Whether this replica fetches any at all.
@@ -138,16 +149,19 @@ impl Uplink {
         self.effects.push_back(Effect::FetchSnapshot(SnapshotName::Root(offer.root)));
     }
 
-    /// The root of the snapshot that is being fetched has come.
-    pub fn handle_snapshot_root(&mut self, text: &str) {
+    /// The root of a snapshot that was asked for by this name has come.
+    pub fn handle_snapshot_root(&mut self, name: SnapshotName, text: &str) {
+        let asked = self.snapshots.asked;
+        // The answer to the question with the hello may come when its tier has come by itself.
+        let Some(fetching) = self.snapshots.fetching.as_mut().filter(|it| it.is_asked_by(name, asked)) else {
+            return;
+        };
         let verified = Snapshot::verify(text, self.school, |author| self.peers.key(author));
         let counts = verified.as_ref().is_ok_and(|snapshot| self.peers.are_within(&snapshot.root().heads));
         // From here on parts are held, and it is asked for by its name.
         self.snapshots.at_once = false;
-        let Some(fetching) = &mut self.snapshots.fetching else { return };
-        if let Ok(snapshot) = &verified
-            && self.snapshots.asked
-            && snapshot.root().tier == fetching.offer.tier
+        if let (Ok(snapshot), SnapshotName::Tier(tier)) = (&verified, name)
+            && snapshot.root().tier == tier
         {
             // It may have become whole since the welcome was written.
             fetching.offer.root = snapshot.hash();
@@ -190,14 +204,8 @@ impl Uplink {
     pub fn handle_snapshot_end(&mut self, name: SnapshotName) {
         let asked = std::mem::take(&mut self.snapshots.asked);
         self.send_due_keys();
-        let is_this = |fetching: &&Fetching| match name {
-            SnapshotName::Root(root) => fetching.offer.root == root,
-            // It may end when another tier is being fetched already.
-            SnapshotName::Tier(tier) => asked && fetching.offer.tier == tier,
-        };
-        let Some(fetching) = self.snapshots.fetching.as_ref().filter(is_this) else {
-            return self.fetch_next();
-        };
+        let fetching = self.snapshots.fetching.as_ref().filter(|it| it.is_asked_by(name, asked));
+        let Some(fetching) = fetching else { return self.fetch_next() };
         let (offer, snapshot) = (fetching.offer, fetching.snapshot.clone());
         // Its parts may have taken minutes, in which the board's word can have come.
         let counts = |snapshot: &Snapshot| {

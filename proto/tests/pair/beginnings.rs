@@ -14,27 +14,27 @@ use crate::replica::{Disk, Replica};
 use crate::snapshots::{part, snapshot};
 
 /// A fresh replica that is offered a snapshot of a peer's tier 0, whose log has grown since.
-struct Fresh {
-    board: Board,
-    peer: Life,
-    made: Snapshot,
-    sealed: Vec<Vec<u8>>,
+pub struct Fresh {
+    pub board: Board,
+    pub peer: Life,
+    pub made: Snapshot,
+    pub sealed: Vec<Vec<u8>>,
     /// What the log holds behind the snapshot.
-    behind: Batch,
-    replica: Replica,
+    pub behind: Batch,
+    pub replica: Replica,
     /// What the cloud has.
-    heads: Heads,
+    pub heads: Heads,
 }
 
 impl Fresh {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut fresh = Self::before();
         fresh.greet(fresh.heads.clone());
         fresh
     }
 
     /// Before its first connection.
-    fn before() -> Self {
+    pub fn before() -> Self {
         let board = Board::new(1);
         let peer = board.enrol(school(), 20);
         let chain = board.chain(&peer, Tier::Safety, 3);
@@ -65,43 +65,47 @@ impl Fresh {
         Self { board, peer, made, sealed, behind: chain[2].clone(), replica, heads }
     }
 
-    fn greet(&mut self, heads: Heads) {
+    pub fn greet(&mut self, heads: Heads) {
         self.connect();
         self.welcome(heads, true);
     }
 
-    fn connect(&mut self) {
+    pub fn connect(&mut self) {
         self.replica.engine.handle_timeout(100_000);
         self.replica.engine.handle_connected();
     }
 
-    fn welcome(&mut self, heads: Heads, has_snapshot: bool) {
+    pub fn welcome(&mut self, heads: Heads, has_snapshot: bool) {
         let identities = vec![self.peer.identity.clone()];
         let offers = if has_snapshot { self.offers() } else { Vec::new() };
         let answer = Welcome { identities, snapshots: Some(offers), ..welcome(heads) };
         self.replica.engine.handle_welcome(&answer, 100_001);
     }
 
-    fn offers(&self) -> Vec<SnapshotOffer> {
+    pub fn offers(&self) -> Vec<SnapshotOffer> {
         let root = self.made.root();
         let (bytes, changes) = (root.bytes(), root.changes());
         vec![SnapshotOffer { tier: Tier::Safety, root: self.made.hash(), bytes, changes }]
     }
 
-    fn effects(&mut self) -> Vec<Effect> {
+    pub fn effects(&mut self) -> Vec<Effect> {
         let quiet = |effect: &Effect| {
             !matches!(effect, Effect::Dial | Effect::SendHello | Effect::SendKeys | Effect::KeepIdentity(_))
         };
         effects(&mut self.replica).into_iter().filter(quiet).collect()
     }
 
+    pub fn by_name(&self) -> SnapshotName {
+        SnapshotName::Root(self.made.hash())
+    }
+
     /// The answer ends.
-    fn end(&mut self) {
+    pub fn end(&mut self) {
         self.replica.engine.handle_snapshot_end(SnapshotName::Root(self.made.hash()));
     }
 
     /// The log itself is asked for, from its first change or from behind the snapshot.
-    fn asked_for(&self, after: u64) -> Effect {
+    pub fn asked_for(&self, after: u64) -> Effect {
         Effect::Fetch(Fetch { log: self.peer.log(Tier::Safety), after })
     }
 }
@@ -112,7 +116,7 @@ impl Fresh {
 fn a_fresh_replica_begins_with_the_snapshot() {
     let mut fresh = Fresh::new();
     assert_eq!(fresh.effects(), [Effect::FetchSnapshot(SnapshotName::Root(fresh.made.hash()))]);
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone())), fresh.asked_for(4)]);
     fresh.replica.engine.handle_fetched(fresh.behind.clone());
     fresh.replica.engine.handle_fetch_end();
@@ -137,7 +141,7 @@ fn a_fresh_replica_begins_with_the_snapshot() {
 fn what_was_asked_for_ahead_follows_the_snapshot_or_nothing() {
     for (fails, is_early) in [(false, true), (false, false), (true, true), (true, false)] {
         let mut fresh = Fresh::new();
-        fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+        fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
         if is_early {
             fresh.replica.engine.handle_fetched(fresh.behind.clone());
         }
@@ -158,12 +162,12 @@ fn what_was_asked_for_ahead_follows_the_snapshot_or_nothing() {
         assert!(!done.iter().any(is_bad), "the cloud has done nothing wrong: {done:?}");
     }
     let mut fresh = Fresh::new();
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     fresh.replica.engine.handle_fetched(fresh.behind.clone());
     fresh.replica.engine.handle_disconnected(5);
     fresh.effects();
     fresh.greet(fresh.heads.clone());
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     assert_eq!(fresh.effects().last(), Some(&fresh.asked_for(4)), "the next connection asks anew");
 }
 
@@ -182,7 +186,7 @@ fn what_is_held_back_is_bounded() {
     fresh.replica.engine.handle_disconnected(5);
     fresh.effects();
     fresh.greet(Heads::from([(log, after)]));
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     batches.iter().for_each(|batch| fresh.replica.engine.handle_fetched(batch.clone()));
     fresh.end();
     fresh.effects();
@@ -203,20 +207,20 @@ fn a_wrong_snapshot_is_said_and_done_without() {
         ("not the one that was asked for", |fresh| {
             let head = LogHead { sequence: 4, hash: Hash32([1; 32]) };
             let (other, _) = snapshot(&fresh.board, &fresh.peer, Tier::Safety, head, 2);
-            fresh.replica.engine.handle_snapshot_root(other.text());
+            fresh.replica.engine.handle_snapshot_root(fresh.by_name(), other.text());
         }),
         ("does not verify", |fresh| {
             let forged = fresh.made.text().replacen("\"records\":2", "\"records\":3", 1);
-            fresh.replica.engine.handle_snapshot_root(&forged);
+            fresh.replica.engine.handle_snapshot_root(fresh.by_name(), &forged);
         }),
         ("not the one that the root names", |fresh| {
-            fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+            fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
             let part =
                 SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
             fresh.replica.engine.handle_snapshot_part(part);
         }),
         ("it does not add up", |fresh| {
-            fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+            fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
             fresh.end();
             let made = fresh.made.clone();
             fresh.replica.engine.handle_snapshot_loaded(&made, Err("it does not add up".into()));
@@ -281,7 +285,7 @@ fn a_snapshot_bears_witness_against_its_cloud() {
     fresh.effects();
     let log = fresh.peer.log(Tier::Safety);
     fresh.greet(Heads::from([(log, LogHead { sequence: 2, hash: Hash32([4; 32]) })]));
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     fresh.end();
     fresh.effects();
     let made = fresh.made.clone();
@@ -298,7 +302,7 @@ fn a_snapshot_bears_witness_against_its_cloud() {
 fn the_rest_of_a_fetch_that_was_given_up_is_passed_over() {
     let mut fresh = Fresh::new();
     fresh.effects();
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
+    fresh.replica.engine.handle_snapshot_root(fresh.by_name(), fresh.made.text());
     let wrong = SnapshotPart { sealed: fresh.sealed[1].clone(), ..part(&fresh.made, &fresh.sealed, 0) };
     fresh.replica.engine.handle_snapshot_part(wrong);
     fresh.replica.engine.handle_fetch_end();
@@ -306,86 +310,4 @@ fn the_rest_of_a_fetch_that_was_given_up_is_passed_over() {
     fresh.replica.engine.handle_snapshot_part(part(&fresh.made, &fresh.sealed, 1));
     fresh.end();
     assert_eq!(fresh.effects(), [], "the log is under way already");
-}
-
-const AT_ONCE: Effect = Effect::FetchSnapshot(SnapshotName::Tier(Tier::Safety));
-
-/// Goal: a replica with nothing at all asks for tier 0 with its hello, and takes the newest snapshot, also one that has
-/// become whole since the welcome was written; what was cut off goes on by its name. Method: the effects in order, over
-/// two connections.
-#[test]
-fn tier_0_is_asked_for_with_the_hello() {
-    let mut fresh = Fresh::before();
-    fresh.replica.engine.ask_at_once();
-    fresh.connect();
-    assert_eq!(fresh.effects(), std::slice::from_ref(&AT_ONCE));
-    fresh.welcome(fresh.heads.clone(), true);
-    assert_eq!(fresh.effects(), [], "it is under way");
-    let head = fresh.heads[&fresh.peer.log(Tier::Safety)];
-    (fresh.made, fresh.sealed) = snapshot(&fresh.board, &fresh.peer, Tier::Safety, head, 2);
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-    assert_eq!(fresh.effects(), [Effect::KeepSnapshot(Box::new(fresh.made.clone()))]);
-    fresh.replica.engine.handle_disconnected(5);
-    fresh.effects();
-    fresh.connect();
-    assert_eq!(fresh.effects(), [], "parts of it are held by now");
-    fresh.welcome(fresh.heads.clone(), true);
-    assert_eq!(fresh.effects(), [Effect::FetchSnapshot(SnapshotName::Root(fresh.made.hash()))]);
-    fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-    fresh.end();
-    assert_eq!(fresh.effects().last(), Some(&Effect::LoadSnapshot(Box::new(fresh.made.clone()))));
-}
-
-/// Goal: on a narrow line nothing stands before the acknowledgements of tier 0: key documents that the cloud lacks are
-/// sent when it has come, or does not. Method: a node with an older manifest; whole, given up, a second connection.
-#[test]
-fn key_documents_wait_for_tier_0() {
-    for has_snapshot in [true, false] {
-        let mut fresh = Fresh::before();
-        fresh.replica.engine.ask_at_once();
-        fresh.connect();
-        let offers = if has_snapshot { fresh.offers() } else { Vec::new() };
-        let older = |fresh: &Fresh| Welcome {
-            identities: vec![fresh.peer.identity.clone()],
-            snapshots: Some(offers.clone()),
-            manifest_version: 0,
-            ..welcome(fresh.heads.clone())
-        };
-        let answer = older(&fresh);
-        fresh.replica.engine.handle_welcome(&answer, 100_001);
-        let sends = |fresh: &mut Fresh| effects(&mut fresh.replica).contains(&Effect::SendKeys);
-        assert!(!sends(&mut fresh), "tier 0 first");
-        fresh.replica.engine.handle_disconnected(5);
-        fresh.connect();
-        fresh.replica.engine.handle_welcome(&answer, 100_002);
-        fresh.replica.engine.handle_snapshot_root(fresh.made.text());
-        assert!(!sends(&mut fresh), "nor on the next connection");
-        fresh.replica.engine.handle_snapshot_end(SnapshotName::Tier(Tier::Safety));
-        assert!(sends(&mut fresh));
-    }
-}
-
-/// Goal: what comes of a question with the hello is no worse than of another: where there is no snapshot the log comes,
-/// and a wrong one is said and not asked for again. Method: both answers.
-#[test]
-fn asking_with_the_hello_may_fail() {
-    for has_snapshot in [false, true] {
-        let mut fresh = Fresh::before();
-        fresh.replica.engine.ask_at_once();
-        fresh.connect();
-        fresh.welcome(fresh.heads.clone(), has_snapshot);
-        if has_snapshot {
-            assert_eq!(fresh.effects(), std::slice::from_ref(&AT_ONCE));
-            fresh.replica.engine.handle_snapshot_root("no document");
-        }
-        fresh.replica.engine.handle_snapshot_end(SnapshotName::Tier(Tier::Safety));
-        let done = fresh.effects();
-        let is_alarm = |effect: &Effect| matches!(effect, Effect::Alarm(Alarm::BadSnapshot { .. }));
-        assert_eq!(done.iter().any(is_alarm), has_snapshot, "{done:?}");
-        assert_eq!(done.last(), Some(&fresh.asked_for(0)));
-        fresh.replica.engine.handle_disconnected(5);
-        fresh.effects();
-        fresh.connect();
-        assert_eq!(fresh.effects().contains(&AT_ONCE), !has_snapshot);
-    }
 }

@@ -17,6 +17,7 @@ mod random;
 mod replica;
 mod world;
 
+mod at_once;
 mod beginnings;
 mod destruction;
 mod documents;

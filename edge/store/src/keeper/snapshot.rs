@@ -162,8 +162,10 @@ impl Keeper {
         if let Err(error) = shelf.keep_only(&roots) {
             log::warn!(error = error.to_string(); "old snapshots cannot be removed");
         }
-        let headers = self.index.logs().flat_map(|log| self.index.headers(log));
-        manifests::keep_only(&self.shared.shelf, &headers.map(|header| header.manifest).collect());
+        let kept = self.index.logs().flat_map(|log| self.index.headers(log));
+        let waiting = self.sealed.iter().map(|batch| *batch.header());
+        let named = kept.chain(waiting).map(|header| header.manifest).collect();
+        manifests::keep_only(&self.shared.shelf, &named);
         self.count_key_uses();
         self.publish_state();
     }
