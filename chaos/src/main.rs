@@ -193,14 +193,15 @@ fn replay_simulation(seed: u64) -> Result<()> {
         writeln!(out, "{line}")?;
     }
     writeln!(out, "digest {}", outcome.digest)?;
-    if let Some((short, violation)) = sim::minimise(&options, &whole, None)? {
-        writeln!(out, "the same with {} of {} actions:", short.len(), whole.len())?;
-        for line in short {
-            writeln!(out, "  {:?}, then {} ms", line.action, line.then_ms)?;
-        }
-        bail!("seed {seed}: {violation}");
+    let Some((short, violation)) = sim::minimise(&options, &whole, None)? else { return Ok(()) };
+    writeln!(out, "the same with {} of {} actions:", short.len(), whole.len())?;
+    for line in &short {
+        writeln!(out, "  {:?}, then {} ms", line.action, line.then_ms)?;
     }
-    Ok(())
+    for line in sim::run(&options, &short, None, true)?.trace {
+        writeln!(out, "{line}")?;
+    }
+    bail!("seed {seed}: {violation}");
 }
 
 /// An empty folder below `target/`.
