@@ -51,10 +51,23 @@ const FOUND_WITHOUT_LAN: [u64; 10] = [
 const FOUND_WITHOUT_ERASURE: [u64; 8] =
     [1797500012, 1797500096, 1797500226, 1797500304, 1797500460, 1797500548, 1797510595, 1797520116];
 
-/// Since then.
-const FOUND: [u64; 3] = [774, 1797504275, 1795874872740];
+/// Since then, before journals had the segments that they have now.
+const FOUND_WITH_SMALL_SEGMENTS: [u64; 3] = [774, 1797504275, 1795874872740];
 
-/// Journals had smaller segments when these were found.
+/// Since then.
+const FOUND: [u64; 9] = [
+    1795885332896,
+    1795885335920,
+    1795885338087,
+    1795885341321,
+    1795885344509,
+    1795885355018,
+    1795885371795,
+    1795885374216,
+    1795885376708,
+];
+
+/// Journals had smaller segments then.
 fn with_small_segments(options: Options) -> Options {
     let parts = if options.school_days > 0 { 4 } else { 2 };
     Options { segment_bytes: options.segment_bytes / parts, ..options }
@@ -69,7 +82,8 @@ fn no_seed_that_found_something_finds_it_again() {
     let before = before.into_iter().chain(FOUND_WITHOUT_LAN.map(without_lan));
     let without_erasure = |seed| Options { erases: false, ..Options::of_seed(seed) };
     let before = before.chain(FOUND_WITHOUT_ERASURE.map(without_erasure));
-    for options in before.chain(FOUND.map(Options::of_seed)).map(with_small_segments) {
+    let before = before.chain(FOUND_WITH_SMALL_SEGMENTS.map(Options::of_seed)).map(with_small_segments);
+    for options in before.chain(FOUND.map(Options::of_seed)) {
         let outcome = run(&options, &script::draw(&options), None, false).unwrap();
         assert_eq!(outcome.violation, None, "seed {}", options.seed);
     }

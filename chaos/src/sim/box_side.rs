@@ -168,10 +168,12 @@ impl World {
             }
             return self.violate(format!("box {slot} is to send a batch that it does not hold"));
         };
-        let stopped = replica.stopped.contains(&log);
+        let (stopped, cannot_store) = (replica.stopped.contains(&log), replica.cannot_store);
         replica.sent.insert((log, first));
-        // Of a revoked device the cloud has refused it, and it is not sent any more.
-        let starved = log.tier != Tier::Safety && has_unsent_safety(replica) && !self.is_revoked(slot);
+        // Of a revoked device the cloud has refused it, and it is not sent any more. A cloud that could not store is asked
+        // with one batch of another log whether it can again.
+        let waits = log.tier != Tier::Safety && !cannot_store && has_unsent_safety(replica);
+        let starved = waits && !self.is_revoked(slot);
         if stopped {
             self.violate(format!("box {slot} sends {log}, of which the cloud has another history"));
         }

@@ -224,6 +224,7 @@ impl World {
             (Frame::Receipt(bytes), Some(Waiting::Reply(log))) => {
                 if log.incarnation == parts.life.name {
                     parts.receipts.push((log, bytes.clone()));
+                    replica.cannot_store = false;
                 }
                 replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), told);
             }
@@ -231,6 +232,7 @@ impl World {
                 // What a chain refusal means, the next welcome says: a branch that was on its way may have failed.
                 let is_own = log.incarnation == parts.life.name;
                 let is_history = is_own && refusal.code == RefusalCode::Fork;
+                replica.cannot_store |= is_own && refusal.code == RefusalCode::Storage;
                 let text = Refusal::clone(&refusal).text;
                 replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), told);
                 if is_history {
@@ -243,7 +245,9 @@ impl World {
                 Err(error) => self.violate(format!("a served batch is none: {error}")),
             },
             (Frame::FetchEnd(_), Some(Waiting::Fetch)) => replica.engine.handle_fetch_end(),
-            (Frame::Snapshot(text), Some(Waiting::Snapshot(_))) => replica.engine.handle_snapshot_root(&text),
+            (Frame::Snapshot(text), Some(Waiting::Snapshot(name))) => {
+                replica.engine.handle_snapshot_root(name, &text);
+            }
             (Frame::SnapshotPart(part), Some(Waiting::Snapshot(_))) => {
                 replica.engine.handle_snapshot_part(*part);
             }

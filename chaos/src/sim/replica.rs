@@ -34,6 +34,8 @@ pub(crate) struct Replica {
     clock: Clock,
     /// Own logs that the engine sends no more, because the cloud has another history of them.
     pub stopped: BTreeSet<LogName>,
+    /// The cloud's last word to a batch was that it cannot store.
+    pub cannot_store: bool,
     /// Those of which people were told.
     pub told: BTreeSet<LogName>,
     /// What was sent on the present connection: log and first sequence.
@@ -71,6 +73,7 @@ impl Replica {
             records: MemoryRecords::default(),
             clock: Clock::default(),
             stopped: BTreeSet::new(),
+            cannot_store: false,
             told: BTreeSet::new(),
             sent: BTreeSet::new(),
             without_effect: 0,

@@ -42,7 +42,7 @@ impl Uplink {
             | RefusalCode::Malformed
             | RefusalCode::Oversized => false,
         };
-        self.cannot_store = refusal.code == RefusalCode::Storage;
+        self.cannot_store = (refusal.code == RefusalCode::Storage).then_some(log);
         let overtaken = refusal.code == RefusalCode::Manifest && self.refusals == 0;
         let is_fork = refusal.code == RefusalCode::Fork;
         if !overtaken {
@@ -85,7 +85,7 @@ impl Uplink {
         let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
         if own.receive_receipt(receipt.head) {
             self.refusals = 0;
-            self.cannot_store = false;
+            self.cannot_store = None;
             let waiting = self.is_waiting();
             self.stall.moved(now_ms, waiting);
             self.cloud_said.insert(receipt.log, receipt.head);

@@ -41,7 +41,7 @@ impl Uplink {
     /// How long to wait before the next dial, in milliseconds.
     pub(super) fn dial_wait_ms(&mut self) -> u64 {
         // A line that has gone since may be back at any moment.
-        let was_refused = self.cannot_store && self.line == Line::Up;
+        let was_refused = self.cannot_store.is_some() && self.line == Line::Up;
         let longest = if was_refused { REFUSED_MS_MAX } else { DIAL_MS_MAX };
         let doublings = self.failures().saturating_add(self.refusals).min(10);
         let wait = DIAL_MS_MIN.saturating_mul(1 << doublings).min(longest);

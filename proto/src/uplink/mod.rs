@@ -70,9 +70,9 @@ pub struct Uplink {
     line: Line,
     /// Refusals that may pass by themselves, since the last receipt: they make the next dial wait longer.
     refusals: u32,
-    /// The last of them said that the cloud cannot store: one batch asks whether it can again, and the others wait for
-    /// its receipt.
-    cannot_store: bool,
+    /// The log of the last of them, if it said that the cloud cannot store: one batch asks whether it can again, of the
+    /// next log in case it is only this one, and the others wait for its receipt.
+    cannot_store: Option<LogName>,
     loss_counter: u64,
     loss_being_kept: bool,
     own: BTreeMap<LogName, OwnLog>,
@@ -126,7 +126,7 @@ impl Uplink {
             jitter: start.jitter | 1,
             line: Line::Down { retry_at_ms: 0, failures: 0 },
             refusals: 0,
-            cannot_store: false,
+            cannot_store: None,
             loss_counter: start.loss_counter,
             loss_being_kept: false,
             own: BTreeMap::new(),
@@ -164,6 +164,7 @@ impl Uplink {
         for header in start.own_batches {
             uplink.hold(&header);
         }
+        uplink.own.values_mut().for_each(OwnLog::begin);
         uplink.tell_applied();
         uplink.renew_unreadable();
         uplink
@@ -271,7 +272,8 @@ impl Uplink {
         if !welcome.complete {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }
-        self.effects.extend(self.peers.taken_back(welcome).into_iter().map(Effect::Alarm));
+        self.effects
+            .extend(self.peers.taken_back(welcome, self.manifest_version).into_iter().map(Effect::Alarm));
         if self.compare_own_logs(welcome) {
             return;
         }
@@ -354,7 +356,12 @@ impl Uplink {
         if is_planted(Defect::TierPriorityLost) {
             own_logs.reverse();
         }
-        let most = if self.cannot_store { 1 } else { BATCHES_IN_FLIGHT_MAX };
+        let mut most = BATCHES_IN_FLIGHT_MAX;
+        if let Some(refused) = self.cannot_store {
+            most = 1;
+            let behind = own_logs.partition_point(|(log, _)| **log <= refused);
+            own_logs.rotate_left(behind);
+        }
         for (log, own) in own_logs {
             while self.in_flight < most {
                 let Some(first) = own.send_next() else { break };

@@ -43,6 +43,8 @@ pub(super) struct OwnLog {
     receipted_batches: Vec<Held>,
     /// Held batches after the receipted head, oldest first.
     unsafe_batches: VecDeque<Held>,
+    /// Up to here an earlier life of this process may have had receipts that it forgot: they are kept lazily.
+    forgotten: u64,
     /// How many of `unsafe_batches` have been sent on this connection.
     sent: usize,
     /// Not sent any more: the cloud has another history.
@@ -62,6 +64,21 @@ impl OwnLog {
         } else {
             self.unsafe_batches.push_back(held);
         }
+    }
+
+    /// What is held now was held when the process started.
+    pub(super) fn begin(&mut self) {
+        self.forgotten = self.unsafe_batches.back().map_or(0, |held| held.head.sequence);
+    }
+
+    /// Whether the cloud, which ends here, may have lost what had a receipt that was forgotten.
+    pub(super) const fn may_have_lost(&self, there: LogHead) -> bool {
+        there.sequence < self.forgotten
+    }
+
+    /// No receipt of that time counts any more.
+    pub(super) fn forget_forgotten(&mut self) {
+        self.forgotten = 0;
     }
 
     /// Batches up to this head are not here any more.
@@ -132,8 +149,10 @@ impl OwnLog {
         !std::mem::replace(&mut self.wedged, true)
     }
 
-    /// Lowers what is safe to what the cloud still has; the rest is to be sent again.
+    /// Lowers what is safe to what the cloud still has; the rest is to be sent again. Below what was pruned nobody can tell
+    /// whether it is a point of this history, so nothing of the log is called safe then.
     pub(super) fn lower(&mut self, there: LogHead) {
+        let there = if there.sequence < self.base.sequence { LogHead::EMPTY } else { there };
         self.receipted = (there != LogHead::EMPTY).then_some(there);
         let keep = self.receipted_batches.partition_point(|batch| batch.head.sequence <= there.sequence);
         for batch in self.receipted_batches.drain(keep..).rev() {

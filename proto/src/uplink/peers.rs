@@ -188,13 +188,17 @@ impl Peers {
 
     /// Compares all that the cloud has, if it knows that, with what it has said before. Returns an alarm for each log
     /// of which it has less, once.
-    pub(super) fn taken_back(&mut self, welcome: &Welcome) -> Vec<Alarm> {
+    pub(super) fn taken_back(&mut self, welcome: &Welcome, manifest_version: u64) -> Vec<Alarm> {
         if !welcome.complete || is_planted(Defect::PeerLossNotNoticed) {
             return Vec::new();
         }
         let mut found = Vec::new();
         for (log, shown) in self.shown.clone() {
             let there = welcome.heads.get(&log).copied().unwrap_or(LogHead::EMPTY);
+            // A cloud that lacks the newest word of the board may not show what that word accepts. It is sent that word now.
+            if welcome.manifest_version < manifest_version && self.accepted(log).is_some() {
+                continue;
+            }
             // What was revoked since is not shown any more, and is not lost.
             let had =
                 self.accepted(log).map_or(shown.sequence, |accepted| accepted.sequence.min(shown.sequence));
