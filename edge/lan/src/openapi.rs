@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use crate::api::{attendance, classes, contacts, session, status, students};
+use crate::api::{attendance, classes, contacts, disputes, session, status, students};
 use crate::guard::COOKIE;
 
 #[derive(OpenApi)]
@@ -18,7 +18,8 @@ use crate::guard::COOKIE;
             Fields of class I and II are absent without a second factor, and routes that consist of them answer \
             403 `second_factor_required`.\n\n\
             `If-Match` with the `ETag` of the last GET names what was seen. If somebody has written something else \
-            meanwhile both values stand, and `disputed` names the fields; there is no 412.\n\n\
+            meanwhile both values stand, and `disputed` names the fields; there is no 412. `GET /api/v1/disputes` lists \
+            them, and a POST there decides.\n\n\
             Requests other than GET that are signed in by cookie need an `Origin` of this host or the header \
             `X-Sonae: 1`; a foreign `Origin` is refused in any case.",
         license(name = "MIT OR Apache-2.0")
@@ -26,7 +27,7 @@ use crate::guard::COOKIE;
     paths(
         session::post, session::get, session::delete, students::index, students::get, classes::index,
         attendance::index, attendance::get, attendance::put, contacts::index, contacts::get, contacts::put,
-        status::get, status::health, get
+        disputes::index, disputes::post, status::get, status::health, get
     ),
     modifiers(&Schemes),
     security(("bearer" = []), ("cookie" = []))

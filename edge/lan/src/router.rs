@@ -11,7 +11,7 @@ use axum::routing::{get, post};
 use sonae_store::status::StatusSource;
 use sonae_trust::password::{Cost, PasswordError};
 
-use crate::api::{attendance, classes, contacts, session, status, students};
+use crate::api::{attendance, classes, contacts, disputes, session, status, students};
 use crate::app::App;
 use crate::body::BODY_BYTES_MAX;
 use crate::clock::Monotonic;
@@ -47,6 +47,7 @@ fn routes(app: App) -> Router {
         .route("/students/{id}/contacts/{priority}", get(contacts::get).put(contacts::put))
         .route("/attendance/{date}", get(attendance::index))
         .route("/attendance/{date}/{student_id}", get(attendance::get).put(attendance::put))
+        .route("/disputes", get(disputes::index).post(disputes::post))
         .route("/status", get(status::get))
         .route("/openapi.json", get(openapi::get));
     Router::new()

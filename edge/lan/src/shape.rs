@@ -3,6 +3,8 @@
 //! **Invariant**: a field that is not in a table here is never shown; one that is here is shown only if the
 //! policy lets this person read it.
 
+use std::collections::BTreeMap;
+
 use axum::http::HeaderValue;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -135,6 +137,8 @@ pub struct Viewer {
 /// One of several values that stand, because their writers did not see each other.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct DisputedValue {
+    /// The change that wrote it: names it in a decision.
+    pub change: String,
     /// The value; null where a writer cleared the field.
     #[schema(value_type = Option<String>)]
     pub value: Value,
@@ -159,27 +163,29 @@ impl Viewer {
 
     /// Writes the readable fields into `out`; disputed ones also with all their values.
     pub fn show(self, shape: &Shape, record: &RecordState, out: &mut Map<String, Value>) {
-        let mut disputed = Map::new();
         for field in self.readable(shape) {
             if let Some(value) = record.value(field.name) {
                 out.insert(field.name.to_owned(), value.clone());
             }
-            if let Some(state) = disputed_state(record, field) {
-                let values: Vec<Value> = state.heads.iter().map(disputed_value).collect();
-                disputed.insert(field.name.to_owned(), Value::from(values));
-            }
         }
-        if !disputed.is_empty() {
-            out.insert("disputed".to_owned(), Value::Object(disputed));
+        let disputes = self.disputes(shape, record);
+        if !disputes.is_empty() {
+            out.insert("disputed".to_owned(), serde_json::to_value(disputes).unwrap_or_default());
         }
+    }
+
+    /// The readable fields that people disagree about, with all their values.
+    pub fn disputes(self, shape: &Shape, record: &RecordState) -> BTreeMap<String, Vec<DisputedValue>> {
+        let values = |field: &FieldShape| {
+            let heads = disputed_state(record, field)?.heads.iter();
+            Some((field.name.to_owned(), heads.map(disputed_value).collect()))
+        };
+        self.readable(shape).filter_map(values).collect()
     }
 
     /// The names of the readable fields that people disagree about.
     pub fn disputed(self, shape: &Shape, record: &RecordState) -> Vec<String> {
-        self.readable(shape)
-            .filter(|field| disputed_state(record, field).is_some())
-            .map(|field| field.name.to_owned())
-            .collect()
+        self.disputes(shape, record).into_keys().collect()
     }
 
     /// The entity tag of what this person may read.
@@ -192,9 +198,9 @@ fn disputed_state<'a>(record: &'a RecordState, field: &FieldShape) -> Option<&'a
     record.fields.get(field.name).filter(|state| field.decided && state.heads.len() > 1)
 }
 
-fn disputed_value(head: &sonae_proto::record::Head) -> Value {
-    let value = DisputedValue { value: head.value.clone(), who: head.who.clone(), at_ms: head.stamp.ms };
-    serde_json::to_value(value).unwrap_or_default()
+fn disputed_value(head: &sonae_proto::record::Head) -> DisputedValue {
+    let (change, value) = (head.id.to_string(), head.value.clone());
+    DisputedValue { change, value, who: head.who.clone(), at_ms: head.stamp.ms }
 }
 
 #[cfg(test)]

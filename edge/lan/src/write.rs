@@ -83,10 +83,22 @@ impl Write<'_> {
     /// # Durability
     /// Everything is on this replica's stable storage when the answer is made (P1).
     pub async fn keep(self, app: &App, person: &Person, headers: &HeaderMap) -> Result<Response, ApiError> {
+        self.keep_seen(app, person, etag::seen(headers)?).await
+    }
+
+    /// The same, where what was seen is known. `None`: whatever stands is replaced.
+    ///
+    /// # Durability
+    /// As [`Self::keep`].
+    pub async fn keep_seen(
+        self,
+        app: &App,
+        person: &Person,
+        mut seen: Option<Seen>,
+    ) -> Result<Response, ApiError> {
         check_fields(person, self.shape, self.fields.keys().copied())?;
         let (tier, shape, record) = (tier(self.shape), self.shape, self.record);
         let before = app.store().record(tier, shape.collection, record)?;
-        let mut seen = etag::seen(headers)?;
         if let Some(seen) = &mut seen {
             etag::only_applied(seen, tier, before.as_ref(), &app.store().state().vector);
         }

@@ -6,6 +6,7 @@
 pub mod attendance;
 pub mod classes;
 pub mod contacts;
+pub mod disputes;
 pub mod input;
 pub mod session;
 pub mod status;
