@@ -73,6 +73,9 @@ pub enum Defects {
     /// Changes whose batch has found no room leave the journal.
     #[cfg(feature = "testing")]
     RecycleUnkeptBatches,
+    /// An import replaces whatever stands.
+    #[cfg(feature = "testing")]
+    ImportTwoWay,
 }
 
 /// Tells which defect is planted: one method for each, always false in the product.
@@ -103,4 +106,5 @@ defects! {
     archive_unread => ArchiveUnread,
     any_checkpoint => AnyCheckpoint,
     recycle_unkept_batches => RecycleUnkeptBatches,
+    import_two_way => ImportTwoWay,
 }

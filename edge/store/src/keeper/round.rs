@@ -141,22 +141,23 @@ impl Keeper {
         self.lazy = lazy;
         let own = round.batches.iter().filter(|(_, _, is_own)| *is_own);
         let bytes = own.filter_map(|(position, _, _)| round.frames.get(*position));
-        let mut sealed: Vec<Batch> =
-            bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok()).collect();
-        sealed.append(&mut self.sealed);
-        self.sealed = sealed;
+        let batches = bytes.filter_map(|(_, bytes)| Batch::from_bytes(bytes.clone()).ok());
+        drop(self.sealed.splice(..0, batches));
     }
 
     fn take(&mut self, request: Request, round: &mut Round, staged: &mut Staged<'_>) {
         match request {
-            Request::Write { action, reply } => match self.stage_action(&action, round, staged) {
-                Ok(kept) if Self::is_safety(&action) => round.safety.push((action, reply, kept)),
-                Ok(kept) => {
-                    round.other_tiers = true;
-                    round.answer(reply, kept);
+            Request::Write { mut action, reply } => {
+                action.source.take_if(|_| self.options.defects.import_two_way());
+                match self.stage_action(&action, round, staged) {
+                    Ok(kept) if Self::is_safety(&action) => round.safety.push((action, reply, kept)),
+                    Ok(kept) => {
+                        round.other_tiers = true;
+                        round.answer(reply, kept);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
                 }
-                Err(error) => drop(reply.send(Err(error))),
-            },
+            }
             Request::Reissue { tier, changes, reply } => {
                 match self.stage_reissue(tier, &changes, round, staged) {
                     Ok(()) => round.answer(reply, ()),

@@ -11,6 +11,7 @@
 )]
 
 mod full;
+mod imports;
 mod judge;
 mod recording;
 mod rig;
