@@ -1,6 +1,6 @@
 //! How replication stands, for status pages and for the shell. Reads only.
 
-use crate::ids::{LogName, ReplicaId};
+use crate::ids::{LogName, ReplicaId, Tier};
 use crate::vector::Heads;
 
 use super::{Line, Uplink};
@@ -83,10 +83,20 @@ impl Uplink {
         self.line == Line::Up
             && !self.peers.is_fetching()
             && !self.snapshots.is_fetching()
-            && self
-                .cloud_heads
-                .iter()
-                .all(|(log, there)| self.own.contains_key(log) || self.peers.has(*log, *there))
+            && Tier::ALL.into_iter().all(|tier| self.holds_tier(tier))
+    }
+
+    /// Whether everything that the cloud has of others in a tier is here, if it could read enough of its sites to know
+    /// that it has named all of it. What else is still being fetched does not matter.
+    #[must_use]
+    pub fn has_tier_of_peers(&self, tier: Tier) -> bool {
+        self.line == Line::Up && self.is_complete && self.holds_tier(tier)
+    }
+
+    fn holds_tier(&self, tier: Tier) -> bool {
+        let mut others =
+            self.cloud_heads.iter().filter(|(log, _)| log.tier == tier && !self.own.contains_key(log));
+        others.all(|(log, there)| self.peers.has(*log, *there))
     }
 
     /// Returns a log of another of which the cloud has another branch than is held here, if it could read enough of its

@@ -33,3 +33,4 @@ mod revoked_forks;
 mod revoked_snapshots;
 mod snapshots;
 mod storage;
+mod tiers;
