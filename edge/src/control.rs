@@ -31,6 +31,10 @@ use crate::digest;
 /// Bytes of one request or answer: an import sends at most 1,000 edits at a time.
 const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Why a box that is being filled proves nothing.
+const NOT_WHOLE: &str = "a rebuild is still filling this box, so there is nothing whole to compare with; `sonae-edge \
+                         status` says how much is left";
+
 /// What a command asks.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
@@ -124,9 +128,11 @@ impl From<WriteError> for Refusal {
             WriteError::Refused { .. } | WriteError::Held | WriteError::Erased => {
                 Self::Asked(error.to_string())
             }
-            WriteError::NoRoom { .. } | WriteError::Full | WriteError::Moving | WriteError::Failed => {
-                Self::Store(error.to_string())
-            }
+            WriteError::NoRoom { .. }
+            | WriteError::Full
+            | WriteError::NotYet(_)
+            | WriteError::Moving
+            | WriteError::Failed => Self::Store(error.to_string()),
         }
     }
 }
@@ -238,6 +244,7 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
     match ask {
         Ask::Status => value(source.status()),
         Ask::Digest => value(digest::report(source)),
+        Ask::Prove if source.store.filling().is_filling() => Err(asked(NOT_WHOLE)),
         Ask::Prove => value(
             source
                 .proofs
@@ -247,7 +254,12 @@ pub fn answer(source: &StatusSource, ask: Ask) -> Result<Value, Refusal> {
         Ask::Records { tier, collection } => {
             value(source.store.records(tier, &collection, "").map_err(asked)?)
         }
-        Ask::Fits { changes } => value(source.store.fits(&changes).err()),
+        Ask::Fits { changes } => {
+            let store = &source.store;
+            // Before the first of several actions is kept.
+            changes.keys().try_for_each(|tier| store.filling().check(*tier)).map_err(WriteError::from)?;
+            value(store.fits(&changes).err())
+        }
         Ask::OfPupil { pupil } => value(source.store.of_pupil(&pupil).map_err(asked)?),
         Ask::Erased { collection, records } => value(source.store.erased_blocking(&collection, &records)?),
         Ask::Erase { pupil, who } => value(source.store.erase_blocking(&pupil, who)?),

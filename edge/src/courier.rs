@@ -127,7 +127,13 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
         Ask::Identities(identities) => engine.handle_carried_identities(&identities),
         Ask::Batches(batches, reply) => {
             let hashes: Vec<_> = batches.iter().map(|batch| batch.header().hash()).collect();
-            let outcomes = batches.into_iter().map(|batch| engine.handle_carried_batch(batch));
+            // The cloud alone begins a tier: a snapshot of it fits only where nothing of it is held, and what batches
+            // before that snapshot were sealed to may exist no more.
+            let outcomes =
+                batches.into_iter().map(|batch| match shelf.store.filling().check(batch.header().log.tier) {
+                    Ok(()) => engine.handle_carried_batch(batch),
+                    Err(error) => CarriedBatch::Refused(format!("{error}; bring it again after that")),
+                });
             let mut outcomes: Vec<CarriedBatch> = outcomes.collect();
             let kept = perform(engine, shelf, &mut others).await;
             let kept = kept.map(|not_kept| {
@@ -168,6 +174,9 @@ pub async fn offer_quarantined(engine: &mut Engine, shelf: Shelf<'_>) -> Vec<Eff
     let mut others = Vec::new();
     for waiting in shelf.quarantine.list() {
         let Some(batch) = shelf.quarantine.read(&waiting) else { continue };
+        if shelf.store.filling().check(batch.header().log.tier).is_err() {
+            continue;
+        }
         let outcome = engine.handle_carried_batch(batch);
         let is_settled = matches!(outcome, CarriedBatch::Taken | CarriedBatch::Known | CarriedBatch::Dropped);
         if perform(engine, shelf, &mut others).await.is_ok() && is_settled {

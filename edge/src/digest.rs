@@ -19,6 +19,9 @@ pub struct DigestReport {
     pub version_vector: Sequences,
     /// Heads of own logs that have a receipt, and of peers' logs: give them to `rebuild --expect`.
     pub heads: Heads,
+    /// Tiers that a rebuild is still filling: their digests are of what is here so far.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting: Vec<Tier>,
 }
 
 /// Composes the report of this moment.
@@ -30,5 +33,6 @@ pub fn report(source: &StatusSource) -> DigestReport {
         digests: state.digests,
         version_vector: state.vector,
         heads: state.safe_heads,
+        waiting: source.store.filling().waiting(),
     }
 }

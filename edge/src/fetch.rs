@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use sonae_proto::ids::{LogName, Tier};
-use sonae_store::status::{SnapshotProgress, StatusSource};
+use sonae_store::filling::SnapshotProgress;
+use sonae_store::status::StatusSource;
 use tokio::sync::watch;
 
 use crate::uplink::{self, UplinkError};

@@ -172,6 +172,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     let door = Door { common: common.clone(), tls, present: seen };
     let mut tasks = JoinSet::new();
     let addresses: Vec<String> = config.addresses.into_iter().take(ADDRESSES_MAX).collect();
+    let mut filling = common.desk.store.filling().changes();
     let mut driver = Driver::new(common, present, config.shared, &addresses);
     if let Some(listener) = config.listener {
         tasks.spawn(door.clone().listen(listener));
@@ -189,6 +190,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
             Ok(()) = heads.changed() => driver.held(),
             Ok(()) = known.changed() => driver.known(),
             () = driver.wait() => driver.look_again(),
+            () = filling.next() => driver.look_at_room(),
         }
     }
     driver.close();

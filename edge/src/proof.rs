@@ -86,6 +86,10 @@ impl Prover {
                 // What the cloud has taken may be what pruning waits for.
                 Ok(()) = published.changed() => false,
             };
+            // There is nothing whole yet to compare with, or to prune.
+            if self.source.store.filling().is_filling() {
+                continue;
+            }
             self.tell_overdue(&mut told);
             retention = self.retain(retention).await;
             if (asked || policy::step(&self.reading()) == Decision::Prove) && !self.prove(&stopped).await {

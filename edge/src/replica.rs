@@ -15,7 +15,7 @@ use sonae_store::neighbours::Neighbours;
 use sonae_store::proof::Proofs;
 use sonae_store::renewal;
 use sonae_store::status::{StatusSource, Uplink};
-use sonae_store::{Clock, Open, Opened, Options, Quarantine, RealDisk, Store, StoreError};
+use sonae_store::{Clock, Filling, Open, Opened, Options, Quarantine, RealDisk, Store, StoreError};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
@@ -142,6 +142,8 @@ impl Replica {
         let keyring = Keyring::open(&board, &Keyring::documents_of(&bundle), &bundle.device_age_key)?;
         let (replica, incarnation) = (keys.identity.device.body().replica(), keys.name());
         let clock = Clock::system();
+        let filling = Filling::of(dir.path())
+            .map_err(|source| DataDirError::Io { path: dir.path().to_owned(), source })?;
         let opened = Store::open(Open {
             journal: dir.journal(),
             batches: dir.batches(),
@@ -152,6 +154,7 @@ impl Replica {
             keyring,
             clock: clock.clone(),
             disk: Arc::new(RealDisk),
+            filling,
             options,
         })?;
         let status = StatusSource {
@@ -190,7 +193,8 @@ impl Replica {
             shared: self.status.uplink.clone(),
             clock: self.clock.clone(),
             renew: watch::Sender::new(false),
-            snapshots: false,
+            // A store that is whole has something of every tier that there is.
+            snapshots: self.opened.store.filling().takes_snapshots(),
             quarantine,
             couriers,
             purpose: uplink::Purpose::Serve,

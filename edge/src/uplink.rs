@@ -6,6 +6,7 @@
 mod connection;
 mod dial;
 mod driver;
+mod fill;
 mod purpose;
 mod route;
 mod silence;
@@ -39,6 +40,7 @@ use crate::{courier, tls};
 use connection::Event;
 use dial::Dialler;
 use driver::Driver;
+use fill::Fill;
 pub use purpose::Purpose;
 use route::Route;
 use snapshots::Maker;
@@ -132,6 +134,7 @@ pub async fn run(config: Config, mut stop: watch::Receiver<bool>) -> Result<(), 
     driver.offer_quarantined().await;
     loop {
         driver.drain().await;
+        driver.fill().await;
         let sleep = driver.sleep();
         tokio::select! {
             _ = stop.changed() => break,
@@ -220,6 +223,7 @@ fn driver(config: Config) -> Result<(Driver, Inputs), UplinkError> {
         known: config.known,
         takes_proofs: false,
         publishing: false,
+        fill: Fill::default(),
         refused_from: None,
         room_at: Instant::now(),
     };

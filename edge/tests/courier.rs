@@ -275,3 +275,28 @@ fn only_a_right_receipt_counts() {
         assert_eq!(school.asks("status", "one")["unsafe"], 0);
     }
 }
+
+/// Goal: a stick does not begin a tier that a rebuild is to begin with its snapshot, and goes on with one that is whole.
+/// Method: a box that is being filled takes a bundle of tier 0 with nothing usable, then with tier 0 usable.
+#[test]
+fn a_box_that_is_filled_takes_what_is_usable() {
+    let school = School::new();
+    ["one", "two"].iter().for_each(|name| school.empty(name));
+    school.add("one", "a");
+    let file = school.export("one", &[]);
+    let marker = school.path("two").join("rebuilding");
+    fs::write(&marker, r#"{"usable":[]}"#).unwrap();
+    let said = school.import("two", &file);
+    assert_eq!((said.code, said.report["taken"].as_u64()), (7, Some(0)), "{}", said.report);
+    let reason = said.report["reasons"][0].as_str().unwrap();
+    assert!(reason.contains("tier 0 is still being fetched from the cloud"), "{reason}");
+    assert!(reason.contains("bring it again after that"), "{reason}");
+    assert_eq!(
+        school.asks("digest", "two")["version_vector"],
+        serde_json::json!({}),
+        "nothing of it is here"
+    );
+    fs::write(&marker, r#"{"usable":["0"]}"#).unwrap();
+    let said = school.import("two", &file);
+    assert_eq!((said.code, said.report["taken"].as_u64()), (0, Some(1)), "{}", said.report);
+}

@@ -10,9 +10,11 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use sonae_proto::ids::Tier;
-use sonae_store::{ViewError, WriteError};
+use sonae_store::{NotYet, ViewError, WriteError};
 use sonae_trust::policy::DenyCode;
 use utoipa::ToSchema;
+
+use crate::rebuilding::{Attempt, not_yet};
 
 /// What went wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -55,7 +57,7 @@ impl ApiError {
         self
     }
 
-    fn retry_after(mut self, seconds: u64) -> Self {
+    pub fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
         self
     }
@@ -232,6 +234,9 @@ impl ApiError {
 
 impl From<ViewError> for ApiError {
     fn from(error: ViewError) -> Self {
+        if let ViewError::NotYet(NotYet { tier }) = error {
+            return not_yet(tier, Attempt::Read);
+        }
         log::error!(error:err; "a read failed");
         Self::internal()
     }
@@ -268,6 +273,7 @@ impl From<WriteError> for ApiError {
                 "保存できていません。この装置は教育委員会の確認が済むまで、見るだけです。別の装置か紙に記録し、\
                  教育委員会に確認を頼んでください。",
             ),
+            WriteError::NotYet(NotYet { tier }) => not_yet(tier, Attempt::Write),
             WriteError::Moving => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "moving",
@@ -309,6 +315,8 @@ mod tests {
             (WriteError::NoRoom { tier: Tier::Archive }, 507, "no_room"),
             (WriteError::Full, 507, "disk_full"),
             (WriteError::Held, 403, "held"),
+            (WriteError::NotYet(NotYet { tier: Tier::Daily }), 503, "not_here_yet"),
+            (WriteError::NotYet(NotYet { tier: Tier::Safety }), 503, "not_here_yet"),
             (WriteError::Moving, 503, "moving"),
             (WriteError::Failed, 503, "not_saved"),
         ];

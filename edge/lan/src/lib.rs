@@ -26,6 +26,7 @@ mod openapi;
 mod page;
 pub mod people;
 mod proof_line;
+mod rebuilding;
 mod router;
 mod search;
 mod serve;

@@ -99,6 +99,7 @@ pub fn add_staff(
     if !(1..=NAME_CHARS_MAX).contains(&chars) || new.name.chars().any(char::is_control) {
         return Err(PeopleError::Name);
     }
+    store.filling().check(TIER).map_err(WriteError::from)?;
     if store.record(TIER, COLLECTION, &new.login)?.is_some() {
         return Err(PeopleError::Exists);
     }

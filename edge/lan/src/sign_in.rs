@@ -11,7 +11,7 @@
 
 use std::net::IpAddr;
 
-use sonae_store::Store;
+use sonae_store::{Store, ViewError};
 use sonae_trust::entropy::SystemEntropy;
 use sonae_trust::lockout::{Decision, Event};
 use sonae_trust::session::{SessionToken, Strength};
@@ -50,6 +50,8 @@ pub async fn sign_in(app: &App, attempt: Attempt) -> Result<SessionToken, ApiErr
 }
 
 async fn try_sign_in(app: &App, attempt: &Attempt) -> Result<(Account, Strength, SessionToken), ApiError> {
+    // Nobody can be told from anybody yet, and nobody is to be locked out for trying.
+    app.store().filling().check(people::TIER).map_err(ViewError::from)?;
     let place = app.gate.enter().ok_or_else(ApiError::busy)?;
     // What cannot be a login is tallied and hashed like one that does not exist.
     let login = people::normal_login(&attempt.login).unwrap_or_default();

@@ -5,6 +5,7 @@
 use sonae_proto::ids::Tier;
 use sonae_store::status::Status;
 
+use crate::rebuilding::rebuild_line;
 use crate::status_line::moment;
 
 /// Before 2024-01-01 no clock of this program can be right.
@@ -32,11 +33,11 @@ pub struct TierLine {
     pub waiting: u64,
     /// For how long the oldest of them has waited.
     pub oldest: Option<Both>,
-    /// Whether it is refused for lack of room.
+    /// Whether it is not taken now, for lack of room or because a rebuild is still fetching it.
     pub is_refused: bool,
 }
 
-fn both(ja: impl Into<String>, en: impl Into<String>) -> Both {
+pub fn both(ja: impl Into<String>, en: impl Into<String>) -> Both {
     Both { ja: ja.into(), en: en.into() }
 }
 
@@ -58,6 +59,10 @@ pub fn tier_lines(status: &Status) -> Vec<TierLine> {
         Some(at_ms) => moment(at_ms, status.now_ms),
         None => both("―", "-"),
     };
+    let is_here = |tier| {
+        let rebuild = status.rebuild.as_ref().and_then(|rebuild| rebuild.tiers.get(&tier));
+        rebuild.is_none_or(|tier| tier.usable)
+    };
     let line = |tier| TierLine {
         name: match tier {
             Tier::Safety => both("安全：名簿・連絡先・安否", "Safety: roster, contacts, checks"),
@@ -68,7 +73,7 @@ pub fn tier_lines(status: &Status) -> Vec<TierLine> {
         safe: at(status.safe.get(&tier).map(|point| point.at_ms)),
         waiting: status.unsafe_by_tier.get(&tier).copied().unwrap_or(0),
         oldest: status.lag_ms_by_tier.get(&tier).copied().map(age),
-        is_refused: status.storage.refused_tiers.contains(&tier),
+        is_refused: status.storage.refused_tiers.contains(&tier) || !is_here(tier),
     };
     Tier::ALL.into_iter().map(line).collect()
 }
@@ -84,6 +89,7 @@ pub fn alarms(status: &Status) -> Vec<Both> {
              and ask the board to release it. What this box still held is not lost; it is sent to the copy outside.",
         ));
     }
+    alarms.extend(rebuild_line(status));
     let refuses = |tier| status.storage.refused_tiers.contains(&tier);
     if status.storage.is_full {
         alarms.push(both(

@@ -153,6 +153,7 @@ pub mod tests {
             disputed: 0,
             loss_counter: 0,
             forks: 0,
+            rebuild: None,
             held_ms: None,
             replayed: 0,
             view_rebuilt: false,

@@ -170,8 +170,12 @@ impl Driver {
         }
     }
 
-    fn look_at_room(&mut self) {
-        self.engine.handle_room(self.common.desk.store.pressure().refused_from(), self.now_ms());
+    /// Asks for nothing from a tier on for which there is no room, or which the cloud is still filling.
+    pub fn look_at_room(&mut self) {
+        let store = &self.common.desk.store;
+        let waiting = store.filling().waiting().first().copied();
+        let refused_from = store.pressure().refused_from().into_iter().chain(waiting).min();
+        self.engine.handle_room(refused_from, self.now_ms());
     }
 
     fn now_ms(&self) -> u64 {

@@ -20,7 +20,9 @@ use sonae_store::identity::{ReplicaKeys, board_key};
 use sonae_store::keyring::Keyring;
 use sonae_store::proof::Proofs;
 use sonae_store::status::Uplink;
-use sonae_store::{Clock, Evidence, Open, Opened, Options, Quarantine, RealDisk, Shelf, Store, held_keys};
+use sonae_store::{
+    Clock, Evidence, Filling, Open, Opened, Options, Quarantine, RealDisk, Shelf, Store, held_keys,
+};
 use tokio::sync::{mpsc, watch};
 use zeroize::Zeroizing;
 
@@ -72,6 +74,7 @@ fn open(data: &Path, bundle: &ReplicaBundle, beside: &Store) -> Result<Opened, R
         keyring,
         clock: beside.clock().clone(),
         disk: Arc::new(RealDisk),
+        filling: Filling::default(),
         options: Options::without_reserve(),
     })?)
 }

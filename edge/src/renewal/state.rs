@@ -31,7 +31,9 @@ pub(super) async fn carry_state(old: &Replica, next: &Replica, there: &Held) -> 
     let lacks =
         |tier: &Tier| pruned.iter().any(|(log, base)| log.tier == *tier && reached(log) < base.sequence);
     let mut carried = 0;
-    for tier in Tier::ALL.into_iter().filter(lacks) {
+    // Of a tier that is being filled nothing was written here that the cloud does not have.
+    let is_whole = |tier: &Tier| old.opened.store.filling().is_usable(*tier);
+    for tier in Tier::ALL.into_iter().filter(|tier| lacks(tier) && is_whole(tier)) {
         let mut changes = Vec::new();
         old.opened.store.each_record(tier, |record| {
             let present = next.opened.store.record(tier, &record.collection, &record.record)?;

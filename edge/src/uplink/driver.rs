@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::Purpose;
 use super::connection::{self, Connection, Event};
 use super::dial::Dialler;
+use super::fill::Fill;
 use super::route::{Plan, Route};
 use super::silence::{Silence, Standby};
 use super::snapshots::Maker;
@@ -75,6 +76,7 @@ pub(super) struct Driver {
     pub takes_proofs: bool,
     /// Whether evidence is under way.
     pub publishing: bool,
+    pub fill: Fill,
     /// From this tier on peers' batches are not taken, because the disk is nearly full.
     pub refused_from: Option<Tier>,
     /// Not before then is the disk looked at again.
@@ -186,6 +188,7 @@ impl Driver {
                 welcome.heads = self.purpose.wanted(&welcome.heads);
                 welcome.snapshots = self.purpose.offered(welcome.snapshots.take());
                 self.shared.update(|status| status.cloud_manifest_version = welcome.manifest_version);
+                self.fill_welcomed(welcome.snapshots.as_deref());
                 self.engine.handle_pruned(&self.store.state().pruned);
                 self.engine.handle_welcome(&welcome, now_ms);
                 if let Some(connection) = &self.connection {

@@ -7,8 +7,8 @@ use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
 use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotName, SnapshotPart};
 use sonae_store::Store;
+use sonae_store::filling::SnapshotProgress;
 use sonae_store::snapshot::{Made, SnapshotFailure};
-use sonae_store::status::SnapshotProgress;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -67,7 +67,8 @@ impl Maker {
         }
         let state = store.state();
         let own_bytes = |tier: Tier| state.own_bytes.get(&tier).copied().unwrap_or(0);
-        let due = |tier: &Tier| self.is_due(*tier, store, own_bytes(*tier));
+        let due =
+            |tier: &Tier| store.filling().is_usable(*tier) && self.is_due(*tier, store, own_bytes(*tier));
         let Some(tier) = Tier::ALL.into_iter().find(due) else { return };
         // A snapshot helps whoever rebuilds; room that people need for writing is not spent on it.
         if store.pressure().refused_from().is_some() {

@@ -8,6 +8,7 @@
 //! DATA/batches/          sealed batches that have left the journal
 //! DATA/snapshots/        roots and sealed parts of snapshots
 //! DATA/view/             derived; may be deleted at any time
+//! DATA/rebuilding        a rebuild has begun here and not ended; which tiers are usable
 //! DATA/control.sock      commands to the running daemon
 //! DATA/courier.sock      bundles to and from the running daemon
 //! ```
@@ -19,12 +20,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
-/// The file that says that a rebuild has begun here and not ended.
+/// The file that says that a rebuild has begun here and not ended, and what is usable already.
 pub const REBUILDING: &str = "rebuilding";
 
 /// What an enrolment leaves that was cut off before its last file. A directory with nothing else counts as
 /// empty.
-const UNFINISHED: [&str; 3] = ["lock", "incarnation.json", REBUILDING];
+const UNFINISHED: [&str; 4] = ["lock", "incarnation.json", REBUILDING, "rebuilding.new"];
 
 /// Why a data directory cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -136,6 +136,9 @@ pub enum WriteError {
          goes on being merged. Write at another box or on paper, and ask the board to release it"
     )]
     Held,
+    /// A rebuild has not brought all of the tier yet, so nobody has seen what the write would replace. Nothing was kept.
+    #[error("nothing was saved: {0}")]
+    NotYet(#[from] crate::filling::NotYet),
     /// The box is just going on under a new incarnation. Nothing was kept.
     #[error("nothing was saved: this box is changing over; save it again in a moment")]
     Moving,

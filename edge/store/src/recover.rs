@@ -91,6 +91,7 @@ pub(crate) fn recover(
         state: RwLock::new(state),
         documents: RwLock::new(keyring.documents().clone()),
         shelf,
+        filling: open.filling,
         place: Place { disk: Arc::clone(&open.disk), dir: open.journal.clone() },
         heads: watch::Sender::default(),
     });

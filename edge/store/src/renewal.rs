@@ -21,6 +21,7 @@ use sonae_journal::RealDisk;
 use sonae_proto::ids::Incarnation;
 
 use crate::data_dir::{DataDir, sync_dir};
+use crate::filling;
 use crate::held_keys;
 use crate::shelf::Shelf;
 
@@ -107,6 +108,8 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     if next.join("incarnation.json").exists() {
         fs::rename(next.join("incarnation.json"), data.join("incarnation.json"))?;
     }
+    // The first store may have been one that was being filled. The second is whole.
+    filling::forget(data)?;
     for changed in [&next, data] {
         sync_dir(changed)?;
     }

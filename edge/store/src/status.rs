@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::clock::Clock;
 use crate::erasure::{ErasureStatus, KeyStatus};
+use crate::filling::{Coming, RebuildStatus, SnapshotProgress};
 use crate::keyring::KeyYears;
 use crate::neighbours::{NeighbourStatus, Neighbours};
 use crate::proof::{ProofStatus, Proofs};
@@ -62,6 +63,9 @@ pub struct UplinkStatus {
     /// The snapshot that is being fetched.
     #[serde(skip)]
     pub snapshot: Option<SnapshotProgress>,
+    /// What is known of what is still to come.
+    #[serde(skip)]
+    pub coming: Coming,
     /// Whether something is being fetched, or is to be.
     #[serde(skip)]
     pub is_fetching: bool,
@@ -99,17 +103,6 @@ pub struct SnapshotStatus {
     pub safe: bool,
     /// Whether another is due as soon as everything is safe.
     pub due: bool,
-}
-
-/// How far the fetch of a snapshot is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SnapshotProgress {
-    /// Of which tier.
-    pub tier: Tier,
-    /// Bytes of its parts that are here.
-    pub here_bytes: u64,
-    /// Bytes of all its parts.
-    pub bytes: u64,
 }
 
 /// A replica of this school.
@@ -233,6 +226,8 @@ pub struct Status {
     pub flushes: u64,
     /// School years and the keys for them.
     pub keys: KeyYears,
+    /// How far the rebuild is; absent when none is under way.
+    pub rebuild: Option<RebuildStatus>,
     /// Since when the board lets nobody write here, by its clock; absent when people may write.
     pub held_ms: Option<u64>,
     /// Each key, and what here is sealed to it.
@@ -346,6 +341,7 @@ impl StatusSource {
             commits: state.commits,
             flushes: state.flushes,
             keys: KeyYears::of(&self.store.documents(), now_ms),
+            rebuild: self.store.filling().status(&uplink, &state.vector),
             held_ms: state.held_ms,
             key_uses: self.store.key_uses(),
             erasures: self.store.erasures(),

@@ -21,6 +21,7 @@ use tokio::sync::{oneshot, watch};
 use crate::clock::Clock;
 use crate::edit::{Action, Kept};
 pub use crate::error::{StoreError, WriteError};
+use crate::filling::Filling;
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::{Mark, Request};
 use crate::manifests;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) documents: RwLock<KeyDocuments>,
     pub(crate) shelf: Shelf,
     pub(crate) place: Place,
+    pub(crate) filling: Filling,
     /// Heads of logs as far as sealed batches are durable here.
     pub(crate) heads: watch::Sender<Heads>,
 }
@@ -269,6 +271,12 @@ impl Store {
         self.requests.send(request).map_err(|_| WriteError::Failed)
     }
 
+    /// Returns which tiers may be used: all, unless a rebuild fills this store.
+    #[must_use]
+    pub fn filling(&self) -> &Filling {
+        &self.shared.filling
+    }
+
     /// Reads one record.
     ///
     /// # Errors
@@ -279,6 +287,7 @@ impl Store {
         collection: &str,
         record: &str,
     ) -> Result<Option<RecordState>, ViewError> {
+        self.filling().check(tier)?;
         self.read(|view| view.get(tier, collection, record))
     }
 
@@ -292,6 +301,7 @@ impl Store {
         collection: &str,
         prefix: &str,
     ) -> Result<Vec<(String, RecordState)>, ViewError> {
+        self.filling().check(tier)?;
         self.read(|view| view.scan(tier, collection, prefix))
     }
 
@@ -304,6 +314,7 @@ impl Store {
         tier: Tier,
         take: impl FnMut(Record) -> Result<(), ViewError>,
     ) -> Result<(), ViewError> {
+        self.filling().check(tier)?;
         self.read(|view| view.each(tier, take))
     }
 

@@ -265,6 +265,7 @@ pub fn opening(
         keyring,
         clock,
         disk,
+        filling: crate::Filling::default(),
         options,
     }
 }

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::data_dir::sync_dir;
+use crate::filling::NotYet;
 
 /// Bytes of page cache. A school of 600 with a year of attendance has about 40 MiB of records; the hot part,
 /// today and the roster, is far smaller.
@@ -17,7 +18,7 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// Records that are copied at a time.
 const COPIED_RECORDS: usize = 1_000;
 
-/// Why the view cannot be read or written. The remedy is always to delete and rebuild it.
+/// Why the view cannot be read or written. Unless it is only not whole yet, the remedy is to delete and rebuild it.
 #[derive(Debug, thiserror::Error)]
 pub enum ViewError {
     /// sled failed or panicked.
@@ -42,6 +43,9 @@ pub enum ViewError {
     /// A record in it has no meaning.
     #[error("a record of the view cannot be read; it is rebuilt at the next start")]
     Record,
+    /// A rebuild has not brought all of it yet.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
 }
 
 /// A key and its record's bytes.

@@ -103,7 +103,8 @@ pub struct Filter {
     (status = 200, description = "The day", body = Day),
     (status = 400, description = "bad_parameter", body = ErrorBody),
     (status = 401, description = "sign_in_required", body = ErrorBody),
-    (status = 404, description = "not_found: no such class", body = ErrorBody)))]
+    (status = 404, description = "not_found: no such class", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn index(
     State(app): State<App>,
     person: Person,
@@ -142,7 +143,8 @@ pub async fn index(
         headers(("ETag" = String, description = "Names what was seen"))),
     (status = 400, description = "bad_parameter", body = ErrorBody),
     (status = 401, description = "sign_in_required", body = ErrorBody),
-    (status = 404, description = "not_found", body = ErrorBody)))]
+    (status = 404, description = "not_found", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn get(
     State(app): State<App>,
     person: Person,
@@ -169,7 +171,7 @@ pub async fn get(
     (status = 403, description = "second_factor_required, forbidden or cross_site", body = ErrorBody),
     (status = 404, description = "not_found", body = ErrorBody),
     (status = 422, description = "bad_value or refused", body = ErrorBody),
-    (status = 503, description = "not_saved", body = ErrorBody),
+    (status = 503, description = "not_saved, not_here_yet: see Retry-After", body = ErrorBody),
     (status = 507, description = "disk_full", body = ErrorBody)))]
 pub async fn put(
     State(app): State<App>,

@@ -41,7 +41,8 @@ pub struct Classes {
 /// Lists all classes.
 #[utoipa::path(get, path = "/api/v1/classes", tag = "roster", responses(
     (status = 200, description = "Classes by grade and title", body = Classes),
-    (status = 401, description = "sign_in_required", body = ErrorBody)))]
+    (status = 401, description = "sign_in_required", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn index(State(app): State<App>, person: Person) -> Result<Json<Value>, ApiError> {
     check_readable(&person, &CLASS)?;
     let classes = app.read(classes).await?;

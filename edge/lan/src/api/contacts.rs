@@ -85,7 +85,8 @@ pub struct Contacts {
     (status = 200, description = "Contacts by priority", body = Contacts),
     (status = 401, description = "sign_in_required", body = ErrorBody),
     (status = 403, description = "second_factor_required or forbidden", body = ErrorBody),
-    (status = 404, description = "not_found", body = ErrorBody)))]
+    (status = 404, description = "not_found", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn index(
     State(app): State<App>,
     person: Person,
@@ -119,7 +120,8 @@ pub async fn index(
         headers(("ETag" = String, description = "Names what was seen"))),
     (status = 401, description = "sign_in_required", body = ErrorBody),
     (status = 403, description = "second_factor_required or forbidden", body = ErrorBody),
-    (status = 404, description = "not_found", body = ErrorBody)))]
+    (status = 404, description = "not_found", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn get(
     State(app): State<App>,
     person: Person,
@@ -148,7 +150,7 @@ pub async fn get(
     (status = 403, description = "second_factor_required, forbidden or cross_site", body = ErrorBody),
     (status = 404, description = "not_found", body = ErrorBody),
     (status = 422, description = "bad_value or refused", body = ErrorBody),
-    (status = 503, description = "not_saved", body = ErrorBody),
+    (status = 503, description = "not_saved, not_here_yet: see Retry-After", body = ErrorBody),
     (status = 507, description = "disk_full", body = ErrorBody)))]
 pub async fn put(
     State(app): State<App>,

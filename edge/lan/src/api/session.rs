@@ -68,7 +68,7 @@ impl From<Person> for Who {
         (status = 200, description = "Signed in; sets the cookie __Host-sonae", body = Opened),
         (status = 401, description = "bad_credentials", body = ErrorBody),
         (status = 429, description = "locked; see Retry-After", body = ErrorBody),
-        (status = 503, description = "busy; see Retry-After", body = ErrorBody)))]
+        (status = 503, description = "busy, not_here_yet: see Retry-After", body = ErrorBody)))]
 pub async fn post(
     State(app): State<App>,
     Peer(address): Peer,

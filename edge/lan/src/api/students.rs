@@ -88,7 +88,8 @@ pub struct Student {
 #[utoipa::path(get, path = "/api/v1/students", tag = "roster", params(Filter), responses(
     (status = 200, description = "Pupils by class and attendance number", body = Students),
     (status = 401, description = "sign_in_required", body = ErrorBody),
-    (status = 404, description = "not_found: no such class", body = ErrorBody)))]
+    (status = 404, description = "not_found: no such class", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn index(
     State(app): State<App>,
     person: Person,
@@ -136,7 +137,8 @@ pub async fn index(
     (status = 200, description = "The pupil; class II fields only with a second factor", body = Student,
         headers(("ETag" = String, description = "Names what was seen"))),
     (status = 401, description = "sign_in_required", body = ErrorBody),
-    (status = 404, description = "not_found", body = ErrorBody)))]
+    (status = 404, description = "not_found", body = ErrorBody),
+    (status = 503, description = "not_here_yet: being rebuilt; see Retry-After", body = ErrorBody)))]
 pub async fn get(
     State(app): State<App>,
     person: Person,

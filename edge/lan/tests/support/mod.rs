@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use sonae_lan::people::{NewStaff, add_staff};
 use sonae_lan::{Monotonic, router};
 use sonae_store::status::StatusSource;
-use sonae_store::{Action, Edit, Opened, Store, testing};
+use sonae_store::{Action, Clock, Edit, Filling, Opened, Options, RealDisk, Store, enrolment, testing};
 use sonae_trust::entropy::SystemEntropy;
 use sonae_trust::password::{Cost, PasswordHasher};
 use sonae_trust::role::Role;
@@ -153,10 +154,12 @@ fn roster() -> Vec<Edit> {
 }
 
 impl School {
-    /// Opens the school; blocks, so not on a runtime's thread.
-    fn open() -> Self {
+    /// Opens the school; blocks, so not on a runtime's thread. One that is being rebuilt holds all the same data and has
+    /// no tier that is usable.
+    fn open(is_rebuilding: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let (opened, status) = testing::open_replica(&dir.path().join("box"));
+        let data = dir.path().join("box");
+        let (mut opened, mut status) = testing::open_replica(&data);
         let store = opened.store.clone();
         store.write_blocking(Action { who: None, source: None, edits: roster() }).unwrap();
         let hasher = PasswordHasher::new(Cost::TEST, &mut SystemEntropy).unwrap();
@@ -175,6 +178,12 @@ impl School {
             let secret = uri.split("secret=").nth(1).unwrap().split('&').next().unwrap();
             secrets.insert(login, secret.to_owned());
         }
+        if is_rebuilding {
+            opened.close();
+            opened = reopen_rebuilding(&data);
+            status.store = opened.store.clone();
+        }
+        let store = opened.store.clone();
         let now_ms = Arc::new(AtomicU64::new(1_000));
         let told = Arc::clone(&now_ms);
         let clock = Monotonic::told(move || told.load(Ordering::Relaxed));
@@ -184,7 +193,12 @@ impl School {
 
     /// Opens the school from a test.
     pub async fn start() -> Self {
-        tokio::task::spawn_blocking(Self::open).await.unwrap()
+        tokio::task::spawn_blocking(|| Self::open(false)).await.unwrap()
+    }
+
+    /// Opens a school whose box is being rebuilt.
+    pub async fn start_rebuilding() -> Self {
+        tokio::task::spawn_blocking(|| Self::open(true)).await.unwrap()
     }
 
     pub fn advance_ms(&self, by_ms: u64) {
@@ -266,6 +280,14 @@ impl School {
         let code = self.code(login, 0);
         token(&self.try_sign_in(login, PASSWORD, Some(&code)).await)
     }
+}
+
+fn reopen_rebuilding(data: &Path) -> Opened {
+    Filling::begin(data).unwrap();
+    let (bundle, clock) = (enrolment::load(data).unwrap(), Clock::system());
+    let mut open = testing::opening(data, &bundle, clock, Arc::new(RealDisk), Options::default());
+    open.filling = Filling::of(data).unwrap();
+    Store::open(open).unwrap()
 }
 
 pub fn token(answer: &Answer) -> String {

@@ -42,6 +42,8 @@ impl Keeper {
         if self.failed.is_some() {
             return Err(WriteError::Failed);
         }
+        // A mark says what a rebuild must find: of a tier that is being filled nobody knows that here.
+        Tier::ALL.into_iter().try_for_each(|tier| self.shared.filling.check(tier))?;
         let mut heads = Heads::new();
         for (log, sequence) in self.fold.sequences.iter().filter(|(_, sequence)| **sequence > 0) {
             let head = self.sealed_head(*log, *sequence);

@@ -14,7 +14,7 @@ use crate::store::StoreError;
 impl Keeper {
     /// Makes a snapshot, whose parts on the shelf were just added up, the foundation of a tier that is held, and forgets
     /// the batches that it stands for. Returns the bytes by which the archive has become smaller; `None` while a snapshot
-    /// is being made.
+    /// is being made, or the tier is being filled.
     ///
     /// # Durability
     /// That the tier begins with it is on stable storage when this returns. What could not be cut off the archive stays
@@ -25,7 +25,8 @@ impl Keeper {
         if self.failed.is_some() {
             return Err(StoreError::Closing);
         }
-        if self.pinned {
+        // What fills a tier may still be needed batch by batch, and no proof has looked at it.
+        if self.pinned || !self.shared.filling.is_usable(root.tier) {
             return Ok(None);
         }
         self.stands_for_what_is_held(&root).map_err(wrong)?;

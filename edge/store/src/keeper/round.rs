@@ -237,16 +237,7 @@ impl Keeper {
         round: &mut Round,
         staged: &mut Staged<'_>,
     ) -> Result<Kept, WriteError> {
-        if let Some(reason) = &self.failed {
-            log::error!(reason; "a write is refused because the store has failed");
-            return Err(WriteError::Failed);
-        }
-        if self.is_frozen {
-            return Err(WriteError::Moving);
-        }
-        if self.held_ms().is_some() {
-            return Err(WriteError::Held);
-        }
+        self.may_write()?;
         let now_ms = self.clock.now_ms();
         let refused = |reason: String| WriteError::Refused { reason };
         let name = self.keys.name();
@@ -256,6 +247,7 @@ impl Keeper {
         let mut bytes = 0;
         for edit in &action.edits {
             let tier = tier_of(edit).map_err(refused)?;
+            self.shared.filling.check(tier)?;
             if self.is_erased(edit, staged)? {
                 // An import goes on without it. A person is told.
                 action.source.as_ref().ok_or(WriteError::Erased)?;

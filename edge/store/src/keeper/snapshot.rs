@@ -39,11 +39,13 @@ pub(crate) struct Pinned {
 }
 
 impl Keeper {
-    /// Writes the view to disk and leaves it so until [`Self::unpin`]. `None` while changes wait to be sealed, or
-    /// while there is no room.
+    /// Writes the view to disk and leaves it so until [`Self::unpin`]. `None` while changes wait to be sealed, while
+    /// the tier is being filled, or while there is no room.
     pub(super) fn pin(&mut self, tier: Tier) -> Result<Option<Pinned>, StoreError> {
         let is_sealed = self.sealed.is_empty() && self.sealer.last_sequence(tier).is_none();
-        if !is_sealed || self.pinned || self.failed.is_some() || !self.has_room_for_checkpoint() {
+        let is_whole = self.shared.filling.is_usable(tier);
+        if !is_sealed || !is_whole || self.pinned || self.failed.is_some() || !self.has_room_for_checkpoint()
+        {
             return Ok(None);
         }
         let of_tier = self.fold.sequences.iter().filter(|(log, sequence)| log.tier == tier && **sequence > 0);

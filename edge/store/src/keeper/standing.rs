@@ -92,6 +92,21 @@ impl Keeper {
         self.keyring.manifest().hold(self.keys.identity.replica()).map(|hold| hold.held_ms)
     }
 
+    /// Refuses every write of people where none may be kept now.
+    pub(super) fn may_write(&self) -> Result<(), WriteError> {
+        if let Some(reason) = &self.failed {
+            log::error!(reason; "a write is refused because the store has failed");
+            return Err(WriteError::Failed);
+        }
+        if self.is_frozen {
+            return Err(WriteError::Moving);
+        }
+        if self.held_ms().is_some() {
+            return Err(WriteError::Held);
+        }
+        Ok(())
+    }
+
     /// Stages a peer's batch that continues its log.
     pub(super) fn stage_batch(
         &mut self,

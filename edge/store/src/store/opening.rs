@@ -36,6 +36,8 @@ pub struct Open {
     pub clock: Clock,
     /// The disk of journal and sealed batches.
     pub disk: Arc<dyn sonae_journal::Disk>,
+    /// Which of its tiers may be used.
+    pub filling: crate::filling::Filling,
     /// How it is kept.
     pub options: crate::options::Options,
 }
