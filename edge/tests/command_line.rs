@@ -316,3 +316,32 @@ fn a_killed_daemon_replays() {
     assert_eq!(place.digests(), kept);
     assert_eq!(changes(place.import(&file, &["--json"])), 0);
 }
+
+/// Goal: a box that was enrolled for a rebuild runs at once, without a line too, says that nothing is usable yet, and no
+/// command takes what is not here for nothing. Method: enrol, run with a cloud that nobody serves, each command that reads
+/// or writes; then the same with the daemon gone.
+#[test]
+fn an_unfilled_box_runs_and_says_so() {
+    let place = Place::new();
+    let bundle = place.path("bundle").display().to_string();
+    let begin = ["--bundle", &bundle, "--passphrase-stdin", "--enrol-only"];
+    assert!(place.edge("rebuild", &begin, PASSPHRASE).ok().contains("sonae-edge run --data"));
+    let again = place.edge("rebuild", &[&begin[..], &["--json"]].concat(), PASSPHRASE).json();
+    assert_eq!(again["rebuilding"], true, "the same command goes on");
+    let file = place.write("roster.zip", &package::sound().zip());
+    let daemon = place.start();
+    let status = place.status();
+    assert_eq!(status["rebuild"]["tiers"]["0"]["usable"], false, "{status}");
+    assert!(status["rebuild"]["left_bytes"].is_null(), "nobody has said what there is");
+    let said = place.edge("status", &[], "").ok();
+    assert!(said.contains("rebuild    tier 0 coming, 0 of an unknown number change(s)"), "{said}");
+    let waiting = place.edge("digest", &["--json"], "").json()["waiting"].clone();
+    assert_eq!(waiting, serde_json::json!(["0", "1", "2"]));
+    let coming = "tier 0 is still being fetched";
+    assert!(staff(&place, "hanako", PASSWORD, &[]).error.contains(coming));
+    assert!(place.import(&file, &["--json"]).error.contains(coming));
+    assert!(place.edge("prove", &["--json"], "").error.contains("still filling this box"));
+    daemon.kill();
+    assert!(place.data().join("rebuilding").exists());
+    assert!(staff(&place, "hanako", PASSWORD, &[]).error.contains(coming));
+}

@@ -8,7 +8,7 @@ use sonae_edge::neighbours::ADDRESSES_MAX;
 
 use super::Failure;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct NeighbourArguments {
     /// Waits here for other replicas of the school on the same LAN; without it nobody is waited for
     #[arg(long, value_name = "ADDRESS:PORT")]

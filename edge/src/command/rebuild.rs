@@ -10,13 +10,15 @@ use sonae_edge::digest;
 use sonae_edge::exit::Exit;
 use sonae_edge::fetch::{Progress, Timing, fetch_all};
 use sonae_edge::replica::Replica;
+use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::vector::Heads;
-use sonae_store::data_dir::{DataDir, REBUILDING, sync_dir};
-use sonae_store::{Clock, enrolment};
+use sonae_store::data_dir::{DataDir, REBUILDING};
+use sonae_store::{Clock, Filling, enrolment};
 
 use super::print::print_line;
+use super::run::{self, RunArguments, ServiceArguments};
 use super::{Failure, read_secret};
 
 #[derive(Debug, Args)]
@@ -34,11 +36,19 @@ pub(super) struct RebuildArguments {
     #[arg(long)]
     cloud: Option<String>,
     /// A file with heads from outside the cloud, as `sonae-edge digest --json` prints them: proves completeness
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["serve", "enrol_only"])]
     expect: Option<PathBuf>,
+    /// Serves the school as soon as the first data are here, and fetches the rest meanwhile
+    #[arg(long, conflicts_with = "json")]
+    serve: bool,
+    /// Only makes the directory: `sonae-edge run` on it then serves as soon as the first data are here
+    #[arg(long, conflicts_with_all = ["serve", "cloud"])]
+    enrol_only: bool,
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    service: ServiceArguments,
 }
 
 pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
@@ -46,19 +56,57 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
     let passphrase = read_secret("the bundle's passphrase")?;
     let bundle = enrolment::open_bundle(&arguments.bundle, &passphrase)?;
     let expected = arguments.expect.as_deref().map(read_heads).transpose()?;
-    let marker = arguments.data.join(REBUILDING);
-    let dir = if marker.exists() && arguments.data.join("enrolment.json").exists() {
-        DataDir::open(&arguments.data)?
+    let dir = begin(&arguments.data, &bundle, expected)?;
+    if arguments.enrol_only {
+        say_enrolled(arguments, &bundle);
+        return Ok(Exit::Ok);
+    }
+    if arguments.serve {
+        drop(dir);
+        let (data, cloud) = (arguments.data.clone(), arguments.cloud.clone());
+        return run::run(&RunArguments { data, cloud, service: arguments.service.clone() });
+    }
+    rebuild(arguments, Replica::open_to_fill(dir)?, started)
+}
+
+/// Makes the directory a replica that is being filled, or opens one of which a rebuild has begun.
+fn begin(data: &Path, bundle: &ReplicaBundle, expected: Option<Heads>) -> Result<DataDir, Failure> {
+    let failed = |error: std::io::Error| Failure::new(Exit::Store, error.to_string());
+    let dir = if data.join(REBUILDING).exists() && data.join("enrolment.json").exists() {
+        DataDir::open(data)?
     } else {
         // The marker comes first, so that whatever cuts this off, the same command goes on.
-        drop(DataDir::create(&arguments.data)?);
-        mark(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
-        enrolment::enrol(&arguments.data, &bundle, Beginning::Rebuild, Clock::system().now_ms())?
+        drop(DataDir::create(data)?);
+        Filling::begin(data).map_err(failed)?;
+        enrolment::enrol(data, bundle, Beginning::Rebuild, Clock::system().now_ms())?
     };
-    let mut replica = Replica::open_to_fill(dir)?;
-    // Heads from outside the cloud are proven by the logs themselves, so those are fetched whole.
-    let snapshots = expected.is_none();
-    let outcome = fetch(&mut replica, arguments.cloud.clone(), snapshots, started);
+    if let Some(heads) = expected {
+        Filling::of(data).and_then(|filling| filling.expect(heads)).map_err(failed)?;
+    }
+    Ok(dir)
+}
+
+fn say_enrolled(arguments: &RebuildArguments, bundle: &ReplicaBundle) {
+    let (data, school) = (arguments.data.display(), &bundle.school);
+    if arguments.json {
+        print_line(
+            &serde_json::json!({ "enrolled": true, "school": school, "rebuilding": true }).to_string(),
+        );
+    } else {
+        print_line(&format!(
+            "Enrolled for {school} in {data}; nothing is fetched yet. Next: sonae-edge run --data {data}, which serves the \
+             roster as soon as it is here and goes on fetching.\n登録しました。次に: sonae-edge run --data {data}\
+             （名簿が届きしだい使えます。残りは続けて取り込みます）"
+        ));
+    }
+}
+
+/// Fetches everything before anything is served.
+fn rebuild(arguments: &RebuildArguments, mut replica: Replica, started: Instant) -> Result<Exit, Failure> {
+    // The uplink forgets it when everything is here.
+    let filling = replica.opened.store.filling().clone();
+    let expected = filling.expected();
+    let outcome = fetch(&mut replica, arguments.cloud.clone(), started);
     let report = digest::report(&replica.status);
     let status = replica.status.status();
     let snapshots = replica.opened.store.state().foundations;
@@ -76,7 +124,7 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         Some(_) => "incomplete",
     };
     replica.opened.close();
-    std::fs::remove_file(&marker).map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
+    filling.end().map_err(|error| Failure::new(Exit::Store, error.to_string()))?;
     let changes: u64 = report.version_vector.values().sum();
     if arguments.json {
         let object = serde_json::json!({
@@ -97,11 +145,6 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         print_line(&describe(changes, &timing, completeness, &report.digests));
     }
     Ok(if completeness == "incomplete" { Exit::Unverified } else { Exit::Ok })
-}
-
-fn mark(marker: &Path) -> std::io::Result<()> {
-    std::fs::File::create(marker)?.sync_all()?;
-    marker.parent().map_or(Ok(()), sync_dir)
 }
 
 fn describe(
@@ -150,12 +193,7 @@ fn missing(expected: &Heads, replica: &Replica) -> Vec<LogName> {
 }
 
 /// Fetches with a progress bar.
-fn fetch(
-    replica: &mut Replica,
-    cloud: Option<String>,
-    snapshots: bool,
-    started: Instant,
-) -> Result<Timing, Failure> {
+fn fetch(replica: &mut Replica, cloud: Option<String>, started: Instant) -> Result<Timing, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -167,7 +205,7 @@ fn fetch(
     let report = |progress: Progress| {
         bar.set_length(progress.there);
         bar.set_position(progress.here);
-        let usable = if progress.tier_0 { "roster usable 名簿は使えます" } else { "" };
+        let usable = if progress.tier_0 { "roster here 名簿が届きました" } else { "" };
         bar.set_message(match progress.snapshot {
             Some(snapshot) => format!(
                 "{usable} tier {} 第{}層 {}/{} KiB",
@@ -180,8 +218,7 @@ fn fetch(
         });
     };
     // No courier serves a rebuild, so nobody keeps the desk.
-    let (mut config, _) = replica.uplink(cloud)?;
-    config.snapshots = snapshots;
+    let (config, _) = replica.uplink(cloud)?;
     let timing = runtime.block_on(fetch_all(config, &replica.status, started, report))?;
     bar.finish_and_clear();
     Ok(timing)

@@ -6,7 +6,7 @@ use clap::Args;
 use sonae_proto::ids::Tier;
 use sonae_store::room::Quota;
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct RoomArguments {
     /// Sealed batches that a tier may have, such as 2=8GiB; by default half of the disk for tier 1, a quarter for tier 2
     #[arg(long, value_name = "TIER=BYTES", value_parser = bound)]

@@ -13,7 +13,7 @@ use sonae_edge::repair::{self, Repaired};
 use sonae_edge::replica::{Replica, ReplicaError};
 use sonae_edge::{control, neighbours, renewal, uplink};
 use sonae_lan::LanConfig;
-use sonae_store::data_dir::{DataDir, REBUILDING};
+use sonae_store::data_dir::DataDir;
 use sonae_store::enrolment;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -32,12 +32,19 @@ pub(super) struct RunArguments {
     /// The data directory
     #[arg(long)]
     pub data: PathBuf,
+    /// Dials this HOST:PORT instead of the cloud's hosts in the board's description
+    #[arg(long)]
+    pub cloud: Option<String>,
+    #[command(flatten)]
+    pub service: ServiceArguments,
+}
+
+/// How the school is served.
+#[derive(Debug, Clone, Args)]
+pub(super) struct ServiceArguments {
     /// Address of the LAN service; port 0 chooses one
     #[arg(long, default_value = "0.0.0.0:8443")]
     listen: SocketAddr,
-    /// Dials this HOST:PORT instead of the cloud's hosts in the board's description
-    #[arg(long)]
-    cloud: Option<String>,
     /// Writes the trust root for clients of the LAN service to this file
     #[arg(long)]
     ca_out: Option<PathBuf>,
@@ -48,15 +55,9 @@ pub(super) struct RunArguments {
 }
 
 pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
-    if arguments.data.join(REBUILDING).exists() {
-        let text = format!(
-            "the rebuild of {} has not ended; run `sonae-edge rebuild` on it again, it resumes",
-            arguments.data.display()
-        );
-        return Err(Failure::new(Exit::DataDir, text));
-    }
+    let service = &arguments.service;
     let opened = Replica::open(&arguments.data);
-    if let Some(path) = &arguments.ca_out {
+    if let Some(path) = &service.ca_out {
         std::fs::write(path, &enrolment::load(&arguments.data)?.ca_pem).map_err(|error| {
             Failure::new(Exit::Store, format!("cannot write the trust root to {}: {error}", path.display()))
         })?;
@@ -64,12 +65,12 @@ pub(super) fn run(arguments: &RunArguments) -> Result<Exit, Failure> {
     let bind = |error: std::io::Error| {
         Failure::new(
             Exit::Network,
-            format!("cannot listen on {}: {error}; choose another address with --listen", arguments.listen),
+            format!("cannot listen on {}: {error}; choose another address with --listen", service.listen),
         )
     };
-    let listener = TcpListener::bind(arguments.listen).map_err(bind)?;
+    let listener = TcpListener::bind(service.listen).map_err(bind)?;
     listener.set_nonblocking(true).map_err(bind)?;
-    let doors = Doors { lan: listener, neighbours: arguments.neighbours.open()? };
+    let doors = Doors { lan: listener, neighbours: service.neighbours.open()? };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -145,7 +146,7 @@ async fn serve_lives(
     let (mut not_before, mut failures) = (Instant::now(), 0_u32);
     for life in 0_u64.. {
         let (clock, status) = (replica.clock.clone(), replica.status.uplink.clone());
-        replica.opened.store.set_quota(arguments.room.quota());
+        replica.opened.store.set_quota(arguments.service.room.quota());
         if let Some((code, text)) = note.take() {
             status.note_error(&clock, code, text);
         }

@@ -48,6 +48,7 @@ fn describe(status: &Value, running: bool) -> String {
         format!("school     {} {}", text("/school"), text("/school_name")),
         format!("replica    {} (incarnation {})", text("/replica"), text("/incarnation")),
         format!("daemon     {}", if running { "running" } else { "not running; this is what the disk says" }),
+        rebuild(status),
         format!("kept       {}", points("kept")),
         format!("safe       {}", points("safe")),
         format!("unsafe     {} change(s), oldest {lag}", text("/unsafe")),
@@ -91,6 +92,29 @@ fn describe(status: &Value, running: bool) -> String {
         ),
     ]
     .join("\n")
+}
+
+/// How far a rebuild is.
+fn rebuild(status: &Value) -> String {
+    let Some(rebuild) = status.get("rebuild").filter(|rebuild| rebuild.is_object()) else {
+        return "rebuild    none under way".to_owned();
+    };
+    let tiers = rebuild.get("tiers").and_then(Value::as_object).into_iter().flatten();
+    let one = |(tier, filling): (&String, &Value)| {
+        let number = |name: &str| filling.get(name).and_then(Value::as_u64);
+        let there = number("there").map_or("an unknown number".to_owned(), |there| there.to_string());
+        let state = match filling.get("usable").and_then(Value::as_bool) {
+            Some(true) => "USABLE".to_owned(),
+            _ => format!("coming, {} of {there} change(s)", number("here").unwrap_or(0)),
+        };
+        format!("tier {tier} {state}")
+    };
+    let tiers: Vec<String> = tiers.map(one).collect();
+    let left = |name: &str| rebuild.get(name).and_then(Value::as_u64);
+    let kib = left("left_bytes")
+        .map_or(String::new(), |bytes| format!("; about {} KiB left", bytes.div_ceil(1024)));
+    let time = left("left_ms").map_or(String::new(), |ms| format!(", {} s", ms.div_ceil(1_000)));
+    format!("rebuild    {}{kib}{time}", tiers.join(", "))
 }
 
 /// Other boxes on the LAN, a line each.
