@@ -49,6 +49,8 @@ pub struct Settled {
     pub line: Line,
     /// The appliance, not running.
     pub appliance: Appliance,
+    /// The authenticator of its first member of staff.
+    pub otpauth: String,
 }
 
 impl Settled {
@@ -63,11 +65,11 @@ impl Settled {
         let written = generate::write(&school, &dir.join("school"))?;
         let cloud = town.start_cloud()?;
         let line = Line::open(town.cloud_address()?).await?;
-        let (appliance, _) = town.appliance("edge")?;
+        let (appliance, otpauth) = town.appliance("edge")?;
         for file in [&written.package, &written.contacts, &written.attendance] {
             run("sonae-edge", &["import", "--data", &text(&appliance.data), &text(file)], "")?;
         }
-        Ok(Self { town, cloud, line, appliance })
+        Ok(Self { town, cloud, line, appliance, otpauth })
     }
 
     /// Starts an appliance on this town's line and signs the teacher in.
@@ -263,18 +265,32 @@ impl Town {
     /// # Errors
     /// When it does not become ready.
     pub fn start_edge_with(&self, appliance: &Appliance, cloud: &str, rest: &[&str]) -> Result<Daemon> {
+        self.serve(appliance, cloud, &[&["run"], rest].concat(), "")
+    }
+
+    /// Starts an appliance that is rebuilt over a line and serves meanwhile.
+    ///
+    /// # Errors
+    /// When it does not become ready.
+    pub fn start_rebuild(
+        &self,
+        appliance: &Appliance,
+        line: &Line,
+        bundle: &Path,
+        passphrase: &str,
+    ) -> Result<Daemon> {
+        let words = ["rebuild", "--serve", "--passphrase-stdin", "--bundle", &text(bundle)];
+        self.serve(appliance, &line.address().to_string(), &words, passphrase)
+    }
+
+    fn serve(&self, appliance: &Appliance, cloud: &str, words: &[&str], input: &str) -> Result<Daemon> {
         let (data, ca) = (text(&appliance.data), text(&appliance.ca));
         let listen = appliance.place.listen_text();
         let mut place = appliance.place.clone();
         place.environment.extend(self.edge_environment.iter().cloned());
-        Daemon::start(
-            "sonae-edge",
-            &[&["run", "--data", &data, "--listen", &listen, "--cloud", cloud, "--ca-out", &ca], rest]
-                .concat(),
-            "",
-            &self.dir.join("edge.log"),
-            &place,
-        )
+        let rest = ["--data", &data, "--listen", &listen, "--cloud", cloud, "--ca-out", &ca];
+        let log = self.dir.join("edge.log");
+        Daemon::start("sonae-edge", &[words, &rest].concat(), input, &log, &place)
     }
 }
 

@@ -92,6 +92,36 @@ async fn a_chain_of_three_agrees() {
     until_equal(&[&left, &middle, &right]).await;
 }
 
+/// Goal: a box that is being filled asks its neighbour for nothing of a tier that the cloud is to begin, and takes what
+/// follows in one that is usable. Method: tier 0 is usable and tier 1 is not; what is written to tier 0 after tier 1 arrives
+/// while tier 1 does not; then all is usable.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_box_that_is_filled_takes_what_is_usable() {
+    let scene = Scene::new();
+    let (first, second) = (scene.filled("first"), scene.empty("second"));
+    let marker = second.data.join("rebuilding");
+    std::fs::write(&marker, r#"{"usable":["0"]}"#).unwrap();
+    let one = scene.start(&first, &[], NOWHERE);
+    let here = client(&one, &first).await;
+    let (register, _) = mark(&here, &here.pupils("").await.unwrap()[0], 1).await;
+    let mut two = scene.start(&second, &[&near(&one)], NOWHERE);
+    let roster = log_of(&one, 0);
+    let until_same = |log: String| {
+        let (first, second) = (first.clone(), second.clone());
+        async move { until("a log is the same", || applied(&second, &log) == applied(&first, &log)).await }
+    };
+    until_same(roster.clone()).await;
+    let add = ["staff", "add", "--data", &text(&first.data), "--login", "suzuki", "--name", "架空 鈴木"];
+    let add = [&add[..], &["--role", "teacher", "--password-stdin"]].concat();
+    run("sonae-edge", &add, "kunren-no-tame-8").unwrap();
+    until_same(roster).await;
+    assert_eq!((applied(&first, &register), applied(&second, &register)), (1, 0), "it was there before");
+    two.kill_hard().unwrap();
+    std::fs::write(&marker, r#"{"usable":["0","1","2"]}"#).unwrap();
+    let _two = scene.start(&second, &[&near(&one)], NOWHERE);
+    until_same(register).await;
+}
+
 /// Goal: only devices of this school and this board get in, not one that is revoked, and nothing reaches the others.
 /// Method: boxes of another school of the board, of another board with the same school, and a revoked one dial; a box
 /// that learns of the revocation from its neighbour sends it away too.

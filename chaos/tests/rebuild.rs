@@ -2,12 +2,27 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
-use sonae_chaos::line::Line;
+use sonae_chaos::lan_client::LanClient;
+use sonae_chaos::line::{Line, Slowness};
 use sonae_chaos::program::{Daemon, Running, run, run_to_end};
-use sonae_chaos::town::{Appliance, Settled, Town};
+use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Settled, Town};
+
+/// A day of the register.
+const DAY: &str = "2026-11-25";
+
+/// Bytes of greeting, tier 0 and tail that an attempt may take besides the parts that are not here.
+const SLACK_BYTES: u64 = 16 * 1024;
+
+/// Tier 0 takes a second or two, the rest twenty.
+const NARROW: Slowness = Slowness { delay: Duration::ZERO, bytes_per_second: 12_000, lost_per_thousand: 0 };
+
+/// Nobody waits.
+const WIDE: Slowness =
+    Slowness { delay: Duration::ZERO, bytes_per_second: 100_000_000, lost_per_thousand: 0 };
 
 /// A school whose changes are all safe, and whose appliance is gone.
 struct Ruin {
@@ -16,6 +31,10 @@ struct Ruin {
     _cloud: Daemon,
     line: Line,
     digest: Value,
+    /// Of whom the register has an entry behind the snapshot.
+    pupil: String,
+    pupils: usize,
+    otpauth: String,
 }
 
 impl Ruin {
@@ -34,15 +53,16 @@ impl Ruin {
             "what there is of tier 0 comes as fast without one"
         );
         // What a snapshot does not have comes behind it.
-        let pupil = client.pupils("").await.unwrap().remove(0);
-        let path = format!("/api/v1/attendance/2026-11-25/{pupil}");
+        let mut pupils = client.pupils("").await.unwrap();
+        let (count, pupil) = (pupils.len(), pupils.remove(0));
+        let path = format!("/api/v1/attendance/{DAY}/{pupil}");
         client.put(&path, serde_json::json!({ "code": "late" })).await.unwrap();
         appliance.wait_until_safe(&client, Duration::from_secs(300)).await.unwrap();
         let digest = appliance.digest().unwrap();
         edge.kill_hard().unwrap();
         std::fs::remove_dir_all(&appliance.data).unwrap();
-        let Settled { town, cloud, line, .. } = settled;
-        Self { dir, town, _cloud: cloud, line, digest }
+        let Settled { town, cloud, line, otpauth, .. } = settled;
+        Self { dir, town, _cloud: cloud, line, digest, pupil, pupils: count, otpauth }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -52,6 +72,18 @@ impl Ruin {
     fn write(&self, name: &str, value: &Value) -> String {
         std::fs::write(self.path(name), value.to_string()).unwrap();
         self.path(name).display().to_string()
+    }
+
+    fn register(&self) -> String {
+        format!("/api/v1/attendance/{DAY}/{}", self.pupil)
+    }
+
+    /// Rebuilds a box whole and returns its digest.
+    fn rebuilt(&self, name: &str) -> Value {
+        let (bundle, passphrase) = self.town.enrol_bundle("spare", &format!("{name}.bundle")).unwrap();
+        let fresh = self.town.appliance_at(name);
+        run("sonae-edge", &words(&self.rebuild(&fresh.data, &bundle)), &passphrase).unwrap();
+        fresh.digest().unwrap()
     }
 
     fn rebuild(&self, data: &Path, bundle: &Path) -> Vec<String> {
@@ -72,38 +104,136 @@ fn words(arguments: &[String]) -> Vec<&str> {
     arguments.iter().map(String::as_str).collect()
 }
 
-/// Goal: a rebuild that is cut off in its middle is never served, and the same command ends it. Method: cut the line
-/// once some of the data has come, `kill -9`, try to run it, mend the line, rebuild again, compare digests.
+/// Goal: a rebuild that is cut off goes on where it was, by the same command, and what has come whole is not fetched again.
+/// Method: a box that is rebuilt at once, for the bytes that takes; then, in one directory, cut the line after so many bytes
+/// and `kill -9`, several times; mend the line, rebuild; digests, and the bytes of the last attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rebuild_resumes_after_a_kill() {
     let ruin = Ruin::new().await;
+    let passed = |from: u64| ruin.line.traffic().down_bytes - from;
+    let before = ruin.line.traffic().down_bytes;
+    assert_eq!(essence(&ruin.rebuilt("whole")), essence(&ruin.digest));
+    let at_once = passed(before);
     let (bundle, passphrase) = ruin.town.enrol_bundle("spare", "spare.bundle").unwrap();
     let spare: Appliance = ruin.town.appliance_at("spare");
     let arguments = ruin.rebuild(&spare.data, &bundle);
-    // More than the greeting, less than the whole.
-    ruin.line.set_cut_after(Some(30_000));
-    let mut rebuild = Running::start("sonae-edge", &words(&arguments), &passphrase).unwrap();
     let journal = spare.data.join("journal");
-    while !(ruin.line.is_cut() && journal.exists()) {
-        assert!(!rebuild.has_ended().unwrap(), "the rebuild ended before the line was cut");
-        // paced: looks again
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let mut kept = 0;
+    // In the greeting, in tier 0, in parts of the snapshot.
+    for (bytes, is_behind_tier_0) in [(4_000, false), (20_000, false), (60_000, true), (60_000, true)] {
+        let started = Instant::now();
+        ruin.line.set_cut_after(Some(bytes));
+        let mut rebuild = Running::start("sonae-edge", &words(&arguments), &passphrase).unwrap();
+        while !(ruin.line.is_cut() && journal.exists()) {
+            assert!(!rebuild.has_ended().unwrap(), "the rebuild ended before the line was cut");
+            // paced: looks again
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // What came whole is kept a moment after the line is gone.
+        while is_behind_tier_0 && shelf_bytes(&spare) <= kept {
+            assert!(started.elapsed() < Duration::from_secs(60), "no part came whole: {kept} bytes are here");
+            // paced: looks again
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        kept = shelf_bytes(&spare);
+        rebuild.kill_hard().unwrap();
+        let begun = spare.digest().unwrap();
+        assert_ne!(essence(&begun), essence(&ruin.digest), "the cut after {bytes} came too late");
     }
-    rebuild.kill_hard().unwrap();
-    let data = spare.data.display().to_string();
-    let (code, _, said) = run_to_end("sonae-edge", &["run", "--data", &data], "").unwrap();
-    assert_eq!(code, 4, "{said}");
-    assert!(said.contains("sonae-edge rebuild"), "{said}");
-    let begun = spare.digest().unwrap();
-    assert_ne!(essence(&begun), essence(&ruin.digest), "the cut came too late");
+    assert!(kept > SLACK_BYTES, "{kept} of {at_once} bytes are here");
     ruin.line.set_cut_after(None);
+    let before = ruin.line.traffic().down_bytes;
     let said = run("sonae-edge", &words(&arguments), &passphrase).unwrap();
     let report: Value = serde_json::from_str(&said).unwrap();
+    assert!(
+        passed(before) < at_once - kept + SLACK_BYTES,
+        "{} of {at_once}, {kept} were here",
+        passed(before)
+    );
     assert_eq!(report["snapshots"].as_object().unwrap().len(), 1, "{report}");
     assert_eq!(report["completeness"], "unverified", "a snapshot proves nothing");
     assert_eq!(essence(&spare.digest().unwrap()), essence(&ruin.digest));
     let edge = ruin.town.start_edge(&spare, &ruin.line).unwrap();
     assert_ne!(edge.said("incarnation").unwrap(), "", "it serves once it is whole");
+}
+
+/// Bytes of the parts of snapshots that a box has.
+fn shelf_bytes(appliance: &Appliance) -> u64 {
+    let files = std::fs::read_dir(appliance.data.join("snapshots")).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+/// Which tiers a box calls usable; all when no rebuild is under way.
+fn usable(status: &Value) -> [bool; 3] {
+    let tiers = status.pointer("/rebuild/tiers");
+    ["0", "1", "2"].map(|tier| tiers.is_none_or(|tiers| tiers[tier]["usable"] == true))
+}
+
+/// What a box with tier 0 and without a line serves.
+async fn serves_tier_0(client: &LanClient, ruin: &Ruin) {
+    assert_eq!(client.pupils("").await.unwrap().len(), ruin.pupils);
+    let (code, said) = client.ask(Method::GET, &ruin.register(), None).await.unwrap();
+    assert_eq!(
+        (code, &said["error"]["code"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &Value::from("not_here_yet"))
+    );
+    assert!(!usable(&client.status().await.unwrap())[1], "tier 1 is not here");
+}
+
+/// Goal: P5 where the line dies in between. A box serves tier 0 as soon as it is there, takes writes to it, says of the rest
+/// that it is coming, goes on so after a power cut without a line, and ends as the same state as every other box. Method:
+/// serve over a narrow line, cut it as soon as somebody has signed in, read, write, `kill -9`, start, read; mend the line;
+/// digests against a box that is rebuilt from the cloud afterwards, where the write must have come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tier_0_is_served_before_the_rest() {
+    let ruin = Ruin::new().await;
+    let (bundle, passphrase) = ruin.town.enrol_bundle("spare", "spare.bundle").unwrap();
+    let spare = ruin.town.appliance_at("spare");
+    ruin.line.set_slow(NARROW);
+    let mut edge = ruin.town.start_rebuild(&spare, &ruin.line, &bundle, &passphrase).unwrap();
+    let listen = edge.said("listen").unwrap();
+    let started = Instant::now();
+    let client = loop {
+        assert!(started.elapsed() < Duration::from_secs(120), "tier 0 was never usable");
+        match LanClient::sign_in(&listen, &spare.ca, LOGIN, PASSWORD, Some(&ruin.otpauth)).await {
+            Ok(client) => break client,
+            Err(error) => assert!(error.to_string().contains("not_here_yet"), "{error:#}"),
+        }
+        // paced: looks again
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    ruin.line.set_cut(true);
+    serves_tier_0(&client, &ruin).await;
+    let contact = format!("/api/v1/students/{}/contacts/4", ruin.pupil);
+    client
+        .put(&contact, serde_json::json!({ "name": "架空 祖母", "phone1": "090-0000-0009" }))
+        .await
+        .unwrap();
+    edge.kill_hard().unwrap();
+
+    let edge = ruin.town.start_edge(&spare, &ruin.line).unwrap();
+    let listen = edge.said("listen").unwrap();
+    let client = LanClient::sign_in(&listen, &spare.ca, LOGIN, PASSWORD, None).await.unwrap();
+    serves_tier_0(&client, &ruin).await;
+    assert_ne!(client.status().await.unwrap()["unsafe"], 0, "the write waits for the line");
+    ruin.line.set_slow(WIDE);
+    ruin.line.set_cut(false);
+    let started = Instant::now();
+    loop {
+        let status = client.status().await.unwrap();
+        if status["rebuild"].is_null() && status["unsafe"] == 0 {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(120), "{}", status["rebuild"]);
+        // paced: looks again
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(client.get(&ruin.register()).await.unwrap()["code"], "late");
+    let digest = spare.digest().unwrap();
+    assert!(digest["waiting"].is_null() && !spare.data.join("rebuilding").exists());
+    assert_eq!(digest["digests"]["1"], ruin.digest["digests"]["1"]);
+    assert_ne!(digest["digests"]["0"], ruin.digest["digests"]["0"], "the contact is new");
+    assert_eq!(essence(&ruin.rebuilt("third")), essence(&digest), "the cloud has it, too");
 }
 
 /// Goal: what an outside witness knows and the cloud lacks is named, and nothing else is. Method: rebuild with the
