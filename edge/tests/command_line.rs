@@ -344,4 +344,12 @@ fn an_unfilled_box_runs_and_says_so() {
     daemon.kill();
     assert!(place.data().join("rebuilding").exists());
     assert!(staff(&place, "hanako", PASSWORD, &[]).error.contains(coming));
+    // As it is once the cloud has brought tier 0.
+    fs::write(place.data().join("rebuilding"), r#"{"usable":["0"]}"#).unwrap();
+    staff(&place, "hanako", PASSWORD, &[]).ok();
+    assert!(changes(place.import(&file, &["--json"])) > 0, "a roster is tier 0");
+    let rows = format!("date,student_id,period,code,reason_text\n2026-11-02,{},all,late,\n", package::PUPIL);
+    let said = place.import(&place.write("attendance.csv", rows.as_bytes()), &["--json"]).error;
+    assert!(said.contains("tier 1 is still being fetched"), "{said}");
+    assert_eq!(place.status()["kept"]["1"]["sequence"], Value::Null, "nothing of tier 1 was kept");
 }

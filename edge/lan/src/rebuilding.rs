@@ -75,12 +75,15 @@ pub fn rebuild_line(status: &Status) -> Option<Both> {
         }
     };
     let (usable, coming, left) = (names(true), names(false), left(rebuild, status.uplink.up));
+    // A fresh box remembers nothing: what the cloud has left out does not show here (P4).
     let ja = format!(
-        "この装置は復元の途中です。使えるもの：{}。取り込み中：{}（{}）",
+        "この装置は復元の途中です。使えるもの：{}。取り込み中：{}（{}）。欠けがないことは未確認です",
         usable.0, coming.0, left.ja
     );
-    let en =
-        format!("This box is being rebuilt. Usable: {}. Still coming: {} ({}).", usable.1, coming.1, left.en);
+    let en = format!(
+        "This box is being rebuilt. Usable: {}. Still coming: {} ({}). Completeness unverified.",
+        usable.1, coming.1, left.en
+    );
     Some(both(ja, en))
 }
 
@@ -163,26 +166,26 @@ mod tests {
         assert_eq!(
             line.ja,
             "この装置は復元の途中です。使えるもの：まだありません。取り込み中：名簿・連絡先・安否、\
-             出欠・日誌・健康の情報、成績・指導要録（回線がつながりしだい、取り込みを続けます）"
+             出欠・日誌・健康の情報、成績・指導要録（回線がつながりしだい、取り込みを続けます）。欠けがないことは未確認です"
         );
         let line = rebuilding(&[Tier::Safety, Tier::Archive], Some(300 * 1024), Some(100_500), true);
         assert_eq!(
             line.ja,
             "この装置は復元の途中です。使えるもの：名簿・連絡先・安否、成績・指導要録。取り込み中：出欠・日誌・健康の情報\
-             （残り約300KiB、約2分）"
+             （残り約300KiB、約2分）。欠けがないことは未確認です"
         );
         assert_eq!(
             line.en,
             "This box is being rebuilt. Usable: roster, contacts, safety checks, marks, school records. Still coming: \
-             attendance, diary, health details (about 300 KiB left, about 2 min)."
+             attendance, diary, health details (about 300 KiB left, about 2 min). Completeness unverified."
         );
         let line = rebuilding(&[Tier::Safety], Some(1), Some(5), false);
         assert!(
-            line.ja.ends_with("（残り約1KiB。回線がつながりしだい、続きから取り込みます）"),
+            line.ja.contains("（残り約1KiB。回線がつながりしだい、続きから取り込みます）"),
             "{}",
             line.ja
         );
-        assert!(rebuilding(&[], Some(1), None, true).en.ends_with("(about 1 KiB left)."));
+        assert!(rebuilding(&[], Some(1), None, true).en.contains("(about 1 KiB left)."));
         assert_eq!((time(90_000).1, time(5_400_001).1), ("about 90 s".into(), "about 2 h".into()));
     }
 }

@@ -114,7 +114,7 @@ fn rebuild(status: &Value) -> String {
     let kib = left("left_bytes")
         .map_or(String::new(), |bytes| format!("; about {} KiB left", bytes.div_ceil(1024)));
     let time = left("left_ms").map_or(String::new(), |ms| format!(", {} s", ms.div_ceil(1_000)));
-    format!("rebuild    {}{kib}{time}", tiers.join(", "))
+    format!("rebuild    {}{kib}{time}; completeness unverified", tiers.join(", "))
 }
 
 /// Other boxes on the LAN, a line each.

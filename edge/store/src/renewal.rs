@@ -178,6 +178,7 @@ pub fn discard(data: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::filling::Filling;
 
     const ENDS: Incarnation = Incarnation::from_bytes([7; 16]);
 
@@ -213,16 +214,19 @@ mod tests {
         assert_eq!(forks(data.path()), 1);
     }
 
-    /// Goal: nothing is exchanged before all is ready; then all is, and the old branch lies aside. Method: finish
-    /// without and with the word.
+    /// Goal: nothing is exchanged before all is ready; then all is, and the old branch lies aside. A store that was being
+    /// filled is whole then. Method: finish without and with the word.
     #[test]
     fn an_exchange_waits_for_its_word() {
         let (_dir, data) = prepared();
+        Filling::begin(data.path()).unwrap();
         assert!(!finish(&data).unwrap());
         assert_eq!(read(&data, "journal/0"), "old");
+        assert!(Filling::of(data.path()).unwrap().is_filling());
         set_ready(data.path(), ENDS).unwrap();
         assert!(finish(&data).unwrap());
         exchanged(&data);
+        assert!(!Filling::of(data.path()).unwrap().is_filling());
         assert!(!finish(&data).unwrap(), "once is enough");
     }
 
