@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ed25519_dalek::{Signature, VerifyingKey};
-use sonae_proto::batch::Batch;
+use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::identity::{DeviceCertificate, IdentityText};
 use sonae_proto::ids::{Hash32, LogName, SchoolCode};
 use sonae_proto::intake::{Intake, Location, StoredBatch};
@@ -275,10 +275,18 @@ fn feed_log(intake: &mut Intake, found: Vec<FoundBatch>, quorum: usize, fed: &mu
 fn accepted_chain(intake: &Intake, found: &[FoundBatch]) -> BTreeSet<Hash32> {
     let header = found.first().map(|batch| batch.stored.header);
     let accepted = header.and_then(|header| intake.accepted(header.school, header.log));
+    leading_to(accepted, found.iter().map(|batch| &batch.stored.header))
+}
+
+/// Returns the hashes of the batches of a log that lead to a head, as far back as they are here, and the head's own.
+pub(crate) fn leading_to<'a>(
+    head: Option<LogHead>,
+    batches: impl IntoIterator<Item = &'a BatchHeader>,
+) -> BTreeSet<Hash32> {
     let previous: BTreeMap<Hash32, Hash32> =
-        found.iter().map(|batch| (batch.stored.header.hash(), batch.stored.header.previous)).collect();
+        batches.into_iter().map(|header| (header.hash(), header.previous)).collect();
     let mut chain = BTreeSet::new();
-    let mut next = accepted.map(|head| head.hash);
+    let mut next = head.map(|head| head.hash);
     while let Some(hash) = next.filter(|hash| chain.insert(*hash)) {
         next = previous.get(&hash).copied();
     }

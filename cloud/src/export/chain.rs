@@ -4,7 +4,7 @@
 //! **Invariant**: of two batches for one place, a verified one goes before one that is not, then what leads to the head
 //! that the board accepts, then the one that was written later, as at the start of a node (`crate::index`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::export::{BatchLine, Place, Problem};
@@ -12,6 +12,7 @@ use sonae_proto::ids::{Hash32, LogName};
 use sonae_proto::vector::{Heads, LogHead};
 
 use crate::contents::Position;
+use crate::index::leading_to;
 
 /// A batch that was written.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl Chains {
     }
 
     fn add_log(&mut self, log: LogName, entries: Vec<&Entry>, accepted: Option<LogHead>) {
-        let leads_there = leading_to(accepted, &entries);
+        let leads_there = leading_to(accepted, entries.iter().map(|entry| &entry.header));
         let (quarantined, entries): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.quarantined);
         let mut places = self.set_aside(log, quarantined);
@@ -137,16 +138,4 @@ impl Chains {
             }
         }
     }
-}
-
-/// Returns the batches that lead to a head.
-fn leading_to(head: Option<LogHead>, entries: &[&Entry]) -> BTreeSet<Hash32> {
-    let previous: BTreeMap<Hash32, Hash32> =
-        entries.iter().map(|entry| (entry.header.hash(), entry.header.previous)).collect();
-    let mut chain = BTreeSet::new();
-    let mut next = head.map(|head| head.hash);
-    while let Some(hash) = next.filter(|hash| chain.insert(*hash)) {
-        next = previous.get(&hash).copied();
-    }
-    chain
 }
