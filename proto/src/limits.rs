@@ -115,7 +115,7 @@ pub const SNAPSHOT_PART_BYTES_MIN: usize = 608 * 1024;
 /// rotation all boxes of a school offer at once.
 pub const SNAPSHOTS_OFFERED_MAX: usize = 16;
 
-const _: () = assert!(SNAPSHOT_PARTS_MAX * 96 + SNAPSHOT_HEADS_MAX * 160 + 4096 < DOCUMENT_BYTES_MAX);
+const _: () = assert!(SNAPSHOT_PARTS_MAX * 172 + SNAPSHOT_HEADS_MAX * 160 + 4096 < DOCUMENT_BYTES_MAX);
 const _: () = assert!(BATCH_RAW_BYTES_MAX + BATCH_RAW_BYTES_MAX / 8 + 4096 < BATCH_BYTES_MAX);
 const _: () = assert!(CHANGE_BYTES_MAX < BATCH_RAW_BYTES_MAX);
 const _: () = assert!(CHANGE_WRITTEN_BYTES_MAX + 60 * (CHANGE_FIELDS_MAX + 1) < CHANGE_BYTES_MAX);

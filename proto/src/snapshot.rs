@@ -10,6 +10,7 @@ mod part;
 
 use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Digest, DigestKey, MERGE_VERSION};
 use crate::ids::{Hash32, Incarnation, SchoolCode, Tier};
@@ -26,6 +27,9 @@ pub struct PartName {
     pub bytes: u32,
     /// BLAKE3 of them.
     pub hash: Hash32,
+    /// SHA-256 of them, by which a person without our software finds the part. Absent in roots of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Hash32>,
 }
 
 impl PartName {
@@ -35,13 +39,15 @@ impl PartName {
         Self {
             bytes: u32::try_from(sealed.len()).unwrap_or(u32::MAX),
             hash: Hash32(*blake3::hash(sealed).as_bytes()),
+            sha256: Some(Hash32(Sha256::digest(sealed).into())),
         }
     }
 
-    /// Whether these are the bytes.
+    /// Whether these are the bytes, by everything that the name says.
     #[must_use]
     pub fn is_of(&self, sealed: &[u8]) -> bool {
-        *self == Self::of(sealed)
+        let of = Self::of(sealed);
+        *self == Self { sha256: self.sha256.and(of.sha256), ..of }
     }
 }
 

@@ -150,17 +150,43 @@ fn roots_pass_only_as_they_were_signed() {
         SnapshotRoot { heads: Heads::from([(foreign_log, head)]), ..right.clone() },
         SnapshotRoot { parts: Vec::new(), ..right.clone() },
         SnapshotRoot { parts: vec![PartName::of(b"x"); SNAPSHOT_PARTS_MAX + 1], ..right.clone() },
-        SnapshotRoot { parts: vec![PartName { bytes: u32::MAX, hash: Hash32::ZERO }], ..right.clone() },
+        SnapshotRoot { parts: vec![PartName { bytes: u32::MAX, ..PartName::of(b"x") }], ..right.clone() },
     ] {
         assert!(matches!(Snapshot::sign(wrong, &key), Err(SnapshotError::Limits)));
     }
+}
+
+/// Goal: a part is known by all that its name says of it, also by a name of before, which says less. Method: another part,
+/// and names in which one thing is another's; then both texts.
+#[test]
+fn a_part_is_known_by_its_name() {
+    let (name, other) = (PartName::of(b"a part"), PartName::of(b"b part"));
+    let before = PartName { sha256: None, ..name };
+    assert!(name.is_of(b"a part") && before.is_of(b"a part"));
+    assert!(!name.is_of(b"b part") && !before.is_of(b"b part"));
+    for wrong in [
+        PartName { bytes: 7, ..name },
+        PartName { hash: other.hash, ..name },
+        PartName { sha256: other.sha256, ..name },
+    ] {
+        assert!(!wrong.is_of(b"a part"), "{wrong:?}");
+    }
+    let text = serde_json::to_string(&name).unwrap();
+    // `printf 'a part' | sha256sum`
+    assert!(
+        text.ends_with(r#""sha256":"3513ae1a39086c2a2738daa630b9e2f304f41b5945228e0741a117a508fc51b9"}"#),
+        "{text}"
+    );
+    assert_eq!(serde_json::from_str::<PartName>(&text).unwrap(), name);
+    let text = serde_json::to_string(&before).unwrap();
+    assert!(!text.contains("sha256") && serde_json::from_str::<PartName>(&text).unwrap() == before);
 }
 
 /// Goal: the largest root fits its document. Method: as many heads and parts as the limits allow.
 #[test]
 fn the_largest_root_fits() {
     let key = SigningKey::from_bytes(&[5; 32]);
-    let part = PartName { bytes: 1_000_000, hash: Hash32([255; 32]) };
+    let part = PartName { bytes: 1_000_000, ..PartName::of(b"x") };
     let mut largest = root(vec![part; SNAPSHOT_PARTS_MAX], Digest::default(), u64::MAX, &key);
     largest.heads = (0..SNAPSHOT_HEADS_MAX)
         .map(|n| {

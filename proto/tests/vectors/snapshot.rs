@@ -24,7 +24,8 @@ impl Made {
             heads: Heads::from([(self.log, self.second.header().head())]),
             digest: Digest::default(),
             records: 3,
-            parts: vec![PartName::of(self.batch.payload())],
+            // As it was first written; `snapshot-sha256` is as it is now.
+            parts: vec![PartName { sha256: None, ..PartName::of(self.batch.payload()) }],
         }
     }
 
@@ -41,13 +42,17 @@ impl Made {
         let named = |name: &str, vector| (name.to_owned(), vector);
         let changed = good.text().replacen("\"records\":3", "\"records\":4", 1);
         let stranger = sign(SnapshotRoot { author: Incarnation::from_bytes([9; 16]), ..root.clone() });
-        let other = sign(SnapshotRoot { school: "B113200000022".parse().unwrap(), ..root });
-        let parts = vector("ok", "one part, two batches", good.text())
-            .field("hash", good.hash())
-            .field("changes", good.root().changes())
-            .field("bytes", good.root().bytes());
+        let other = sign(SnapshotRoot { school: "B113200000022".parse().unwrap(), ..root.clone() });
+        let named_twice = sign(SnapshotRoot { parts: vec![PartName::of(self.batch.payload())], ..root });
+        let read = |comment, snapshot: &Snapshot| {
+            vector("ok", comment, snapshot.text())
+                .field("hash", snapshot.hash())
+                .field("changes", snapshot.root().changes())
+                .field("bytes", snapshot.root().bytes())
+        };
         let mut all = vec![
-            named("snapshot-good", parts),
+            named("snapshot-good", read("one part, two batches", &good)),
+            named("snapshot-sha256", read("its part by SHA-256 as well", &named_twice)),
             named("snapshot-changed", vector("document", "one number changed after signing", &changed)),
             named(
                 "snapshot-author",

@@ -211,7 +211,7 @@ fn root() -> Option<SnapshotRoot> {
         heads: Heads::from([(keys::log(Tier::Daily), LogHead { sequence: 9, hash: Hash32([6; 32]) })]),
         digest: Digest::default(),
         records: 2,
-        parts: vec![PartName { bytes: 4_096, hash: Hash32([7; 32]) }],
+        parts: vec![PartName { bytes: 4_096, hash: Hash32([7; 32]), sha256: Some(Hash32([8; 32])) }],
     })
 }
 
