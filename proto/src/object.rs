@@ -136,6 +136,14 @@ pub fn records(object: &[u8]) -> (Vec<Record<'_>>, Option<ObjectDamage>) {
     (found, None)
 }
 
+/// Reads the record that begins with these bytes, whatever follows; `None` when there is none that is whole. For readers who
+/// look for records behind damage.
+#[must_use]
+pub fn record_at(bytes: &[u8]) -> Option<Record<'_>> {
+    let (number, body) = record(&mut Reader::new(bytes))?;
+    Some(Record { kind: RecordKind::from_number(number), number, offset: 5, body })
+}
+
 fn record<'a>(reader: &mut Reader<'a>) -> Option<(u8, &'a [u8])> {
     let whole = reader.rest();
     let kind = reader.u8("kind").ok()?;
@@ -171,6 +179,9 @@ mod tests {
             assert!(damage.offset <= position);
             assert!(found.iter().all(|record| record.offset + record.body.len() <= damage.offset));
         }
+        let of = |at: usize| record_at(&object[at..]).map(|record| (at + record.offset, record.body));
+        let there: Vec<_> = (0..object.len()).filter_map(of).collect();
+        assert_eq!(there, offsets.into_iter().zip(bodies).collect::<Vec<_>>(), "looked for at every byte");
     }
 
     proptest! {

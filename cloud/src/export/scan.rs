@@ -1,7 +1,7 @@
 //! Reads every copy of every object, whole or damaged, without a lock: sites may be in use.
 //!
-//! **Invariant**: a record that any copy still holds is found, also behind damage when it is a batch: its label
-//! is looked for and its hash says whether it is whole.
+//! **Invariant**: a record that any copy still holds is found, also behind damage: a batch is looked for by its label, and
+//! its hash says whether it is whole; anything else by its check.
 //! **Invariant**: one object at a time is held in memory, with one copy for each site.
 //! **Invariant**: an object that goes away under the reader is no problem exactly if a merged one that was read says that
 //! it stands for it.
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use sonae_proto::batch::{Batch, LABEL, PREFIX_BYTES};
 use sonae_proto::export::Problem;
-use sonae_proto::object::{ObjectDamage, RecordKind};
+use sonae_proto::object::{ObjectDamage, RecordKind, record_at};
 
 use crate::contents::{self, Position};
 use crate::object_name::{ObjectName, StoredName};
@@ -166,30 +166,37 @@ pub async fn read(
     found
 }
 
-/// Finds whole batches behind the damage.
+/// Finds whole records behind the damage.
 fn salvage(object: &[u8], from: usize, name: ObjectName) -> Vec<Found> {
-    let mut found = Vec::new();
-    let mut at = from;
-    while let Some(step) =
-        object.get(at..).and_then(|rest| rest.windows(LABEL.len()).position(|w| w == LABEL))
-    {
-        let start = at + step;
-        at = start + 1;
-        let length = object
-            .get(start + 130..start + 134)
-            .and_then(|bytes| <[u8; 4]>::try_from(bytes).ok())
-            .and_then(|bytes| usize::try_from(u32::from_be_bytes(bytes)).ok());
-        let Some(end) = length.and_then(|length| start.checked_add(PREFIX_BYTES)?.checked_add(length)) else {
+    let (mut found, mut at) = (Vec::new(), from);
+    while let Some(rest) = object.get(at..).filter(|rest| !rest.is_empty()) {
+        let Some((kind, offset, body)) = batch_at(rest).or_else(|| document_at(rest)) else {
+            at += 1;
             continue;
         };
-        let Some(body) = object.get(start..end) else { continue };
-        if Batch::from_bytes(body.to_vec()).is_ok() {
-            let position = Position { object: name, ordinal: start };
-            found.push(Found::new(Some(RecordKind::Batch), position, start, body));
-            at = end;
-        }
+        let start = at + offset;
+        found.push(Found::new(Some(kind), Position { object: name, ordinal: start }, start, body));
+        at = start + body.len();
     }
     found
+}
+
+/// A batch, even if what the object has around it is damaged.
+fn batch_at(bytes: &[u8]) -> Option<(RecordKind, usize, &[u8])> {
+    if !bytes.starts_with(&LABEL) {
+        return None;
+    }
+    let length = <[u8; 4]>::try_from(bytes.get(130..134)?).ok()?;
+    let length = usize::try_from(u32::from_be_bytes(length)).ok()?;
+    let body = bytes.get(..PREFIX_BYTES.checked_add(length)?)?;
+    Batch::from_bytes(body.to_vec()).is_ok().then_some((RecordKind::Batch, 0, body))
+}
+
+/// Anything else that this version knows. What a merged object says of itself is believed of a whole one only.
+fn document_at(bytes: &[u8]) -> Option<(RecordKind, usize, &[u8])> {
+    let record = record_at(bytes)?;
+    let kind = record.kind.filter(|kind| !matches!(kind, RecordKind::Batch | RecordKind::Inputs))?;
+    Some((kind, record.offset, record.body))
 }
 
 #[cfg(test)]
@@ -205,5 +212,21 @@ mod tests {
         object.extend_from_slice(&[0xFF; 300]);
         object.extend_from_slice(&LABEL);
         assert_eq!(salvage(&object, 0, ObjectName::FIRST), Vec::new());
+    }
+
+    /// Goal: behind a damaged record the others are found, but for what a merged object says of itself. Method: one bit of
+    /// the first of four.
+    #[test]
+    fn records_behind_damage_are_found() {
+        let mut object = Vec::new();
+        let first = append(&mut object, RecordKind::SnapshotPart, b"a part");
+        append(&mut object, RecordKind::Inputs, b"{}");
+        let part = append(&mut object, RecordKind::SnapshotPart, b"another part");
+        let root = append(&mut object, RecordKind::Snapshot, b"a root");
+        object[first] ^= 1;
+        let found = salvage(&object, 4, ObjectName::FIRST);
+        let found: Vec<_> = found.iter().map(|found| (found.kind(), found.offset, &found.body[..])).collect();
+        let part = (Some(RecordKind::SnapshotPart), part, &b"another part"[..]);
+        assert_eq!(found, [part, (Some(RecordKind::Snapshot), root, &b"a root"[..])]);
     }
 }
