@@ -80,6 +80,7 @@ pub fn run(arguments: &Export) -> Exit {
 
 fn report(arguments: &Export, summary: &Summary) -> Exit {
     let out = arguments.out.display();
+    let Summary { batches, changes, snapshots, .. } = summary;
     for problem in summary.problems.iter().take(PRINTED_MAX) {
         complain(&text(problem));
     }
@@ -87,9 +88,11 @@ fn report(arguments: &Export, summary: &Summary) -> Exit {
         complain(&format!("{more} more problems stand in {out}/index.jsonl"));
     }
     say(&format!(
-        "{} batches with {} changes of {} are in {out}; BY-HAND.en.md there says how to read them.\n\
-         {out} に {} バッチ（{}件の変更）を書き出しました。読み方は BY-HAND.ja.md にあります。",
-        summary.batches, summary.changes, arguments.school, summary.batches, summary.changes
+        "{batches} batches with {changes} changes and {snapshots} snapshots of {} are in {out}; BY-HAND.en.md there says \
+         how to read them.\n\
+         {out} に {batches} バッチ（{changes}件の変更）とスナップショット {snapshots} 件を書き出しました。読み方は \
+         BY-HAND.ja.md にあります。",
+        arguments.school
     ));
     if summary.complete {
         let completeness = if arguments.expect.is_some() {
@@ -138,7 +141,16 @@ pub fn text(problem: &Problem) -> String {
         }
         Problem::KeyDestroyed { key } => format!(
             "the board has destroyed the key {key}: what is sealed to it can be read by nobody, as was meant. What still \
-             stands of it is in snapshots under later keys: ask the school's box"
+             stands of it is in snapshots under later keys"
+        ),
+        Problem::Uncovered { key, log, first, last } => format!(
+            "log {log}: changes {first} to {last} are sealed to the destroyed key {key}, and no whole snapshot here tells \
+             what still stands of them. Name all sites; ask the school's box"
+        ),
+        Problem::SnapshotNotWhole { tier, author, changes, missing } => format!(
+            "the snapshot of tier {tier} by {author} with {changes} changes lacks {} of its parts; what could be read of \
+             it was written. Name all sites",
+            missing.len()
         ),
         Problem::Quarantined { log, first, last } => format!(
             "log {log}: changes {first} to {last} are by a device that the board has revoked; they are part of no log, and \

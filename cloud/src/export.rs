@@ -3,7 +3,8 @@
 //!
 //! **Invariant**: sites are only read, without a lock, so a node may run beside it. What is written meanwhile may
 //! be missed.
-//! **Invariant**: nothing that was found is left out; what does not verify is written too, and told.
+//! **Invariant**: nothing that was found of the logs is left out; what does not verify is written too, and told. Of
+//! snapshots those are written that tell what the logs alone do not, or the most (`snapshots`).
 //! **Invariant**: "complete" is said only when every site and object was read, every batch verifies and no log
 //! has a gap (P10).
 
@@ -12,6 +13,7 @@ mod chain;
 mod documents;
 mod out;
 mod scan;
+mod snapshots;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use std::path::PathBuf;
 use data_encoding::HEXLOWER;
 use ed25519_dalek::VerifyingKey;
 use sonae_proto::batch::{Batch, PREFIX_BYTES};
+use sonae_proto::destruction::Destroyed;
 use sonae_proto::export::{FORMAT, Line, Problem, batch_file, key_name, quarantined_file};
 use sonae_proto::ids::SchoolCode;
 use sonae_proto::manifest::KeyUse;
@@ -33,6 +36,7 @@ use chain::{Chains, Entries, Entry};
 use documents::Documents;
 use out::Out;
 use scan::{Found, Gone, Listing};
+use snapshots::Snapshots;
 
 pub(crate) use documents::said;
 
@@ -60,9 +64,9 @@ pub struct Request {
 /// How far an export is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Objects read, of both passes.
+    /// Objects read, in all passes.
     pub done: usize,
-    /// Objects to read in both passes.
+    /// Objects to read; those with parts of snapshots are known once the others were read.
     pub total: usize,
     /// Batches written.
     pub batches: usize,
@@ -75,6 +79,8 @@ pub struct Summary {
     pub batches: u64,
     /// Changes in the chains.
     pub changes: u64,
+    /// Snapshots that were written.
+    pub snapshots: u64,
     /// What was found wrong.
     pub problems: Vec<Problem>,
     /// Whether nothing is known to be missing and everything was verified.
@@ -145,28 +151,36 @@ async fn read(
     mut out: Out,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Summary, ExportError> {
-    let mut listing = scan::list(&sites, &mut problems).await;
+    let listing = scan::list(&sites, &mut problems).await;
     let mut export = Export {
         request,
         sites,
         documents: Documents::new(request.school, request.root),
+        snapshots: Snapshots::default(),
         entries: Entries::new(),
         total: listing.len() * 2,
+        listing,
         done: 0,
     };
     // Documents first: a batch is verified as it is written, and its identity may lie in a later object. The
     // second pass reads the same objects, so it tells of the same damage.
-    export.pass(&mut listing, Pass::Documents, &mut out, &mut Vec::new(), progress).await?;
+    export.pass(Pass::Documents, None, &mut out, &mut Vec::new(), progress).await?;
     export.documents.write_keys(&mut out)?;
     export.documents.write_proofs(&mut out)?;
-    export.pass(&mut listing, Pass::Batches, &mut out, &mut problems, progress).await?;
+    export.snapshots.judge(&mut export.documents, &mut out)?;
+    export.pass(Pass::Batches, None, &mut out, &mut problems, progress).await?;
     if export.entries.is_empty() && export.documents.is_empty() {
         return Err(ExportError::Nothing { school: request.school });
     }
+    let chains = export.chains();
+    let destroyed = export.documents.destroyed();
+    let objects = export.snapshots.choose(&chains.lines, &destroyed, &mut out)?;
+    // What goes away now shows as a part that is missing.
+    export.pass(Pass::Parts, Some(&objects), &mut out, &mut Vec::new(), progress).await?;
     for (name, page) in PAGES {
         out.write(name, page.as_bytes())?;
     }
-    export.finish(listing.len(), problems, out)
+    export.finish(chains, &destroyed, problems, out)
 }
 
 fn open(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Result<Vec<Site>, ExportError> {
@@ -190,31 +204,42 @@ fn open(paths: &[PathBuf], problems: &mut Vec<Problem>) -> Result<Vec<Site>, Exp
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
+    /// Documents and roots of snapshots.
     Documents,
+    /// Batches, and where parts of snapshots lie.
     Batches,
+    /// Parts of the snapshots that were chosen.
+    Parts,
 }
 
 struct Export<'a> {
     request: &'a Request,
     sites: Vec<Site>,
+    /// All objects that have been listed so far.
+    listing: Listing,
     documents: Documents,
+    snapshots: Snapshots,
     entries: Entries,
     total: usize,
     done: usize,
 }
 
 impl Export<'_> {
-    /// Reads all objects, and those that have come while others went away under the reader.
+    /// Reads all objects or only some, and those that have come while others went away under the reader.
     async fn pass(
         &mut self,
-        listing: &mut Listing,
         pass: Pass,
+        only: Option<&BTreeSet<StoredName>>,
         out: &mut Out,
         problems: &mut Vec<Problem>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), ExportError> {
         let mut gone = Gone::default();
-        let mut new = listing.clone();
+        let mut new = self.listing.clone();
+        if let Some(only) = only {
+            new.retain(|name, _| only.contains(name));
+            self.total += new.len();
+        }
         for _ in 0..LISTINGS_MAX {
             let vanished = gone.vanished();
             for (name, holders) in &new {
@@ -228,9 +253,9 @@ impl Export<'_> {
                 break;
             }
             new = scan::list(&self.sites, problems).await;
-            new.retain(|name, _| !listing.contains_key(name));
+            new.retain(|name, _| !self.listing.contains_key(name));
             self.total += new.len();
-            listing.extend(new.clone());
+            self.listing.extend(new.clone());
         }
         gone.problems(problems);
         Ok(())
@@ -245,13 +270,18 @@ impl Export<'_> {
         problems: &mut Vec<Problem>,
     ) -> Result<(), ExportError> {
         match (pass, found.kind()) {
+            (Pass::Documents, Some(RecordKind::Snapshot)) => {
+                self.snapshots.add_root(self.request.school, &found.body, found.position);
+            }
             (Pass::Documents, Some(kind)) => self.documents.add(kind, &found.body, out)?,
+            (Pass::Batches, Some(RecordKind::SnapshotPart)) => self.snapshots.note_part(&found.body, name),
+            (Pass::Parts, Some(RecordKind::SnapshotPart)) => self.snapshots.write_part(&found.body, out)?,
             (Pass::Batches, Some(RecordKind::Batch)) => self.add_batch(name, found, out, problems)?,
             (Pass::Batches, None) => problems.push(Problem::UnknownRecord {
                 object: name.to_string(),
                 offset: u64::try_from(found.offset).unwrap_or(u64::MAX),
             }),
-            (Pass::Documents, None) | (Pass::Batches, Some(_)) => {}
+            (Pass::Documents, None) | (Pass::Batches, Some(_)) | (Pass::Parts, _) => {}
         }
         Ok(())
     }
@@ -299,41 +329,60 @@ impl Export<'_> {
         Ok(())
     }
 
-    fn finish(self, objects: usize, mut problems: Vec<Problem>, out: Out) -> Result<Summary, ExportError> {
+    /// Puts the batches into their logs, and compares with what is known of their ends.
+    fn chains(&self) -> Chains {
         let mut chains = Chains::of(&self.entries, &self.documents.accepted());
         chains.expect(&self.request.expect);
+        chains.expect(&self.snapshots.heads());
+        chains
+    }
+
+    fn finish(
+        self,
+        mut chains: Chains,
+        destroyed: &Destroyed,
+        mut problems: Vec<Problem>,
+        out: Out,
+    ) -> Result<Summary, ExportError> {
         problems.append(&mut chains.problems);
-        let used: BTreeSet<(KeyUse, u32)> =
-            chains.lines.iter().map(|line| (KeyUse::Tier(line.log.tier), line.epoch)).collect();
+        let used: BTreeSet<(KeyUse, u32)> = chains
+            .lines
+            .iter()
+            .map(|line| (KeyUse::Tier(line.log.tier), line.epoch))
+            .chain(self.snapshots.keys())
+            .collect();
         for (key_use, epoch) in used {
-            if self.documents.is_destroyed(key_use, epoch) {
+            if destroyed.contains(key_use, epoch) {
                 problems.push(Problem::KeyDestroyed { key: key_name(key_use, epoch) });
             } else if !self.documents.has_key(key_use, epoch) {
                 problems.push(Problem::KeyMissing { key: key_name(key_use, epoch) });
             }
         }
+        problems.append(&mut self.snapshots.problems(&chains.lines, destroyed));
         if self.request.root.is_none() {
             problems.push(Problem::NoRoot);
         }
         let (mut document_lines, mut document_problems) = self.documents.finish();
         problems.append(&mut document_problems);
+        let mut snapshot_lines = self.snapshots.lines();
 
         let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        let batches = count(chains.lines.len());
+        let (batches, snapshots) = (count(chains.lines.len()), count(snapshot_lines.len()));
         let against = count(problems.iter().filter(|problem| problem.counts()).count());
-        let complete = against == 0;
+        let (changes, complete) = (chains.changes, against == 0);
         let mut lines = vec![Line::Export {
             format: FORMAT.to_owned(),
             school: self.request.school,
             root: self.request.root.map(|root| HEXLOWER.encode(root.as_bytes())),
             sites: self.request.sites.iter().map(|path| path.display().to_string()).collect(),
-            objects: count(objects),
+            objects: count(self.listing.len()),
         }];
         lines.append(&mut document_lines);
         lines.extend(chains.lines.into_iter().map(|line| Line::Batch(Box::new(line))));
+        lines.append(&mut snapshot_lines);
         lines.extend(problems.iter().cloned().map(Line::Problem));
-        lines.push(Line::End { batches, changes: chains.changes, problems: against, complete });
+        lines.push(Line::End { batches, changes, snapshots, problems: against, complete });
         out.finish(&lines)?;
-        Ok(Summary { batches, changes: chains.changes, problems, complete })
+        Ok(Summary { batches, changes, snapshots, problems, complete })
     }
 }

@@ -2,14 +2,21 @@
 //! `docs/spec/export.md`.
 //!
 //! **Invariant**: a batch's `prefix` and its payload file, one after the other, are the batch.
-//! **Invariant**: names are ASCII, sort in the order of the log, and come from fields that were checked.
+//! The names of its files: `names`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::batch::{BatchHeader, PREFIX_BYTES};
-use crate::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode};
+use crate::batch::PREFIX_BYTES;
+use crate::ids::{Hash32, Incarnation, LogName, ReplicaId, SchoolCode, Tier};
 use crate::manifest::{KeyUse, base64_bytes};
 use crate::proof::ProofResult;
+
+mod names;
+
+pub use names::{
+    batch_file, earlier_key_file, foreign_file, identity_files, key_file, key_name, manifest_file,
+    proof_file, quarantined_file, rival_file, short, snapshot_part_file, snapshot_root_file,
+};
 
 /// Names the format, in the first line of the index.
 pub const FORMAT: &str = "sonae/export/v1";
@@ -86,6 +93,8 @@ pub enum Line {
     },
     /// A batch.
     Batch(Box<BatchLine>),
+    /// A snapshot.
+    Snapshot(Box<SnapshotLine>),
     /// Something that was found wrong.
     Problem(Problem),
     /// The last line.
@@ -94,6 +103,9 @@ pub enum Line {
         batches: u64,
         /// Changes in the chains, forks not counted.
         changes: u64,
+        /// Snapshots that were written.
+        #[serde(default)]
+        snapshots: u64,
         /// Problems that count.
         problems: u64,
         /// Whether nothing is known to be missing and everything was verified.
@@ -123,6 +135,33 @@ pub struct BatchLine {
     /// Header and signature, the bytes before the payload, in base64.
     #[serde(with = "base64_bytes")]
     pub prefix: Vec<u8>,
+}
+
+/// A snapshot in the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotLine {
+    /// Which tier.
+    pub tier: Tier,
+    /// School year of its key.
+    pub epoch: u32,
+    /// Who made it.
+    pub author: Incarnation,
+    /// Hash of the root's text.
+    pub hash: Hash32,
+    /// Changes that it adds up.
+    pub changes: u64,
+    /// Records in all its parts, by the root.
+    pub records: u64,
+    /// How many parts the root names.
+    pub parts: u64,
+    /// Where the text of the root is.
+    pub root_file: String,
+    /// Where the parts are that were found, in order: each one age file.
+    pub files: Vec<String>,
+    /// Whether all parts are there.
+    pub whole: bool,
+    /// Whether the author's signature was checked and holds.
+    pub verified: bool,
 }
 
 /// Where a batch stands in its log.
@@ -233,6 +272,29 @@ pub enum Problem {
         /// The last one.
         last: u64,
     },
+    /// Batches are sealed to a destroyed key, and no whole snapshot under a key that stands holds what still stands of
+    /// them: nobody can tell by hand, and no box can be rebuilt to it.
+    Uncovered {
+        /// The name of the key.
+        key: String,
+        /// Which log.
+        log: LogName,
+        /// The first sequence of which that is true.
+        first: u64,
+        /// The last one.
+        last: u64,
+    },
+    /// A snapshot lacks parts, and none that is whole is as new. What was found of it was written.
+    SnapshotNotWhole {
+        /// Which tier.
+        tier: Tier,
+        /// Who made it.
+        author: Incarnation,
+        /// Changes that it adds up.
+        changes: u64,
+        /// Numbers of the parts that no site has whole, from 0.
+        missing: Vec<u64>,
+    },
     /// A record of a kind of a later version, or a batch without meaning: its school cannot be told.
     UnknownRecord {
         /// Which object.
@@ -252,113 +314,11 @@ impl Problem {
     }
 }
 
-/// Returns the name of a key: `tier0-2026`, `digest-0`.
-#[must_use]
-pub fn key_name(key_use: KeyUse, epoch: u32) -> String {
-    format!("{key_use}-{epoch}")
-}
-
-/// Returns the file of a wrapped key that opens with the newest manifest's readers.
-#[must_use]
-pub fn key_file(key_use: KeyUse, epoch: u32) -> String {
-    format!("keys/{}.age", key_name(key_use, epoch))
-}
-
-/// Returns the file of a wrapped key of an earlier set of key documents.
-#[must_use]
-pub fn earlier_key_file(set: &str, key_use: KeyUse, epoch: u32) -> String {
-    format!("keys/earlier/{set}/{}.age", key_name(key_use, epoch))
-}
-
-/// Returns the file of a manifest.
-#[must_use]
-pub fn manifest_file(version: u64, hash: Hash32) -> String {
-    format!("manifests/{version:06}-{}.txt", short(hash))
-}
-
-/// Returns the files of an identity: device, incarnation.
-#[must_use]
-pub fn identity_files(incarnation: Incarnation, device: Hash32) -> (String, String) {
-    (format!("identities/device-{}.txt", short(device)), format!("identities/incarnation-{incarnation}.txt"))
-}
-
-/// Returns the file of the evidence of a restore proof.
-#[must_use]
-pub fn proof_file(incarnation: Incarnation, number: u64) -> String {
-    format!("proofs/{incarnation}-{number:06}.txt")
-}
-
-/// Returns the file of a batch's payload.
-#[must_use]
-pub fn batch_file(header: &BatchHeader) -> String {
-    payload_file("batches", header)
-}
-
-/// Returns the file of the payload of a batch that the board does not accept: not where people look for all batches.
-#[must_use]
-pub fn quarantined_file(header: &BatchHeader) -> String {
-    payload_file("quarantine", header)
-}
-
-fn payload_file(top: &str, header: &BatchHeader) -> String {
-    let folder = key_name(KeyUse::Tier(header.log.tier), header.epoch);
-    format!("{top}/{folder}/{}/{:012}-{:012}.age", header.log.incarnation, header.first, header.last)
-}
-
-/// Returns the name of a file whose own name another content took: the second batch of one place in a log.
-#[must_use]
-pub fn rival_file(name: &str, content: Hash32) -> String {
-    let (stem, extension) = name.rsplit_once('.').unwrap_or((name, "bin"));
-    format!("{stem}-{}.{extension}", short(content))
-}
-
-/// Returns the file of a document that does not verify.
-#[must_use]
-pub fn foreign_file(kind: &str, content: Hash32) -> String {
-    format!("foreign/{kind}-{}.json", short(content))
-}
-
-/// The first eight digits of a hash: enough to tell files apart that a person looks at.
-#[must_use]
-pub fn short(hash: Hash32) -> String {
-    hash.to_string().chars().take(8).collect()
-}
-
 const _: () = assert!(PREFIX_BYTES == 230, "the page and the specification say so");
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Tier;
-
-    fn header(first: u64, payload_hash: Hash32) -> BatchHeader {
-        BatchHeader {
-            school: "B113200000011".parse().unwrap(),
-            log: LogName { tier: Tier::Daily, incarnation: Incarnation::from_bytes([7; 16]) },
-            first,
-            last: first + 9,
-            previous: Hash32::ZERO,
-            epoch: 2026,
-            manifest: Hash32([4; 32]),
-            payload_bytes: 1,
-            payload_hash,
-        }
-    }
-
-    /// Goal: names sort as the log does, and rivals have names of their own. Method: growing sequences, two
-    /// batches of one place.
-    #[test]
-    fn names_sort_as_the_log() {
-        let name = |first| batch_file(&header(first, Hash32::ZERO));
-        let names: Vec<String> = [1, 9, 10, 99, 1_000, 10_000_000_000].map(name).to_vec();
-        assert!(names.is_sorted(), "{names:?}");
-        let folder = "batches/tier1-2026/07070707070707070707070707070707";
-        assert_eq!(names[0], format!("{folder}/000000000001-000000000010.age"));
-        assert_eq!(
-            rival_file(&names[0], Hash32([1; 32])),
-            format!("{folder}/000000000001-000000000010-01010101.age")
-        );
-    }
 
     /// Goal: the index keeps its text. Method: one line of each shape that has options.
     #[test]
@@ -368,8 +328,12 @@ mod tests {
         let text = serde_json::to_string(&line).unwrap();
         assert_eq!(text, r#"{"what":"problem","kind":"unreadable","site":"a","text":"no"}"#);
         assert_eq!(serde_json::from_str::<Line>(&text).unwrap(), line);
-        let end = Line::End { batches: 1, changes: 2, problems: 0, complete: true };
-        let text = r#"{"what":"end","batches":1,"changes":2,"problems":0,"complete":true}"#;
+        let end = Line::End { batches: 1, changes: 2, snapshots: 3, problems: 0, complete: true };
+        let text = r#"{"what":"end","batches":1,"changes":2,"snapshots":3,"problems":0,"complete":true}"#;
         assert_eq!(serde_json::to_string(&end).unwrap(), text);
+        // As it was written before there were snapshots in exports.
+        let text = r#"{"what":"end","batches":1,"changes":2,"problems":0,"complete":true}"#;
+        let end = Line::End { batches: 1, changes: 2, snapshots: 0, problems: 0, complete: true };
+        assert_eq!(serde_json::from_str::<Line>(text).unwrap(), end);
     }
 }

@@ -116,10 +116,12 @@ const fn signal_of(problem: &Problem) -> Signal {
         Problem::Gap { .. } => Signal::AuditGap,
         Problem::Fork { .. } => Signal::AuditFork,
         Problem::MissingHead { .. } => Signal::Witness,
-        // No key is destroyed in this ring and no device revoked: what is said to be so is missing.
-        Problem::KeyMissing { .. } | Problem::KeyDestroyed { .. } | Problem::Quarantined { .. } => {
-            Signal::AuditMissing
-        }
+        // No key is destroyed in this ring, no device revoked, no snapshot made: what is said to be so is missing.
+        Problem::KeyMissing { .. }
+        | Problem::KeyDestroyed { .. }
+        | Problem::Uncovered { .. }
+        | Problem::SnapshotNotWhole { .. }
+        | Problem::Quarantined { .. } => Signal::AuditMissing,
         Problem::Unreadable { .. }
         | Problem::DamagedCopy { .. }
         | Problem::DamagedObject { .. }

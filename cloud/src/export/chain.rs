@@ -129,12 +129,15 @@ impl Chains {
         quarantined.into_iter().map(|entry| (entry, Place::Quarantined)).collect()
     }
 
-    /// Compares with heads that a witness outside of the cloud named.
+    /// Compares with heads that somebody named: a witness outside of the cloud, the board, an author of snapshots.
     pub fn expect(&mut self, heads: &Heads) {
         for (log, head) in heads {
             if self.held.get(&(*log, head.sequence)) != Some(&head.hash) {
                 let held = self.heads.get(log).copied().unwrap_or_default();
-                self.problems.push(Problem::MissingHead { log: *log, expected: head.sequence, held });
+                let problem = Problem::MissingHead { log: *log, expected: head.sequence, held };
+                if !self.problems.contains(&problem) {
+                    self.problems.push(problem);
+                }
             }
         }
     }

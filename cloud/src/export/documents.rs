@@ -14,20 +14,23 @@ use sonae_proto::export::{
     proof_file, short,
 };
 use sonae_proto::identity::{DeviceCertificate, Identity, IdentityText, IncarnationCertificate};
-use sonae_proto::ids::{Hash32, Incarnation, SchoolCode};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use sonae_proto::manifest::{KeyUse, Manifest};
 use sonae_proto::object::RecordKind;
 use sonae_proto::proof::Proof;
 use sonae_proto::revocation::Revocations;
 use sonae_proto::signed::Signed;
-use sonae_proto::vector::Heads;
+use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
+use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 
 use super::ExportError;
 use super::out::Out;
 
 /// Whose it is cannot be told either.
-const NO_MEANING: &str = "it has no meaning; perhaps it is of a later version";
+pub const NO_MEANING: &str = "it has no meaning; perhaps it is of a later version";
+
+const NO_KEY: &str = "no manifest at the sites names its key";
 
 struct KeySet {
     version: u64,
@@ -93,14 +96,23 @@ impl Documents {
                 self.proofs.push(body.to_owned());
                 Ok(())
             }
-            // Everything that a snapshot adds up to stands in the batches too, and those are exported.
             RecordKind::Batch | RecordKind::Snapshot | RecordKind::SnapshotPart | RecordKind::Inputs => {
                 Ok(())
             }
         }
     }
 
-    fn foreign(&mut self, kind: &str, body: &[u8], text: String, out: &mut Out) -> Result<(), ExportError> {
+    /// Writes what does not verify aside, and remembers why.
+    ///
+    /// # Errors
+    /// [`ExportError::Write`].
+    pub fn foreign(
+        &mut self,
+        kind: &str,
+        body: &[u8],
+        text: String,
+        out: &mut Out,
+    ) -> Result<(), ExportError> {
         let file = out.write(&foreign_file(kind, hash(body)), body)?;
         let problem = Problem::UnverifiedDocument { file, text };
         if !self.problems.contains(&problem) {
@@ -244,6 +256,11 @@ impl Documents {
         Ok(())
     }
 
+    /// Whether anything is verified at all.
+    pub const fn verifies(&self) -> bool {
+        self.root.is_some()
+    }
+
     /// Says why a batch does not verify; `None` when it does.
     pub fn objection(&self, batch: &Batch) -> Option<String> {
         let header = batch.header();
@@ -255,9 +272,36 @@ impl Documents {
             let what: &BatchError = &error;
             return Some(said(what));
         }
-        let manifest = self.manifests.get(&header.manifest);
-        let named = manifest.and_then(|manifest| manifest.key(KeyUse::Tier(header.log.tier), header.epoch));
-        named.is_none().then(|| "no manifest at the sites names its key".into())
+        (!self.names_key(header.manifest, header.log.tier, header.epoch)).then(|| NO_KEY.into())
+    }
+
+    /// Whether a manifest is here, and names the key of a tier.
+    fn names_key(&self, manifest: Hash32, tier: Tier, epoch: u32) -> bool {
+        let manifest = self.manifests.get(&manifest);
+        manifest.is_some_and(|manifest| manifest.key(KeyUse::Tier(tier), epoch).is_some())
+    }
+
+    /// Says why the root of a snapshot does not verify; `None` when it does.
+    pub fn objection_to_root(&self, text: &str, root: &SnapshotRoot) -> Option<String> {
+        self.root?;
+        let key_of = |author| self.identities.get(&author).map(|identity| *identity.key());
+        if let Err(error) = Snapshot::verify(text, self.school, key_of) {
+            return Some(said(&error));
+        }
+        (!self.names_key(root.manifest, root.tier, root.epoch)).then(|| NO_KEY.into())
+    }
+
+    /// Whether a snapshot counts: not one that somebody made whose device is revoked, and none that holds more of a log
+    /// than the board accepts. It brings a state, and nobody could tell what of it the thief made up.
+    pub fn counts_root(&self, root: &SnapshotRoot) -> bool {
+        let replica = |of: Incarnation| self.identities.get(&of).map(Identity::replica);
+        let is_within = |(log, head): (&LogName, &LogHead)| {
+            let accepted =
+                replica(log.incarnation).and_then(|replica| self.revocations.accepted(replica, *log));
+            accepted.is_none_or(|accepted| head.sequence <= accepted.sequence)
+        };
+        !replica(root.author).is_some_and(|author| self.revocations.is_revoked(author))
+            && root.heads.iter().all(is_within)
     }
 
     /// Whether the board has revoked the device of a batch, and does not accept it.
@@ -272,17 +316,12 @@ impl Documents {
     }
 
     /// Returns what the board has destroyed. Without its root key nothing is believed, and nothing is left out.
-    fn destroyed(&self) -> Destroyed {
+    pub fn destroyed(&self) -> Destroyed {
         let mut destroyed = Destroyed::default();
         for manifest in self.manifests.values().filter(|_| self.root.is_some()) {
             destroyed.learn(manifest);
         }
         destroyed
-    }
-
-    /// Whether the board has destroyed a key.
-    pub fn is_destroyed(&self, key_use: KeyUse, epoch: u32) -> bool {
-        self.destroyed().contains(key_use, epoch)
     }
 
     /// Whether a wrapped key of this name was written.

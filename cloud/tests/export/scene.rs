@@ -35,17 +35,24 @@ pub struct Scene {
 
 impl Scene {
     pub fn new() -> Self {
-        let board = Board::new();
-        let device = board.device(SCHOOL);
-        let lives = [device.life(Beginning::Enrolment, 1), device.life(Beginning::Rebuild, 2)];
-        let (recovery, operations) = (OpenKey::generate(), OpenKey::generate());
-        let uses = [
+        let mut scene = Self::bare(&[
             (KeyUse::Digest, 0),
             (KeyUse::Tier(Tier::Safety), 2026),
             (KeyUse::Tier(Tier::Daily), 2026),
             (KeyUse::Tier(Tier::Safety), 2027),
-        ];
-        let open = uses.map(|(key_use, epoch)| (key_use, epoch, OpenKey::generate())).to_vec();
+        ]);
+        scene.write();
+        scene
+    }
+
+    /// A school with these keys that has not written anything.
+    pub fn bare(uses: &[(KeyUse, u32)]) -> Self {
+        let board = Board::new();
+        let device = board.device(SCHOOL);
+        let lives = [device.life(Beginning::Enrolment, 1), device.life(Beginning::Rebuild, 2)];
+        let (recovery, operations) = (OpenKey::generate(), OpenKey::generate());
+        let open: Vec<_> =
+            uses.iter().map(|(key_use, epoch)| (*key_use, *epoch, OpenKey::generate())).collect();
         let key = |(key_use, epoch, key): &(KeyUse, u32, OpenKey)| ManifestKey {
             key_use: *key_use,
             epoch: *epoch,
@@ -78,18 +85,26 @@ impl Scene {
             manifest: keys.text().to_owned(),
             wrapped_keys: open.iter().map(wrap).collect(),
         };
-        let batches = Vec::new();
-        let mut scene = Self { board, recovery, keys, open, lives, batches, documents, objects: Vec::new() };
-        scene.write();
-        scene
+        Self { board, recovery, keys, open, lives, batches: Vec::new(), documents, objects: Vec::new() }
     }
 
-    /// Writes to a site the board's order that a key is destroyed, as a node of before would have stored it: the older
-    /// documents with the wrapped key are there too.
-    pub fn destroy(&self, site: &Path, key_use: KeyUse, epoch: u32) {
+    /// The public half of a tier's key.
+    pub fn recipient(&self, tier: Tier, epoch: u32) -> String {
+        let key = self.open.iter().find(|(key_use, of, _)| (*key_use, *of) == (KeyUse::Tier(tier), epoch));
+        key.unwrap().2.recipient()
+    }
+
+    /// Writes to a site the board's order that keys are destroyed, as a node of before would have stored it: the older
+    /// documents with the wrapped keys are there too.
+    pub fn destroy(&self, site: &Path, keys: &[(KeyUse, u32)]) {
         let mut manifest = Manifest { version: 2, ..self.keys.body().clone() };
-        manifest.keys.retain(|key| (key.key_use, key.epoch) != (key_use, epoch));
-        manifest.destroyed = vec![DestroyedKey { key_use, epoch, destroyed_ms: 1 }];
+        manifest.keys.retain(|key| !keys.contains(&(key.key_use, key.epoch)));
+        let destroyed = |(key_use, epoch): &(KeyUse, u32)| DestroyedKey {
+            key_use: *key_use,
+            epoch: *epoch,
+            destroyed_ms: 1,
+        };
+        manifest.destroyed = keys.iter().map(destroyed).collect();
         let manifest = Signed::sign(manifest, &self.board.root).unwrap().text().to_owned();
         let words = serde_json::to_vec(&KeyDocuments { manifest, ..self.documents.clone() }).unwrap();
         let mut object = Vec::new();
@@ -113,8 +128,7 @@ impl Scene {
 
     /// Seals lines as the next batch of a log.
     pub fn seal(&self, life: usize, tier: Tier, epoch: u32, after: LogHead, lines: &str) -> Batch {
-        let key = self.open.iter().find(|(key_use, of, _)| (*key_use, *of) == (KeyUse::Tier(tier), epoch));
-        let payload = seal_lines(lines.as_bytes(), 3, &key.unwrap().2.recipient()).unwrap();
+        let payload = seal_lines(lines.as_bytes(), 3, &self.recipient(tier, epoch)).unwrap();
         let place = Place {
             school: SCHOOL.parse().unwrap(),
             log: LogName { tier, incarnation: self.lives[life].name },
