@@ -64,7 +64,7 @@ fn a_tier_is_whole_when_all_of_it_is_here() {
         assert_eq!(whole(&replica), [false, false, complete], "complete: {complete}");
     }
     effects(&mut replica);
-    replica.engine.handle_snapshot_root(made.text());
+    replica.engine.handle_snapshot_root(SnapshotName::Root(made.hash()), made.text());
     replica.engine.handle_snapshot_part(part(&made, &sealed, 0));
     replica.engine.handle_snapshot_end(SnapshotName::Root(made.hash()));
     effects(&mut replica);

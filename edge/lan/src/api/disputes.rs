@@ -90,7 +90,8 @@ pub async fn index(State(app): State<App>, person: Person) -> Result<Json<Disput
 
 fn find(store: &Store, viewer: Viewer) -> Result<Vec<Dispute>, ViewError> {
     let mut found = Vec::new();
-    for of in [Tier::Safety, Tier::Daily] {
+    // What a rebuild has not brought yet is listed when it is here.
+    for of in [Tier::Safety, Tier::Daily].into_iter().filter(|tier| store.filling().is_usable(*tier)) {
         store.each_record(of, |record| {
             let shape = SHAPES.iter().find(|shape| shape.collection == record.collection);
             if let Some(shape) = shape.filter(|_| found.len() < DISPUTES_MAX) {
