@@ -220,6 +220,8 @@ async fn tier_0_is_served_before_the_rest() {
     };
     ruin.line.set_cut(true);
     serves_tier_0(&client, &ruin).await;
+    let left = client.status().await.unwrap()["rebuild"]["left_bytes"].as_u64().unwrap();
+    assert!((1..2 * ruin.snapshot_bytes).contains(&left), "{left} bytes are left");
     let contact = format!("/api/v1/students/{}/contacts/4", ruin.pupil);
     client
         .put(&contact, serde_json::json!({ "name": "架空 祖母", "phone1": "090-0000-0009" }))
@@ -231,7 +233,9 @@ async fn tier_0_is_served_before_the_rest() {
     let listen = edge.said("listen").unwrap();
     let client = LanClient::sign_in(&listen, &spare.ca, LOGIN, PASSWORD, None).await.unwrap();
     serves_tier_0(&client, &ruin).await;
-    assert_ne!(client.status().await.unwrap()["unsafe"], 0, "the write waits for the line");
+    let status = client.status().await.unwrap();
+    assert_ne!(status["unsafe"], 0, "the write waits for the line");
+    assert!(status["rebuild"]["left_bytes"].is_null(), "nobody has said since the start what there is");
     ruin.line.set_slow(WIDE);
     ruin.line.set_cut(false);
     let started = Instant::now();
