@@ -3,24 +3,20 @@
 //! They run the real programs: `make build` first.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+#[path = "by_hand/page.rs"]
+mod page;
+
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::Duration;
 
+use page::{read, record_ids};
 use serde_json::Value;
 use sonae_chaos::generate::{self, Options};
 use sonae_chaos::lan_client::LanClient;
 use sonae_chaos::line::Line;
 use sonae_chaos::program::{run, run_to_end};
 use sonae_chaos::town::{Appliance, LOGIN, PASSWORD, Town};
-
-/// Commands of the page: its blocks of shell.
-fn blocks() -> Vec<String> {
-    let page = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/runbooks/by-hand.en.md");
-    let page = std::fs::read_to_string(page).unwrap();
-    page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned()).collect()
-}
 
 /// Makes a school and waits until all of it is safe.
 async fn school(dir: &Path) -> (Town, Appliance) {
@@ -68,14 +64,6 @@ fn export(town: &Town, out: &Path, heads: &Path) -> (i32, String, String) {
     run_to_end("sonae-cloud", &arguments, "").unwrap()
 }
 
-fn record_ids(records: &str, collection: &str) -> BTreeSet<String> {
-    let of = |line: &str| {
-        let record: Value = serde_json::from_str(line).unwrap();
-        (record["collection"] == collection).then(|| record["record"].as_str().unwrap().to_owned())
-    };
-    records.lines().filter_map(of).collect()
-}
-
 /// Goal: the recovery key of a board reads what its school's appliance wrote. Method: real programs up to the
 /// export, its heads from the appliance; then the page in a folder with the board's `recovery.key`; as many
 /// pupils come out as were put in.
@@ -92,12 +80,8 @@ async fn the_recovery_key_reads_a_real_school() {
     assert!(said.contains("the heads that you gave are here"), "{said}");
 
     std::fs::copy(town.dir.join("board/recovery.key"), folder.join("recovery.key")).unwrap();
-    let blocks = blocks();
-    let script = blocks[1..4].concat();
-    let output = Command::new("sh").args(["-c", &script]).current_dir(&folder).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.is_empty(), "{told}");
-    let records = std::fs::read_to_string(folder.join("records.jsonl")).unwrap();
+    let (records, told) = read(&folder);
+    assert!(told.is_empty(), "{told}");
     assert_eq!(record_ids(&records, "student").len(), 30);
     assert_eq!(record_ids(&records, "staff_account"), BTreeSet::from([LOGIN.to_owned()]));
     assert!(record_ids(&records, "guardian_contact").len() >= 30);

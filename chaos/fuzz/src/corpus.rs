@@ -79,6 +79,7 @@ corpus!(
     "snapshot/part",
     "snapshot/record",
     "snapshot/root",
+    "snapshot/root-sha256",
     "snapshot/root-text",
     "tables/attendance",
     "tables/contacts",

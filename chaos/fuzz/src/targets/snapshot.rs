@@ -200,7 +200,7 @@ fn records() -> Option<Vec<Record>> {
     Some(vec![record("attendance", plain), record("student", full)])
 }
 
-fn root() -> Option<SnapshotRoot> {
+fn root(sha256: Option<Hash32>) -> Option<SnapshotRoot> {
     Some(SnapshotRoot {
         school: keys::school().ok()?,
         tier: Tier::Daily,
@@ -211,20 +211,22 @@ fn root() -> Option<SnapshotRoot> {
         heads: Heads::from([(keys::log(Tier::Daily), LogHead { sequence: 9, hash: Hash32([6; 32]) })]),
         digest: Digest::default(),
         records: 2,
-        parts: vec![PartName { bytes: 4_096, hash: Hash32([7; 32]), sha256: Some(Hash32([8; 32])) }],
+        parts: vec![PartName { bytes: 4_096, hash: Hash32([7; 32]), sha256 }],
     })
 }
 
 fn written() -> Option<Vec<Seed>> {
     let lines: Result<Vec<Vec<u8>>, _> = records()?.iter().map(Record::to_line).collect();
     let lines = lines.ok()?;
-    let snapshot = Snapshot::sign(root()?, &keys::writer()).ok()?;
-    let line = snapshot.text().split('\n').next().unwrap_or_default();
+    let sign = |root| Snapshot::sign(root, &keys::writer()).ok();
+    let (snapshot, twice) = (sign(root(None)?)?, sign(root(Some(Hash32([8; 32])))?)?);
+    let line = |snapshot: &Snapshot| snapshot.text().split('\n').next().unwrap_or_default().to_owned();
     Some(vec![
         ("part", layer(0, &lines.concat())),
         ("record", layer(0, lines.last()?)),
         ("root-text", layer(1, snapshot.text().as_bytes())),
-        ("root", layer(2, line.as_bytes())),
+        ("root", layer(2, line(&snapshot).as_bytes())),
+        ("root-sha256", layer(2, line(&twice).as_bytes())),
     ])
 }
 
