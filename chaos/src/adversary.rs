@@ -7,7 +7,9 @@
 //! are the shells of box and node, as in [`crate::sim`]. Left out: TLS, which keeps strangers off the line, so that
 //! whoever alters frames here is the cloud itself.
 
+mod album;
 mod appliance;
+mod beginner;
 mod board;
 mod boxes;
 mod bundle;
@@ -16,11 +18,14 @@ mod cloud;
 pub mod command;
 mod history;
 mod judge;
+mod laid;
 mod objects;
 pub mod options;
 pub mod planted;
 mod proxy;
 pub mod report;
+mod said;
+mod served;
 pub mod signal;
 mod sites;
 mod tamper;
@@ -62,6 +67,8 @@ pub struct Outcome {
     pub done: BTreeSet<Mutation>,
     /// What was said of it.
     pub signals: BTreeSet<Signal>,
+    /// Tiers that began with snapshots.
+    pub begun: usize,
     /// What happened, for people.
     pub notes: Vec<String>,
     /// BLAKE3 of all that, in hexadecimal.
@@ -117,6 +124,7 @@ impl Ring {
             found,
             done: facts.done,
             signals: facts.signals,
+            begun: facts.begun,
             notes: facts.notes,
             digest: digest.finalize().to_hex().to_string(),
         })
@@ -130,6 +138,7 @@ impl Ring {
             Victim::Node => sites::node(history, options, &self.runtime),
             Victim::CourierEdge => bundle::into_box(history, options),
             Victim::CourierCloud => bundle::into_node(history, options),
+            Victim::Snapshots => beginner::begun(history, options),
         }
     }
 }

@@ -39,7 +39,7 @@ pub mod script;
 pub(crate) mod seal;
 mod serving;
 mod settle;
-mod shelf;
+pub(crate) mod shelf;
 mod slot;
 mod snapshots;
 mod store;

@@ -16,6 +16,7 @@ fn no_attack_goes_undetected() {
     assert_eq!(report.honest_runs, 2_000);
     assert!(report.adversarial_cases * 10 > report.seeds * 8, "few cases have no opportunity");
     assert!(report.really_sealed > 0, "some cases have real age");
+    assert!(report.begun > 1_000, "boxes begin with snapshots, attacked and not");
 }
 
 /// Goal: a case is a function of its seed. Method: seeds of some histories twice, in rings of their own, whatever age

@@ -68,6 +68,10 @@ pub enum Defect {
     SnapshotHeadsAlone,
     /// The node takes a snapshot of which the last part is missing for whole.
     SnapshotPartMissing,
+    /// Nobody checks that what the parts of a snapshot add up to is the state that its root names.
+    SnapshotSumUnchecked,
+    /// The uplink begins with what a revoked device says, or with more of it than the board accepts.
+    SnapshotOfRevoked,
     /// Batches are pruned whatever is lacking.
     PrunedEarly,
     /// The node deletes what a merged object stands for although that did not come back from every site.

@@ -7,21 +7,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use sonae_proto::batch::Batch;
-use sonae_proto::ended::EndedHashes;
-use sonae_proto::ids::LogName;
-use sonae_proto::revocation::Revocations;
-use sonae_proto::signed::Signed;
-use sonae_proto::uplink::{Alarm, BatchReply, Effect, REFUSED_MS_MAX, STALL_MS, Start, Uplink};
+use sonae_proto::ids::{Hash32, LogName, Tier};
+use sonae_proto::snapshot::SnapshotRoot;
+use sonae_proto::uplink::{Alarm, Effect, REFUSED_MS_MAX, STALL_MS, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::{Fold, MemoryRecords};
-use sonae_proto::wire::{Frame, Hello, KeyDocuments, PROTOCOL};
+use sonae_proto::wire::KeyDocuments;
 
+use super::album::Word;
 use super::board::Life;
 use super::history::{History, State, digest_key};
-use super::proxy::{Proxy, decode};
+use super::proxy::Proxy;
 use super::signal::Signal;
+use crate::sim::shelf::Shelf;
 
 /// What a box has when it starts.
+#[derive(Default)]
 pub(crate) struct Kept {
     /// Own batches and those of peers, each log in order.
     pub batches: Vec<Batch>,
@@ -29,23 +30,34 @@ pub(crate) struct Kept {
     pub loss_counter: u64,
     /// Which key documents it has, 0 or 1.
     pub epoch: usize,
+    /// Tiers of which it holds nothing may come as snapshots.
+    pub takes_snapshots: bool,
+    /// It has heard of the device that the board revokes.
+    pub knows_revoked: bool,
 }
 
 /// A box.
 pub(crate) struct Appliance<'a> {
-    history: &'a History,
+    pub(super) history: &'a History,
     pub engine: Uplink,
     pub life: Life,
     pub held: BTreeMap<LogName, Vec<Batch>>,
-    fold: Fold,
-    records: MemoryRecords,
+    pub(super) fold: Fold,
+    pub(super) records: MemoryRecords,
     pub documents: KeyDocuments,
+    pub(super) shelf: Shelf,
+    /// Roots that tiers begin with.
+    pub laid: BTreeMap<Tier, (Hash32, SnapshotRoot)>,
+    /// A part was kept that its root does not name.
+    pub kept_unnamed: bool,
+    /// The line was cut by nobody's fault.
+    pub(super) is_cut: bool,
     pub signals: BTreeSet<Signal>,
     /// Heads that the cloud named in welcomes that said "complete".
     pub welcomes: Vec<Heads>,
     /// What broke, for people.
     pub notes: Vec<String>,
-    now_ms: u64,
+    pub(super) now_ms: u64,
 }
 
 impl<'a> Appliance<'a> {
@@ -62,13 +74,14 @@ impl<'a> Appliance<'a> {
             .filter(|other| other.name != life.name)
             .map(|other| other.identity.verify(&board, history.board.school.code))
             .collect::<Result<_, _>>()?;
+        let word = kept.knows_revoked.then(|| history.album()).transpose()?.map(|album| &album.word);
         let engine = Uplink::new(Start {
             school: history.board.school.code,
             board,
             cloud: history.board.descriptor(),
             jitter: 1,
             loss_counter: kept.loss_counter,
-            manifest_version: u64::try_from(kept.epoch)? + 1,
+            manifest_version: u64::try_from(kept.epoch)? + 1 + u64::from(kept.knows_revoked),
             receipted: kept.receipted,
             pruned: Heads::new(),
             own_batches: held
@@ -77,14 +90,14 @@ impl<'a> Appliance<'a> {
                 .flat_map(|(_, batches)| batches.iter().map(|batch| *batch.header()))
                 .collect(),
             own: BTreeSet::from([life.name]),
-            snapshots: false,
+            snapshots: kept.takes_snapshots,
             peers: held
                 .iter()
                 .filter(|(log, _)| !is_own(log))
                 .filter_map(|(log, batches)| Some((*log, head(batches)?)))
                 .collect(),
             identities,
-            revocations: Revocations::default(),
+            revocations: word.map(Word::revocations).unwrap_or_default(),
             destroyed: sonae_proto::destruction::Destroyed::default(),
         });
         let mut appliance = Self {
@@ -94,7 +107,12 @@ impl<'a> Appliance<'a> {
             held: BTreeMap::new(),
             fold: Fold::new(digest_key()),
             records: MemoryRecords::default(),
-            documents: history.board.school.documents(kept.epoch),
+            documents: word
+                .map_or_else(|| history.board.school.documents(kept.epoch), |word| word.documents.clone()),
+            shelf: Shelf::default(),
+            laid: BTreeMap::new(),
+            kept_unnamed: false,
+            is_cut: false,
             signals: BTreeSet::new(),
             welcomes: Vec::new(),
             notes: Vec::new(),
@@ -138,6 +156,7 @@ impl<'a> Appliance<'a> {
     /// Whether a head is the end of a batch that is held, as `--expect` asks.
     pub fn has_head(&self, log: LogName, head: LogHead) -> bool {
         self.held.get(&log).is_some_and(|batches| batches.iter().any(|batch| batch.header().head() == head))
+            || self.base(log) == head
     }
 
     /// Expected heads that are not held.
@@ -211,11 +230,9 @@ impl<'a> Appliance<'a> {
     fn talk(&mut self, proxy: &mut Proxy<'_>) -> bool {
         while let Some(effect) = self.engine.poll_effect() {
             let outcome = match effect {
-                // Nobody has a snapshot here, and this box asks for none.
-                Effect::Dial
-                | Effect::FetchSnapshot(_)
-                | Effect::SendSnapshot(_)
-                | Effect::SendSnapshotPart { .. } => Ok(()),
+                // No box makes one here.
+                Effect::Dial | Effect::SendSnapshot(_) | Effect::SendSnapshotPart { .. } => Ok(()),
+                Effect::FetchSnapshot(name) => self.fetch_snapshot(proxy, name),
                 Effect::SendHello => self.greet(proxy),
                 Effect::SendKeys => {
                     proxy.keys(&self.documents);
@@ -248,7 +265,9 @@ impl<'a> Appliance<'a> {
                 }
             };
             if let Err(what) = outcome {
-                self.signals.insert(Signal::Broken);
+                if !std::mem::take(&mut self.is_cut) {
+                    self.signals.insert(Signal::Broken);
+                }
                 self.notes.push(what.to_owned());
                 self.engine.handle_disconnected(self.now_ms);
                 self.drain();
@@ -264,7 +283,9 @@ impl<'a> Appliance<'a> {
             Effect::StoreBatch(batch) => self.keep(*batch),
             Effect::KeepLoss { .. } => self.engine.handle_loss_kept(),
             Effect::Alarm(alarm) => self.alarm(&alarm),
-            // Nobody is revoked here.
+            Effect::KeepSnapshot(snapshot) => self.shelf.put_root(snapshot.text().to_owned()),
+            Effect::KeepSnapshotPart(part) => self.keep_part(*part),
+            Effect::LoadSnapshot(snapshot) => self.load_snapshot(&snapshot),
             Effect::KeepIdentity(_)
             | Effect::KeepKeys(_)
             | Effect::Quarantine(_)
@@ -276,9 +297,6 @@ impl<'a> Appliance<'a> {
             | Effect::SendBatch { .. }
             | Effect::Fetch(_)
             | Effect::FetchSnapshot(_)
-            | Effect::KeepSnapshot(_)
-            | Effect::KeepSnapshotPart(_)
-            | Effect::LoadSnapshot(_)
             | Effect::SendSnapshot(_)
             | Effect::SendSnapshotPart { .. }
             | Effect::SnapshotSafe { .. }
@@ -302,96 +320,11 @@ impl<'a> Appliance<'a> {
             Alarm::Refused(_) | Alarm::RevocationTakenBack { .. } | Alarm::AppliedBeforeRevocation { .. } => {
                 Signal::Refused
             }
-            Alarm::BadPeerBatch { .. } | Alarm::BadSnapshot { .. } => Signal::BadPeerBatch,
+            Alarm::BadPeerBatch { .. } => Signal::BadPeerBatch,
+            Alarm::BadSnapshot { .. } => Signal::BadSnapshot,
             Alarm::Stalled { .. } => Signal::Stalled,
             Alarm::NotServed { .. } => Signal::NotServed,
             Alarm::Incomplete => Signal::Incomplete,
         });
-    }
-
-    pub fn hello(&self) -> Hello {
-        Hello {
-            protocol: PROTOCOL,
-            school: self.history.board.school.code,
-            identity: self.life.identity.clone(),
-            loss_counter: self.engine.loss_counter(),
-            receipted: self.engine.receipted(),
-            have: self.fold.sequences.clone(),
-            manifest_version: self.engine.manifest_version(),
-            nonce: "00".repeat(16),
-            software: "adversary".into(),
-            ended: EndedHashes::new(),
-        }
-    }
-
-    fn greet(&mut self, proxy: &mut Proxy<'_>) -> Result<(), &'static str> {
-        let mut hello = self.hello();
-        self.engine.say_ended(&mut hello);
-        let mut welcomed = false;
-        for bytes in proxy.hello(&self.life.tls_key, &hello) {
-            match decode(&bytes) {
-                Some(Frame::Welcome(welcome)) => {
-                    welcomed = true;
-                    let welcome = self.engine.complete(&welcome).into_owned();
-                    if welcome.complete {
-                        self.welcomes.push(welcome.heads.clone());
-                    }
-                    self.engine.handle_welcome(&welcome, self.now_ms);
-                }
-                Some(Frame::News(news)) => self.engine.handle_news(&news, self.now_ms),
-                Some(Frame::Keys(keys)) => self.take_documents(*keys),
-                Some(Frame::Refusal(_)) => return Err("the cloud refuses this replica"),
-                Some(_) => return Err("a frame out of turn"),
-                None => return Err("a frame without meaning"),
-            }
-        }
-        if welcomed { Ok(()) } else { Err("no welcome came") }
-    }
-
-    /// As the keeper does: the board's signature, and a higher version.
-    pub fn take_documents(&mut self, documents: KeyDocuments) {
-        use sonae_proto::manifest::Manifest;
-        let board = self.history.board.root.verifying_key();
-        let version = |documents: &KeyDocuments| {
-            let signed = Signed::<Manifest>::verify(&documents.manifest, &board).ok()?;
-            (signed.body().school == self.history.board.school.code).then(|| signed.body().version)
-        };
-        if version(&documents) > version(&self.documents) {
-            self.documents = documents;
-        }
-    }
-
-    fn send(&mut self, proxy: &mut Proxy<'_>, log: LogName, first: u64) -> Result<(), &'static str> {
-        let batch = self.held.get(&log).into_iter().flatten().find(|batch| batch.header().first == first);
-        let Some(batch) = batch.cloned() else { return Err("a batch is to be sent that is not held") };
-        let frames = proxy.batch(&batch, self.engine.loss_counter());
-        // A stream without an answer is waited for; the watch over the line ends it.
-        let Some(bytes) = frames.first() else { return Err("no answer to a batch") };
-        let reply = match decode(bytes) {
-            Some(Frame::Receipt(bytes)) => BatchReply::Receipt(bytes),
-            Some(Frame::Refusal(refusal)) => BatchReply::Refusal(refusal),
-            Some(_) => return Err("a batch was answered with another frame"),
-            None => return Err("a frame without meaning"),
-        };
-        self.engine.handle_batch_reply(log, reply, self.now_ms);
-        Ok(())
-    }
-
-    fn fetched(&mut self, frames: &[Vec<u8>]) -> Result<(), &'static str> {
-        for bytes in frames {
-            match decode(bytes) {
-                Some(Frame::Batch(bytes)) => match Batch::from_bytes(bytes) {
-                    Ok(batch) => self.engine.handle_fetched(batch),
-                    Err(_) => return Err("a served batch is none"),
-                },
-                Some(Frame::FetchEnd(_)) => {
-                    self.engine.handle_fetch_end();
-                    return Ok(());
-                }
-                Some(_) => return Err("a frame out of turn"),
-                None => return Err("a frame without meaning"),
-            }
-        }
-        Err("a fetch did not end")
     }
 }

@@ -11,10 +11,11 @@ use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
 use sonae_proto::identity::{
     Beginning, DeviceCertificate, IdentityText, IncarnationCertificate, ReplicaKind,
 };
-use sonae_proto::ids::{Incarnation, LogName, SchoolCode, Tier};
+use sonae_proto::ids::{Hash32, Incarnation, LogName, SchoolCode, Tier};
 use sonae_proto::intake::Config;
 use sonae_proto::manifest::{KeyUse, Manifest, ManifestKey, Reader, WrappedKey};
 use sonae_proto::receipt::SiteId;
+use sonae_proto::revocation::Revocation;
 use sonae_proto::seal::{LEVEL_LIVE, OpenKey, open_lines, seal_lines};
 use sonae_proto::signed::Signed;
 use sonae_proto::vector::LogHead;
@@ -76,9 +77,20 @@ impl School {
         Ok(Self { code, manifests: [manifest(1)?, manifest(2)?], open })
     }
 
+    /// Signs the manifest that revokes a device, and is newer than the two.
+    pub fn revoke(&self, revocation: Revocation, root: &SigningKey) -> Result<Signed<Manifest>> {
+        let body = self.manifests[1].body().clone();
+        let version = body.version + 1;
+        Ok(Signed::sign(Manifest { version, revoked: vec![revocation], ..body }, root)?)
+    }
+
     /// The key documents of an epoch, 0 or 1.
     pub fn documents(&self, epoch: usize) -> KeyDocuments {
-        let manifest = &self.manifests[epoch];
+        self.documents_of(&self.manifests[epoch])
+    }
+
+    /// The key documents of a manifest.
+    pub fn documents_of(&self, manifest: &Signed<Manifest>) -> KeyDocuments {
         let wrap = |key: &ManifestKey| WrappedKey {
             key_use: key.key_use,
             epoch: key.epoch,
@@ -101,13 +113,7 @@ impl School {
         epoch: usize,
     ) -> Result<Batch> {
         let log = life.log(tier);
-        let payload = match self.open.get(&(tier, EPOCHS[epoch])) {
-            Some(key) => {
-                let text: Vec<u8> = lines.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect();
-                seal_lines(&text, LEVEL_LIVE, &key.recipient())?
-            }
-            None => seal::seal(lines, after.sequence),
-        };
+        let payload = self.seal_payload((tier, epoch), lines, after.sequence)?;
         let place = Place {
             school: self.code,
             log,
@@ -119,14 +125,36 @@ impl School {
         Ok(Batch::sign(&place, &payload, &life.key)?)
     }
 
+    /// Seals lines to the key of a tier and an epoch, 0 or 1.
+    pub fn seal_payload(
+        &self,
+        (tier, epoch): (Tier, usize),
+        lines: &[Vec<u8>],
+        salt: u64,
+    ) -> Result<Vec<u8>> {
+        let Some(key) = self.open.get(&(tier, EPOCHS[epoch])) else { return Ok(seal::seal(lines, salt)) };
+        let text: Vec<u8> = lines.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect();
+        Ok(seal_lines(&text, LEVEL_LIVE, &key.recipient())?)
+    }
+
+    /// The hash of the manifest of an epoch, 0 or 1.
+    pub fn manifest(&self, epoch: usize) -> Hash32 {
+        self.manifests[epoch].hash()
+    }
+
     /// Opens a batch to its lines.
     pub fn open(&self, batch: &Batch) -> Result<Vec<Vec<u8>>> {
         let header = batch.header();
+        self.open_payload((header.log.tier, header.epoch), batch.payload())
+    }
+
+    /// Opens a payload that is sealed to the key of a tier and a school year.
+    pub fn open_payload(&self, place: (Tier, u32), payload: &[u8]) -> Result<Vec<Vec<u8>>> {
         if self.open.is_empty() {
-            return Ok(seal::open(batch.payload()));
+            return Ok(seal::open(payload));
         }
-        let key = self.open.get(&(header.log.tier, header.epoch)).context("there is no key of its epoch")?;
-        let lines = open_lines(batch.payload(), key)?;
+        let key = self.open.get(&place).context("there is no key of its epoch")?;
+        let lines = open_lines(payload, key)?;
         Ok(lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect())
     }
 }

@@ -13,12 +13,11 @@ use super::judge::Facts;
 use super::options::{Options, Victim};
 use super::proxy::Proxy;
 use super::signal::Signal;
-use super::tamper::contradicts;
 use super::{Mutation, is_expected};
 use crate::random::Random;
 
 /// Connections that a box makes at most while it is attacked, and afterwards.
-const CONNECTIONS: usize = 4;
+pub(crate) const CONNECTIONS: usize = 4;
 
 /// What a box knows and what the cloud has in a case: moments of the history.
 pub(crate) struct Times {
@@ -59,7 +58,7 @@ pub(crate) fn own_heads(history: &History, heads: &Heads) -> Heads {
 /// Whether a box holds a batch that nobody sealed, or that continues nothing.
 pub(crate) fn holds_foreign(history: &History, appliance: &Appliance<'_>) -> bool {
     appliance.held.values().any(|batches| {
-        let mut head = LogHead::EMPTY;
+        let mut head = batches.first().map_or(LogHead::EMPTY, |batch| appliance.base(batch.header().log));
         batches.iter().any(|batch| {
             let continues = batch.header().continues(&head);
             head = batch.header().head();
@@ -78,6 +77,7 @@ pub(crate) fn running(history: &History, options: &Options) -> Result<Facts> {
         receipted: own_heads(history, &seen),
         loss_counter: counter,
         epoch: 1,
+        ..Kept::default()
     };
     let mut victim = Appliance::start(history, life.clone(), kept)?;
     let mut before = Proxy::honest(history, options, history.cloud_at(times.seen), &life)?;
@@ -128,14 +128,22 @@ pub(crate) fn running(history: &History, options: &Options) -> Result<Facts> {
     Ok(facts)
 }
 
+/// Whether what a welcome names contradicts heads that were shown before.
+fn contradicts(shown: &Heads, claimed: &Heads) -> bool {
+    shown.iter().any(|(log, known)| {
+        let there = claimed.get(log).copied().unwrap_or(LogHead::EMPTY);
+        there.sequence < known.sequence || (there.sequence == known.sequence && there.hash != known.hash)
+    })
+}
+
 /// Whether a box does not have what it was shown last.
-fn lacks(victim: &Appliance<'_>, calm: usize) -> bool {
+pub(crate) fn lacks(victim: &Appliance<'_>, calm: usize) -> bool {
     let shown = victim.welcomes.get(calm..).unwrap_or_default();
     shown.last().is_some_and(|heads| victim.missing(heads) > 0)
 }
 
 /// Whether a box was shown what contradicts what it had been shown before, or a head of its own log that it has not.
-fn contradicted(victim: &Appliance<'_>, calm: usize, seen: &Heads) -> bool {
+pub(crate) fn contradicted(victim: &Appliance<'_>, calm: usize, seen: &Heads) -> bool {
     let shown = victim.welcomes.get(calm..).unwrap_or_default();
     let own = |log: &LogName| log.incarnation == victim.life.name;
     let of_peers = |heads: &Heads| -> Heads {
@@ -166,6 +174,7 @@ fn recover(
         receipted: victim.engine.receipted(),
         loss_counter: victim.engine.loss_counter(),
         epoch: 1,
+        ..Kept::default()
     };
     let mut again = Appliance::start(history, victim.life.clone(), kept)?;
     let before = again.state();
@@ -193,7 +202,7 @@ pub(crate) fn fresh<'a>(history: &'a History, options: &Options, cloud: Cloud) -
 }
 
 pub(crate) fn nothing() -> Kept {
-    Kept { batches: Vec::new(), receipted: Heads::new(), loss_counter: 0, epoch: 1 }
+    Kept { epoch: 1, ..Kept::default() }
 }
 
 pub(crate) fn rebuilt(history: &History, options: &Options) -> Result<Facts> {

@@ -133,6 +133,7 @@ pub(crate) fn into_box(history: &History, options: &Options) -> Result<Facts> {
         receipted: own_heads(history, &seen),
         loss_counter: u64::from(options.mutations.contains(&Mutation::OldReceipt)),
         epoch: 0,
+        ..Kept::default()
     };
     let mut victim = Appliance::start(history, life.clone(), kept)?;
     let is_missed = |batch: &&Batch| {

@@ -73,7 +73,7 @@ pub(crate) fn alter(
             Some(("older key documents", false))
         }
         (Mutation::Forge, number) => forge_record(records, &chosen, number)?,
-        (Mutation::Withhold, _) => None,
+        (Mutation::Revoked | Mutation::Withhold, _) => None,
     })
 }
 

@@ -13,8 +13,9 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ids::Hash32;
 use sonae_proto::intake::{ConnectionId, Effect, Intake, Location, ReplyTo, StoredBatch, Ticket};
 use sonae_proto::object::{self, RecordKind};
+use sonae_proto::snapshot::PartName;
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::{Fetch, FetchEnd, Frame, Hello, KeyDocuments};
+use sonae_proto::wire::{Fetch, FetchEnd, FetchSnapshot, Frame, Hello, KeyDocuments, SnapshotPart};
 use ulid::Ulid;
 
 use super::board::{Board, site};
@@ -116,6 +117,13 @@ impl Cloud {
         self.drain(to)
     }
 
+    /// A fetch of a snapshot. Returns its root, its parts and their end.
+    pub fn fetch_snapshot(&mut self, connection: u64, fetch: &FetchSnapshot) -> Vec<Frame> {
+        let to = self.stream(connection);
+        self.intake.handle_fetch_snapshot(to, fetch);
+        self.drain(to)
+    }
+
     /// A connection is gone.
     pub fn leave(&mut self, connection: u64) {
         self.intake.handle_disconnected(ConnectionId(connection));
@@ -178,6 +186,9 @@ impl Cloud {
                     Effect::Tell { connection, frame } => self.told.push((connection, *frame)),
                     Effect::Store { ticket, kind, body } => self.queue.push_back((ticket, kind, body)),
                     Effect::Serve { to, batches, .. } if to == on => self.serve(&batches, &mut answers),
+                    Effect::ServeSnapshot { to, root, text, parts } if to == on => {
+                        self.serve_snapshot(root, text, &parts, &mut answers);
+                    }
                     Effect::Reply { .. }
                     | Effect::Serve { .. }
                     | Effect::ServeSnapshot { .. }
@@ -206,16 +217,36 @@ impl Cloud {
         answers.push(Frame::FetchEnd(FetchEnd { sequence }));
     }
 
+    fn serve_snapshot(
+        &self,
+        root: Hash32,
+        text: Option<String>,
+        parts: &[(u32, Hash32, Location)],
+        answers: &mut Vec<Frame>,
+    ) {
+        answers.extend(text.map(Frame::Snapshot));
+        for (number, hash, place) in parts {
+            let is_it = |bytes: &[u8]| PartName::of(bytes).hash == *hash;
+            let Some(sealed) = self.copies(place).find(|bytes| is_it(bytes)) else { break };
+            let part = SnapshotPart { root, number: *number, sealed: sealed.to_vec() };
+            answers.push(Frame::SnapshotPart(Box::new(part)));
+        }
+        answers.push(Frame::FetchEnd(FetchEnd { sequence: 0 }));
+    }
+
     fn read(&self, stored: &StoredBatch) -> Option<Vec<u8>> {
-        let place = &stored.location;
-        let start = usize::try_from(place.offset).ok()?;
-        let end = start.checked_add(usize::try_from(place.bytes).ok()?)?;
-        // Copies of one name can differ where a site was tampered with; the right one names itself.
-        let mut copies = self.objects.iter().filter(|(name, _)| name.to_string() == place.object);
-        copies.find_map(|(_, bytes)| {
-            let batch = Batch::from_bytes(bytes.get(start..end)?.to_vec()).ok()?;
+        self.copies(&stored.location).find_map(|bytes| {
+            let batch = Batch::from_bytes(bytes.to_vec()).ok()?;
             (*batch.header() == stored.header).then(|| batch.bytes().to_vec())
         })
+    }
+
+    /// What lies at a place. Copies of one name can differ where a site was tampered with; the right one names itself.
+    fn copies(&self, place: &Location) -> impl Iterator<Item = &[u8]> {
+        let start = usize::try_from(place.offset).unwrap_or(usize::MAX);
+        let end = usize::try_from(place.bytes).unwrap_or(usize::MAX).saturating_add(start);
+        let copies = self.objects.iter().filter(|(name, _)| name.to_string() == place.object);
+        copies.filter_map(move |(_, bytes)| bytes.get(start..end))
     }
 
     fn put(&mut self) {

@@ -2,6 +2,7 @@
 //! school year that turned, and another school at the same cloud. Everything that anybody ever saw of it is the
 //! adversary's to use; no private key of board or replicas is.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, bail};
@@ -17,6 +18,7 @@ use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::view::{Fold, MemoryRecords, Records as _};
 use sonae_proto::wire::{Frame, Hello, PROTOCOL};
 
+use super::album::Album;
 use super::board::{Board, Life, School};
 use super::cloud::{Cloud, Object};
 use super::options::HistoryOptions;
@@ -62,6 +64,7 @@ pub(crate) struct History {
     pub foreign: Foreign,
     /// Hashes of the bytes of all batches that replicas of the school really sealed.
     pub genuine: BTreeSet<Hash32>,
+    album: OnceCell<Album>,
 }
 
 /// What a view adds up to.
@@ -178,12 +181,20 @@ impl History {
             receipts: BTreeMap::new(),
             foreign,
             genuine: BTreeSet::new(),
+            album: OnceCell::new(),
         };
         let mut making = Making { history, cloud, writers, random, epoch: 0 };
         making.write()?;
         let mut history = making.history;
         history.objects = making.cloud.objects;
+        let album = Album::new(&history).context("snapshots of an honest history cannot be made")?;
+        history.album.get_or_init(|| album);
         Ok(history)
+    }
+
+    /// The snapshots that were made of it.
+    pub fn album(&self) -> Result<&Album> {
+        self.album.get().context("a history without snapshots")
     }
 
     /// Objects that were at the sites at a moment.

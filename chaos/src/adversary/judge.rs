@@ -31,6 +31,8 @@ pub(crate) struct Facts {
     pub lied: bool,
     /// What a victim with heads from outside calls "verified" although it differs.
     pub verified: bool,
+    /// Tiers that began with snapshots.
+    pub begun: usize,
     /// For people.
     pub notes: Vec<String>,
 }

@@ -193,7 +193,9 @@ fn alter_parts(
             "without the newer key documents"
         }
         (Mutation::Forge, number) => forge_records(history, parts, (object, at), number, random)?,
-        (Mutation::RollBack | Mutation::OldReceipt | Mutation::Withhold, _) => return Ok(None),
+        (Mutation::RollBack | Mutation::OldReceipt | Mutation::Revoked | Mutation::Withhold, _) => {
+            return Ok(None);
+        }
     }))
 }
 

@@ -36,10 +36,12 @@ pub enum Mutation {
     Forge,
     /// Answers late, by half, with refusals, or not at all.
     Withhold,
+    /// Serves what the board has revoked.
+    Revoked,
 }
 
 /// All mutations.
-pub const MUTATIONS: [Mutation; 11] = [
+pub const MUTATIONS: [Mutation; 12] = [
     Mutation::Drop,
     Mutation::Reorder,
     Mutation::Replay,
@@ -51,6 +53,7 @@ pub const MUTATIONS: [Mutation; 11] = [
     Mutation::OldEpoch,
     Mutation::Forge,
     Mutation::Withhold,
+    Mutation::Revoked,
 ];
 
 /// Who is attacked.
@@ -73,10 +76,12 @@ pub enum Victim {
     CourierEdge,
     /// A node that imports one.
     CourierCloud,
+    /// A box that begins with snapshots.
+    Snapshots,
 }
 
-/// All victims.
-pub const VICTIMS: [Victim; 8] = [
+/// All victims but those of snapshots, which have draws of their own: what seeds meant before stays.
+const DRAWN: [Victim; 8] = [
     Victim::Running,
     Victim::Rebuild,
     Victim::RebuildExpect,
@@ -87,13 +92,33 @@ pub const VICTIMS: [Victim; 8] = [
     Victim::CourierCloud,
 ];
 
+/// All victims.
+pub const VICTIMS: [Victim; 9] = [
+    Victim::Running,
+    Victim::Rebuild,
+    Victim::RebuildExpect,
+    Victim::Auditor,
+    Victim::AuditorExpect,
+    Victim::Node,
+    Victim::CourierEdge,
+    Victim::CourierCloud,
+    Victim::Snapshots,
+];
+
+/// Of so many seeds one is about snapshots.
+const SNAPSHOTS_ONE_IN: u64 = 4;
+
 impl Mutation {
     /// Whether it can be done to a victim at all.
     #[must_use]
     pub const fn fits(self, victim: Victim) -> bool {
         match self {
             Self::OldReceipt => matches!(victim, Victim::Running | Victim::CourierEdge),
-            Self::Withhold => matches!(victim, Victim::Running | Victim::Rebuild | Victim::RebuildExpect),
+            Self::Withhold => matches!(
+                victim,
+                Victim::Running | Victim::Rebuild | Victim::RebuildExpect | Victim::Snapshots
+            ),
+            Self::Revoked => matches!(victim, Victim::Snapshots),
             Self::Drop
             | Self::Reorder
             | Self::Replay
@@ -141,6 +166,40 @@ pub struct Options {
     pub signs_receipts: bool,
     /// It goes on with it, instead of doing it once.
     pub persistent: bool,
+    /// About a box that begins with snapshots; absent where none is attacked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotOptions>,
+}
+
+/// How a box begins with snapshots, and what of that is attacked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SnapshotOptions {
+    /// Tier 0 is asked for with the first hello.
+    pub at_once: bool,
+    /// The first fetch is cut off, by nobody's fault, behind so many frames.
+    pub cut_after: Option<usize>,
+    /// The box holds logs of tier 0 already, and catches up with the others.
+    pub holds_safety: bool,
+    /// The board has revoked a device, and everybody knows.
+    pub revoked: bool,
+    /// The adversary alters everything, and not only what is said of snapshots.
+    pub everywhere: bool,
+    /// It has the keys of those who made snapshots, and signs roots that do not add up.
+    pub is_thief: bool,
+}
+
+impl SnapshotOptions {
+    fn draw(random: &mut Random) -> Self {
+        let cut = random.index(4);
+        Self {
+            at_once: random.one_in(2),
+            cut_after: random.one_in(4).then_some(cut),
+            holds_safety: random.one_in(3),
+            revoked: random.one_in(3),
+            everywhere: random.one_in(4),
+            is_thief: random.one_in(3),
+        }
+    }
 }
 
 impl HistoryOptions {
@@ -164,11 +223,16 @@ impl Options {
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
         let history = HistoryOptions::of_number(seed / CASES_PER_HISTORY);
+        let mut of_snapshots = Random::new(seed, "adversary options of snapshots");
+        let snapshots = of_snapshots.one_in(SNAPSHOTS_ONE_IN);
+        let snapshots = snapshots.then(|| SnapshotOptions::draw(&mut of_snapshots));
         let mut random = Random::new(seed, "adversary options");
-        let victim = random.pick(&VICTIMS);
+        let drawn = random.pick(&DRAWN);
+        let victim = if snapshots.is_some() { Victim::Snapshots } else { drawn };
         // What lies at a byte, age draws anew in each run, and a seed must give the same case again.
         let happens = |mutation: &Mutation| {
             (history.forked || *mutation != Mutation::Fork)
+                && (*mutation != Mutation::Revoked || snapshots.as_ref().is_some_and(|s| s.revoked))
                 && (!history.real_sealing || *mutation != Mutation::Flip)
         };
         let possible: Vec<Mutation> =
@@ -181,7 +245,7 @@ impl Options {
         }
         let signs_receipts = random.one_in(3);
         let persistent = random.one_in(2);
-        Self { seed, history, victim, mutations, signs_receipts, persistent }
+        Self { seed, history, victim, mutations, signs_receipts, persistent, snapshots }
     }
 
     /// The same without an adversary.

@@ -20,7 +20,7 @@ pub enum Planted {
 }
 
 /// All planted defects that the ring must find.
-pub const ALL: [Planted; 15] = [
+pub const ALL: [Planted; 18] = [
     Planted::Proto(Defect::StaleReceipt),
     Planted::Proto(Defect::LossNotNoticed),
     Planted::Proto(Defect::OwnLogReused),
@@ -35,6 +35,9 @@ pub const ALL: [Planted; 15] = [
     Planted::Proto(Defect::DocumentSignatureNotChecked),
     Planted::Proto(Defect::CutBundleIsWhole),
     Planted::Proto(Defect::KnownBatchStored),
+    Planted::Proto(Defect::SnapshotPartUnchecked),
+    Planted::Proto(Defect::SnapshotSumUnchecked),
+    Planted::Proto(Defect::SnapshotOfRevoked),
     Planted::ExpectIgnored,
 ];
 
@@ -104,6 +107,12 @@ impl Planted {
             does(&[Mutation::Drop, Mutation::Replay, Mutation::Reorder]) && line()
         } else if matches!(defect, Defect::ChainNotChecked) {
             does(&[Mutation::Fork]) && is(&[Victim::CourierCloud])
+        } else if matches!(defect, Defect::SnapshotPartUnchecked) {
+            is(&[Victim::Snapshots])
+        } else if matches!(defect, Defect::SnapshotSumUnchecked) {
+            does(&[Mutation::Forge]) && options.snapshots.as_ref().is_some_and(|snapshots| snapshots.is_thief)
+        } else if matches!(defect, Defect::SnapshotOfRevoked) {
+            does(&[Mutation::Revoked])
         } else if matches!(defect, Defect::KnownBatchStored) {
             does(&[Mutation::Replay]) && line()
         } else {

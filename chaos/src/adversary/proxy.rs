@@ -17,6 +17,7 @@ use super::board::Life;
 use super::cloud::Cloud;
 use super::history::History;
 use super::options::{Mutation, Options};
+use super::served::{self, Served};
 use crate::random::Random;
 
 /// What an adversary does, and with what luck.
@@ -44,6 +45,8 @@ pub(crate) struct Proxy<'a> {
     pub(super) limits: BTreeMap<LogName, LogHead>,
     /// An incarnation that the board has not certified.
     pub(super) stranger: Life,
+    /// What it does where snapshots are served; `None` where nobody asks for one.
+    pub(super) snapshots: Option<Served>,
     /// What was really done.
     pub done: BTreeSet<Mutation>,
     /// A receipt was signed for what was thrown away.
@@ -61,9 +64,12 @@ impl<'a> Proxy<'a> {
         };
         let root = super::board::key("stranger root");
         let board = &history.board;
+        let snapshots = options.snapshots.as_ref().map(Served::new);
+        let objects = served::objects(history, snapshots.as_ref(), moment)?;
         Ok(Self {
             history,
-            honest: history.cloud_at(moment),
+            honest: Cloud::boot(board, objects, history.options.sites, history.options.quorum),
+            snapshots,
             shadow: None,
             in_shadow: false,
             moment,
@@ -146,7 +152,9 @@ impl<'a> Proxy<'a> {
 
     /// A hello. Returns bytes of frames of the control stream.
     pub fn hello(&mut self, tls_key: &[u8; 32], hello: &Hello) -> Vec<Vec<u8>> {
-        self.stand_in();
+        if self.alters_logs() {
+            self.stand_in();
+        }
         let connection = self.connection;
         let mut hello = hello.clone();
         if !self.limits.is_empty() {
@@ -155,12 +163,13 @@ impl<'a> Proxy<'a> {
         }
         let mut frames = self.front().hello(connection, tls_key, &hello);
         for mutation in self.planned() {
-            if self.is_due(mutation) {
+            if self.alters_logs() && self.is_due(mutation) {
                 self.alter_control(mutation, &mut frames);
             }
         }
         self.mask(&mut frames);
-        self.encode(frames)
+        self.alter_offers(&mut frames);
+        if self.alters_logs() { self.encode(frames) } else { encode(&frames) }
     }
 
     /// Key documents from the box.
@@ -199,16 +208,16 @@ impl<'a> Proxy<'a> {
             self.serve_stranger(&mut frames);
         }
         for mutation in self.planned() {
-            if self.is_due(mutation) {
+            if self.alters_logs() && self.is_due(mutation) {
                 self.alter_fetch(mutation, fetch, &mut frames);
             }
         }
-        self.encode(frames)
+        if self.alters_logs() { self.encode(frames) } else { encode(&frames) }
     }
 
     /// Encodes frames, and flips a bit on the way where that is planned.
-    fn encode(&mut self, frames: Vec<Frame>) -> Vec<Vec<u8>> {
-        let mut all: Vec<Vec<u8>> = frames.iter().filter_map(|frame| frame.to_bytes().ok()).collect();
+    pub(super) fn encode(&mut self, frames: Vec<Frame>) -> Vec<Vec<u8>> {
+        let mut all = encode(&frames);
         if !all.is_empty() && self.is_due(Mutation::Flip) {
             let number = self.random.index(all.len());
             let byte = self.random.index(all[number].len());
@@ -234,6 +243,11 @@ impl<'a> Proxy<'a> {
             }
         }
     }
+}
+
+/// The bytes of frames.
+fn encode(frames: &[Frame]) -> Vec<Vec<u8>> {
+    frames.iter().filter_map(|frame| frame.to_bytes().ok()).collect()
 }
 
 /// Reads the bytes of a frame.

@@ -83,6 +83,8 @@ pub struct Report {
     pub signals: BTreeMap<Signal, u64>,
     /// Cases with real age and zstd.
     pub really_sealed: u64,
+    /// Tiers that began with snapshots, in attacked and in honest runs.
+    pub begun: usize,
     /// Cases that failed.
     pub failures: Vec<Failure>,
     /// How each planted defect was found, if that was asked for.
@@ -113,6 +115,7 @@ impl Report {
             report.seeds += 1;
             report.really_sealed += u64::from(options.history.real_sealing);
             report.adversarial_cases += u64::from(outcome.found != Ok(Found::Idle));
+            report.begun += outcome.begun;
             traces.insert(outcome.digest);
             for mutation in &options.mutations {
                 if outcome.done.contains(mutation) || outcome.found == Ok(Found::Idle) {
@@ -130,6 +133,7 @@ impl Report {
             let honest = options.honest();
             let twin = ring.run(&honest, None)?;
             report.honest_runs += 1;
+            report.begun += twin.begun;
             if let Err(violation) = twin.found {
                 report.false_alarms += 1;
                 report.fail(honest, format!("the honest twin: {violation}"));

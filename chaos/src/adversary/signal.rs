@@ -63,6 +63,8 @@ pub enum Signal {
     BatchEarly,
     /// Receipts of a bundle do not count.
     ReceiptRefused,
+    /// Alarm: a snapshot is wrong; its tier comes change by change.
+    BadSnapshot,
 }
 
 impl Signal {
@@ -131,6 +133,9 @@ impl Mutation {
         if STILL.contains(&signal) {
             return true;
         }
+        if signal == Signal::BadSnapshot {
+            return self != Self::OldReceipt;
+        }
         let (history, bytes) = (HISTORY.contains(&signal), BYTES.contains(&signal));
         match self {
             // Reading an object or a bundle in which records are missing or moved, one cannot tell from a bad copy.
@@ -140,6 +145,8 @@ impl Mutation {
             // A node that cannot read an object says that it does not know all, and its boxes say so too.
             Self::Flip => history || bytes || signal == Signal::Incomplete,
             Self::CrossSchool | Self::Forge | Self::OldEpoch => history || bytes,
+            // It can only be served as a snapshot.
+            Self::Revoked => false,
             Self::OldReceipt => matches!(
                 signal,
                 Signal::CloudLost | Signal::CloudLostPeer | Signal::ReceiptRefused | Signal::OwnLogElsewhere

@@ -174,6 +174,7 @@ fn trust(history: &History, options: &Options, cloud: Cloud, heads: &Heads, fact
         receipted: own_heads(history, heads),
         loss_counter: 0,
         epoch: 1,
+        ..Kept::default()
     };
     let wanted = history.state_of(&history.batches_up_to(heads))?;
     let (sites, quorum) = (history.options.sites, history.options.quorum);

@@ -82,7 +82,7 @@ impl Proxy<'_> {
     pub(super) fn stand_in(&mut self) {
         if !self.in_shadow
             && self.is_surely_due(Mutation::Fork)
-            && let Some(other) = forked(self.history, &self.history.objects_at(self.moment))
+            && let Some(other) = forked(self.history, &self.objects_at(self.moment))
         {
             self.shadow = Some(self.boot(other));
             self.in_shadow = true;
@@ -110,7 +110,7 @@ impl Proxy<'_> {
                     self.did(Mutation::RollBack, &format!("all others to moment {earlier}"));
                 }
                 _ => {
-                    self.shadow = Some(self.boot(self.history.objects_at(earlier)));
+                    self.shadow = Some(self.boot(self.objects_at(earlier)));
                     self.in_shadow = true;
                     self.did(Mutation::RollBack, &format!("everything to moment {earlier}"));
                 }
@@ -160,6 +160,7 @@ impl Proxy<'_> {
                 | Mutation::Fork
                 | Mutation::Flip
                 | Mutation::OldReceipt
+                | Mutation::Revoked
                 | Mutation::Withhold,
                 _,
             ) => return,
@@ -290,6 +291,7 @@ impl Proxy<'_> {
                 | Mutation::Fork
                 | Mutation::Flip
                 | Mutation::OldReceipt
+                | Mutation::Revoked
                 | Mutation::OldEpoch,
                 _,
             ) => return,
@@ -353,6 +355,7 @@ impl Proxy<'_> {
             | Mutation::Fork
             | Mutation::Flip
             | Mutation::CrossSchool
+            | Mutation::Revoked
             | Mutation::OldEpoch => None,
         }
     }
@@ -384,17 +387,10 @@ impl Proxy<'_> {
             | Mutation::Flip
             | Mutation::OldReceipt
             | Mutation::OldEpoch
+            | Mutation::Revoked
             | Mutation::Forge
             | Mutation::Withhold => return,
         };
         self.did(mutation, what);
     }
-}
-
-/// Whether what a welcome names contradicts heads that were shown before.
-pub(crate) fn contradicts(shown: &Heads, claimed: &Heads) -> bool {
-    shown.iter().any(|(log, known)| {
-        let there = claimed.get(log).copied().unwrap_or(LogHead::EMPTY);
-        there.sequence < known.sequence || (there.sequence == known.sequence && there.hash != known.hash)
-    })
 }

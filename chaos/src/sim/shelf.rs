@@ -94,17 +94,27 @@ impl Shelf {
         self.foundations.values().filter_map(|root| self.root(*root)).flat_map(|root| root.heads).collect()
     }
 
-    /// Reads all parts of a snapshot and adds them up.
+    /// Reads all parts of a snapshot, sealed by the double, and adds them up.
     pub fn read(
         &self,
         root: Hash32,
         key: DigestKey,
     ) -> Result<(SnapshotRoot, Vec<Record>, Sum), &'static str> {
+        self.read_with(root, key, |_, sealed| Some(seal::open(sealed)))
+    }
+
+    /// The same with another way of opening a part to its lines.
+    pub fn read_with(
+        &self,
+        root: Hash32,
+        key: DigestKey,
+        open: impl Fn(&SnapshotRoot, &[u8]) -> Option<Vec<Vec<u8>>>,
+    ) -> Result<(SnapshotRoot, Vec<Record>, Sum), &'static str> {
         let root = self.root(root).ok_or("is not there whole")?;
         let (mut sum, mut all) = (Sum::new(key), Vec::new());
         for part in &root.parts {
             let sealed = self.part(part).ok_or("is not there whole")?;
-            let mut lines = seal::open(sealed).join(&b'\n');
+            let mut lines = open(&root, sealed).ok_or("has a part that cannot be opened")?.join(&b'\n');
             lines.push(b'\n');
             let records = read_part(&lines).map_err(|_| "has a part that cannot be read")?;
             records.iter().for_each(|record| sum.add(record));

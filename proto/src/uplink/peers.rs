@@ -228,14 +228,17 @@ impl Peers {
     /// Returns the key of a known incarnation, unless its device is revoked: what it says of others counts for nothing.
     pub(super) fn key(&self, incarnation: Incarnation) -> Option<VerifyingKey> {
         let identity = self.identities.get(&incarnation)?;
-        (!self.revocations.is_revoked(identity.replica())).then_some(*identity.key())
+        let counts =
+            !self.revocations.is_revoked(identity.replica()) || is_planted(Defect::SnapshotOfRevoked);
+        counts.then_some(*identity.key())
     }
 
     /// Whether none of these heads lies behind what counts.
     pub(super) fn are_within(&self, heads: &Heads) -> bool {
-        heads
-            .iter()
-            .all(|(log, head)| self.accepted(*log).is_none_or(|accepted| head.sequence <= accepted.sequence))
+        let is_within = |(log, head): (&LogName, &LogHead)| {
+            self.accepted(*log).is_none_or(|accepted| head.sequence <= accepted.sequence)
+        };
+        is_planted(Defect::SnapshotOfRevoked) || heads.iter().all(is_within)
     }
 
     /// Logs are held up to these heads now, which a snapshot has brought.
