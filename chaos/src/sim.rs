@@ -15,6 +15,7 @@ mod box_side;
 mod carried;
 mod erasure;
 mod event;
+mod faces;
 mod keeping;
 mod lan;
 mod lan_side;
@@ -26,6 +27,7 @@ mod link;
 mod lives;
 mod minimise;
 mod model;
+mod more;
 mod node;
 mod node_side;
 pub mod options;
@@ -97,6 +99,10 @@ pub struct Outcome {
     pub relayed: u64,
     /// Writes refused because a disk was full.
     pub refused_for_room: u64,
+    /// How often a second node stood beside the first.
+    pub splits: u64,
+    /// Objects that a node did not find at a site, because that listed them late.
+    pub unlisted: u64,
 }
 
 /// Runs a script.
@@ -159,6 +165,8 @@ fn run_planted(
         from_neighbours: world.tally.from_neighbours,
         relayed: world.tally.relayed,
         refused_for_room: world.tally.refused_for_room,
+        splits: world.tally.splits,
+        unlisted: world.tally.unlisted,
     })
 }
 

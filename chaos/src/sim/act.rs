@@ -113,7 +113,7 @@ impl World {
             CloudAction::StopAtEffect(effects) => self.node_stops_in = Some(effects),
             CloudAction::Start(heal) => self.start_node(heal),
             CloudAction::LoseTail(site, objects) => {
-                self.stop_node();
+                self.stop_nodes();
                 for number in self.some_sites(site) {
                     let disk = &mut self.sites[number].objects;
                     (0..objects).for_each(|_| drop(disk.pop_last()));
@@ -123,16 +123,26 @@ impl World {
             CloudAction::TakeImage => self.sites_image = Some(self.sites.clone()),
             CloudAction::Restore(site) => {
                 let Some(image) = self.sites_image.clone() else { return };
-                self.stop_node();
+                self.stop_nodes();
                 for number in self.some_sites(site) {
                     self.sites[number].objects.clone_from(&image[number].objects);
                     self.site_lost(number);
                 }
             }
             CloudAction::TurnSite(site) => self.sites[site].is_down = !self.sites[site].is_down,
+            CloudAction::Split(bits) => self.split(bits),
+            CloudAction::Turn(slot) => self.turn(slot % self.slots.len()),
+            CloudAction::Unite => self.unite(),
+            CloudAction::ListLate(site, ms) => self.list_late(site, ms),
             CloudAction::TurnLies => self.node_lies = !self.node_lies,
             CloudAction::MissPuts(site, puts) => self.sites[site].misses = puts,
         }
+    }
+
+    /// No node runs: one that does would go on with what it knows of sites that lose something.
+    fn stop_nodes(&mut self) {
+        self.unite();
+        self.stop_node();
     }
 
     fn some_sites(&self, site: Option<usize>) -> Vec<usize> {

@@ -198,21 +198,21 @@ impl World {
 
     fn alarm(&mut self, slot: usize, alarm: &Alarm) {
         self.note(format_args!("box {slot} alarm {alarm:?}"));
+        self.note_told(slot, alarm);
         match alarm {
             Alarm::CloudLost { log, .. } => {
-                if self.ledger.losses == 0 && !self.contested.contains(&log.incarnation) {
+                if !self.may_have_lost(*log) {
                     self.violate(format!("box {slot} says that the cloud lost {log}; it did not"));
                 }
             }
             Alarm::CloudLostPeer { log, .. } => {
                 // A batch that lies on a site which is down counts as shown, and lacks until that site is back.
-                let is_explained = self.ledger.losses > 0 || self.options.has(Trouble::Sites);
-                if !is_explained && !self.contested.contains(&log.incarnation) {
+                if !self.may_have_lost(*log) && !self.options.has(Trouble::Sites) {
                     self.violate(format!("box {slot} says that the cloud lost a peer's {log}; it did not"));
                 }
             }
             Alarm::Unfillable { log, .. } => {
-                if self.ledger.losses == 0 && !self.contested.contains(&log.incarnation) {
+                if !self.may_have_lost(*log) {
                     self.violate(format!("box {slot} says that the cloud lost what it has pruned of {log}"));
                 }
                 self.tally.unfillable += 1;
@@ -263,6 +263,11 @@ impl World {
             }
             Alarm::Incomplete => {}
         }
+    }
+
+    /// Whether the cloud may have shown less of a log than before.
+    fn may_have_lost(&self, log: LogName) -> bool {
+        self.ledger.losses > 0 || self.may_contradict() || self.contested.contains(&log.incarnation)
     }
 
     /// The cloud has another history of an own log, or more of it: nothing of it may be sent any more.

@@ -9,6 +9,7 @@ use sonae_proto::ids::Tier;
 use sonae_proto::limits::CLOCK_AHEAD_MS_MAX;
 
 use super::event::Event;
+use super::faces::Shown;
 use super::later;
 use super::planted::Planted;
 use super::replica::{Draft, Replica};
@@ -31,6 +32,7 @@ impl World {
             return;
         }
         self.slots[slot].lives += 1;
+        self.slots[slot].shown = Shown::default();
         let wanted_room = std::mem::take(&mut self.slots[slot].wants_room);
         let store = match Store::open(&self.slots[slot].disk, self.keeping()) {
             Ok(store) => store,

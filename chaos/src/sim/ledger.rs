@@ -174,6 +174,13 @@ impl Ledger {
         self.promised = promised.into_iter().map(|(log, head)| (log, left(&log, head))).collect();
     }
 
+    /// A node has deleted something of a site: no loss that would excuse anything.
+    pub fn deleted<'a>(&mut self, site: usize, left: impl Iterator<Item = &'a Vec<u8>>) {
+        let losses = self.losses;
+        self.lost(site, left);
+        self.losses = losses;
+    }
+
     /// Incarnations whose identities some site holds.
     pub fn named(&self) -> BTreeSet<Incarnation> {
         let held = self.documents.values().filter(|document| !document.sites.is_empty());

@@ -4,7 +4,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::intake::ConnectionId;
 use sonae_proto::uplink::{BatchReply, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
-use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Refusal, RefusalCode, frame_header};
+use sonae_proto::wire::{FRAME_HEADER_BYTES, Frame, Refusal, RefusalCode, Welcome, frame_header};
 
 use super::event::Event;
 use super::later;
@@ -24,7 +24,10 @@ impl World {
                     self.connect(slot);
                 }
             }
-            Event::ToNode { connection, stream, frame } => self.node_reads(connection, stream, frame),
+            Event::ToNode { connection, stream, frame } => {
+                let boot = self.connections.get(&connection).map_or(0, |line| line.boot);
+                self.at_node(boot, |world| world.node_reads(connection, stream, frame));
+            }
             Event::ToBox { connection, stream, frame } => self.box_reads(connection, stream, frame),
             Event::BoxLosesLine { connection } => self.box_loses_line(connection),
             Event::LookAtLine { connection } => {
@@ -39,12 +42,14 @@ impl World {
                 let Some(line) = self.connections.get_mut(&connection) else { return };
                 line.open_at_node = false;
                 let boot = line.boot;
-                if let Some(node) = self.node.as_mut().filter(|node| node.boot == boot) {
-                    node.intake.handle_disconnected(ConnectionId(connection));
-                }
-                self.drain_node();
+                self.at_node(boot, |world| {
+                    if let Some(node) = world.node.as_mut().filter(|node| node.boot == boot) {
+                        node.intake.handle_disconnected(ConnectionId(connection));
+                    }
+                    world.drain_node();
+                });
             }
-            Event::SiteWrote { boot, site } => self.site_wrote(boot, site),
+            Event::SiteWrote { boot, site } => self.at_node(boot, |world| world.site_wrote(boot, site)),
             Event::LossKept { slot, life } => {
                 let parts = &mut self.slots[slot];
                 if parts.lives == life
@@ -85,20 +90,20 @@ impl World {
     }
 
     fn connect(&mut self, slot: usize) {
-        let told = self.told(slot);
+        let (told, found) = (self.told(slot), self.found_by(slot));
         let parts = &mut self.slots[slot];
         let Some(replica) = &mut parts.replica else { return };
         let is_cut = parts.blocked_up || parts.blocked_down || self.options.lan == LanKind::Alone;
-        if is_cut || self.node.is_none() {
-            replica.engine.handle_disconnected(told);
-        } else if parts.line.is_none() {
-            self.next_connection(slot);
+        match found.filter(|_| !is_cut) {
+            None => replica.engine.handle_disconnected(told),
+            Some(boot) if parts.line.is_none() => self.next_connection(slot, boot),
+            Some(_) => {}
         }
         self.drain_box(slot);
     }
 
-    fn next_connection(&mut self, slot: usize) {
-        let (number, boot) = (self.number(), self.boots);
+    fn next_connection(&mut self, slot: usize, boot: u64) {
+        let number = self.number();
         let parts = &mut self.slots[slot];
         self.connections.insert(number, Connection::new(slot, boot, parts.life.tls_key));
         parts.line = Some(number);
@@ -212,15 +217,14 @@ impl World {
             (Frame::Refusal(_), None) if is_revoked => return self.lose_line(slot),
             (Frame::Welcome(welcome), None) => {
                 parts.welcomed_by = welcome.complete.then_some(boot);
-                let welcome = replica.engine.complete(&welcome).into_owned();
-                replica.engine.handle_welcome(&welcome, told);
-                self.compare_own(slot, &welcome.heads);
-                self.drain_box(slot);
-                self.were_people_told(slot);
+                self.box_reads_welcome(slot, &welcome);
                 return self.welcomed(connection);
             }
             (Frame::Keys(keys), None) => self.box_reads_keys(slot, &keys),
-            (Frame::News(news), None) => replica.engine.handle_news(&news, told),
+            (Frame::News(news), None) => {
+                replica.engine.handle_news(&news, told);
+                self.note_news(slot, &news.heads);
+            }
             (Frame::Receipt(bytes), Some(Waiting::Reply(log))) => {
                 if log.incarnation == parts.life.name {
                     parts.receipts.push((log, bytes.clone()));
@@ -267,6 +271,17 @@ impl World {
             }
         }
         self.drain_box(slot);
+    }
+
+    fn box_reads_welcome(&mut self, slot: usize, welcome: &Welcome) {
+        let told = self.told(slot);
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        let welcome = replica.engine.complete(welcome).into_owned();
+        replica.engine.handle_welcome(&welcome, told);
+        self.compare_own(slot, &welcome.heads);
+        self.drain_box(slot);
+        self.were_people_told(slot);
+        self.check_shown(slot, &welcome.heads, welcome.complete);
     }
 
     /// The welcome has been read: what overtook it goes on.

@@ -22,6 +22,10 @@ pub(crate) struct Site {
     pub is_down: bool,
     /// Puts that it will miss.
     pub misses: u64,
+    /// What is put before this moment is not listed before it.
+    pub lists_after: u64,
+    /// Objects that are not listed before a moment.
+    pub late: BTreeMap<String, u64>,
 }
 
 /// An object on its way to the sites.

@@ -31,11 +31,14 @@ impl World {
         let quorum = self.options.quorum;
         let before_store = self.planted == Some(Planted::ReceiptBeforeStore);
         let intake = self.board.intake(self.sites.len(), quorum, before_store);
-        match Node::boot(&self.board, self.boots, &mut self.sites, intake, Boot { quorum, heal }) {
+        let mut shown = self.shown_sites();
+        self.delete_unfinished(&mut shown);
+        match Node::boot(&self.board, self.boots, &mut shown, intake, Boot { quorum, heal }) {
             Ok(node) => self.node = Some(node),
             Err(error) => return self.violate(format!("a node does not start: {error:#}")),
         }
         if heal {
+            self.heal_sites(&shown);
             self.note_sites();
         }
         self.bring_words();
@@ -243,6 +246,9 @@ impl World {
         disk.misses = disk.misses.saturating_sub(1);
         if !disk.is_down && !misses {
             disk.objects.insert(writing.name.clone(), writing.bytes.clone());
+            if disk.lists_after > self.now {
+                disk.late.insert(writing.name.clone(), disk.lists_after);
+            }
             writing.done.push(number);
             self.ledger.written(&writing.bytes, number);
         }

@@ -42,7 +42,16 @@ pub enum Trouble {
     Lies,
     /// A device is revoked, and goes on writing in the past; the board may accept some of it later.
     Revocation,
+    /// The cloud shows one face to some boxes and another to others.
+    Equivocation,
+    /// A site lists what was put to it only after a while.
+    LateLists,
 }
+
+/// Kinds of trouble whose actions come between those of the others, each from streams of its own: what seeds meant before
+/// them stays.
+const MORE: [(Trouble, &str, u64); 2] =
+    [(Trouble::Equivocation, "equivocation", 5), (Trouble::LateLists, "late lists", 4)];
 
 const TROUBLES: [(Trouble, u64); 16] = [
     (Trouble::Line, 2),
@@ -102,6 +111,8 @@ pub struct Options {
     pub actions: usize,
     /// Kinds of trouble.
     pub troubles: BTreeSet<Trouble>,
+    /// The same, of kinds that came later.
+    pub more: BTreeSet<Trouble>,
     /// Every second device, and the node, speak and write as a later version will.
     pub later: bool,
     /// A box makes a snapshot of a tier when it has sealed so many changes of it since the last one, and boxes that take
@@ -147,6 +158,12 @@ impl Options {
                 .iter()
                 .filter_map(|(trouble, one_in)| random.one_in(*one_in).then_some(*trouble))
                 .collect(),
+            more: MORE
+                .iter()
+                .filter_map(|(trouble, name, one_in)| {
+                    Random::new(seed, name).one_in(*one_in).then_some(*trouble)
+                })
+                .collect(),
             later: Random::new(seed, "later").one_in(3),
             snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5])
                 * if has_days { 200 } else { 1 },
@@ -160,6 +177,12 @@ impl Options {
     /// Whether a kind of trouble may happen.
     #[must_use]
     pub fn has(&self, trouble: Trouble) -> bool {
-        self.troubles.contains(&trouble)
+        self.troubles.contains(&trouble) || self.more.contains(&trouble)
+    }
+
+    /// Sets the kinds of trouble to these alone.
+    pub fn set_troubles(&mut self, troubles: &[Trouble]) {
+        let is_more = |trouble: &&Trouble| MORE.iter().any(|(more, ..)| more == *trouble);
+        (self.more, self.troubles) = troubles.iter().partition(is_more);
     }
 }

@@ -96,10 +96,12 @@ pub enum Planted {
     NeighbourMakesSafe,
     /// The driver believes a neighbour that names an unknown head of an own log, without the batch.
     NeighbourBelieved,
+    /// A node that starts deletes what fewer sites list than a receipt needs.
+    UnfinishedDeleted,
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 38] = [
+pub const ALL: [Planted; 41] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -138,6 +140,9 @@ pub const ALL: [Planted; 38] = [
     Planted::NeighbourBelieved,
     Planted::Proto(ProtoDefect::NeighbourToldOnce),
     Planted::Proto(ProtoDefect::RelayForgotten),
+    Planted::Proto(ProtoDefect::PeerLossNotNoticed),
+    Planted::Proto(ProtoDefect::OtherHistoryTaken),
+    Planted::UnfinishedDeleted,
 ];
 
 impl Planted {
@@ -146,7 +151,7 @@ impl Planted {
     fn options(self, seed: u64) -> Option<Options> {
         let mut options = Options::of_seed(seed);
         if !self.needs().is_empty() {
-            options.troubles = self.needs().iter().copied().collect();
+            options.set_troubles(self.needs());
         }
         (self.can_show(&options) && options.school_days == 0).then_some(options)
     }
@@ -168,6 +173,9 @@ impl Planted {
             Self::Proto(ProtoDefect::ReissueAppliedTwice) => &[Trouble::Return],
             Self::Proto(ProtoDefect::RevocationIgnored) => &[Trouble::Revocation],
             Self::Proto(ProtoDefect::ClockDragged) => &[Trouble::Clock],
+            Self::Proto(ProtoDefect::PeerLossNotNoticed) => &[Trouble::Equivocation],
+            Self::Proto(ProtoDefect::OtherHistoryTaken) => &[Trouble::Equivocation, Trouble::Clone],
+            Self::UnfinishedDeleted => &[Trouble::Sites, Trouble::LateLists],
             Self::Proto(_)
             | Self::Journal(_)
             | Self::ReceiptBeforeStore
@@ -185,6 +193,10 @@ impl Planted {
             Self::Proto(ProtoDefect::StaleReceipt) => options.lan == LanKind::None,
             Self::Proto(ProtoDefect::NeighbourToldOnce) => options.lan == LanKind::Alone && options.boxes > 1,
             Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
+            Self::UnfinishedDeleted => options.sites > options.quorum && options.lan != LanKind::Alone,
+            Self::Proto(ProtoDefect::PeerLossNotNoticed | ProtoDefect::OtherHistoryTaken) => {
+                options.lan != LanKind::Alone && options.boxes > 1
+            }
             Self::NeighbourMakesSafe | Self::NeighbourBelieved => {
                 options.lan != LanKind::None && options.boxes > 1
             }

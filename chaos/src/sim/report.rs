@@ -77,6 +77,10 @@ pub struct Report {
     pub relayed: u64,
     /// Writes that were refused because a disk was full.
     pub refused_for_room: u64,
+    /// How often a second node stood beside the first.
+    pub splits: u64,
+    /// Objects that a node did not find at a site, because that listed them late.
+    pub unlisted: u64,
     /// Crashes by what was being done.
     pub crash_points: BTreeMap<String, u64>,
     /// Seeds that failed.
@@ -119,6 +123,8 @@ impl Report {
             report.from_neighbours += outcome.from_neighbours;
             report.relayed += outcome.relayed;
             report.refused_for_room += outcome.refused_for_room;
+            report.splits += outcome.splits;
+            report.unlisted += outcome.unlisted;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;
             }

@@ -4,6 +4,7 @@
 use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
+use super::more;
 use super::options::{LanKind, Options, Trouble};
 use super::school;
 use crate::random::Random;
@@ -125,6 +126,14 @@ pub enum CloudAction {
     MissPuts(usize, u64),
     /// Of the batches that the node serves, it leaves some out; or no more.
     TurnLies,
+    /// A second node stands beside the first from now on, and the boxes whose bits are set are led to it.
+    Split(u8),
+    /// A box is led to the other of two nodes.
+    Turn(usize),
+    /// There is one node only.
+    Unite,
+    /// A site does not list what is put to it, for so many milliseconds.
+    ListLate(usize, u64),
 }
 
 /// One line of a script: an action, and how long the world runs after it.
@@ -150,6 +159,7 @@ fn draw_trouble(options: &Options) -> Vec<Line> {
     if options.erases {
         lines = with_erasures(lines, options);
     }
+    lines = more::with_more(lines, options);
     if options.lan == LanKind::None {
         return lines;
     }
@@ -281,6 +291,9 @@ fn troubled(trouble: Trouble, options: &Options, random: &mut Random) -> Action 
         (Trouble::Revocation, _) if random.one_in(3) => of_box(BoxAction::Accept),
         (Trouble::Revocation, _) => of_box(BoxAction::CarryStolen),
         (Trouble::Lies, _) => Action::Cloud(CloudAction::TurnLies),
+        // These are no part of what this draws from.
+        (Trouble::Equivocation, _) => Action::Cloud(CloudAction::Turn(number)),
+        (Trouble::LateLists, _) => Action::Cloud(CloudAction::ListLate(site, 1_000)),
         (Trouble::Backlog, _) => of_box(BoxAction::Backlog(8 + random.index(24))),
     }
 }

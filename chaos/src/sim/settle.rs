@@ -23,9 +23,11 @@ impl World {
         self.options.loss_one_in = 0;
         self.healed_at = Some(self.now);
         self.node_lies = false;
+        self.unite();
         self.stop_node();
         for site in &mut self.sites {
-            (site.is_down, site.misses) = (false, 0);
+            (site.is_down, site.misses, site.lists_after) = (false, 0, 0);
+            site.late.clear();
         }
         self.words_due = self.board.version() > 1;
         self.start_node(true);

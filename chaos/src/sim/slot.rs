@@ -7,6 +7,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ids::{LogName, Tier};
 
 use super::board::Life;
+use super::faces::Shown;
 use super::ledger::BoxLedger;
 use super::replica::Replica;
 
@@ -55,6 +56,8 @@ pub(crate) struct Slot {
     pub words: u64,
     /// Batches that a neighbour has brought and that are to be stored together.
     pub carried: Option<Vec<Batch>>,
+    /// What it was shown of others' logs since it started.
+    pub shown: Shown,
     /// From this tier on a full disk has not taken what a neighbour brought.
     pub full_from: Option<Tier>,
 }
@@ -82,6 +85,7 @@ impl Slot {
             ended: Vec::new(),
             words: 1,
             carried: None,
+            shown: Shown::default(),
             full_from: None,
         }
     }

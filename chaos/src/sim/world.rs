@@ -14,6 +14,7 @@ use sonae_proto::uplink::DIAL_MS_MAX;
 
 use super::board::{Board, Life};
 use super::event::Event;
+use super::faces::Faces;
 use super::lan::Lan;
 use super::ledger::{BoxLedger, Ledger};
 use super::line::Connection;
@@ -48,6 +49,7 @@ pub(crate) struct World {
     pub carried: BTreeMap<(u64, u64), Hash32>,
     pub node: Option<Node>,
     pub node_stops_in: Option<u64>,
+    pub faces: Faces,
     /// The node leaves batches out when it serves a log.
     pub node_lies: bool,
     pub sites: Vec<Site>,
@@ -82,6 +84,8 @@ pub(crate) struct Tally {
     pub restarts: u64,
     pub boots: u64,
     pub refused_for_room: u64,
+    pub splits: u64,
+    pub unlisted: u64,
     /// Changes of school days that were acknowledged.
     pub worked: u32,
     pub renewals: u64,
@@ -117,6 +121,7 @@ impl World {
             carried: BTreeMap::new(),
             node: None,
             node_stops_in: None,
+            faces: Faces::default(),
             node_lies: false,
             sites: vec![Site::default(); options.sites],
             sites_image: None,
