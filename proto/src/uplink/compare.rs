@@ -31,6 +31,9 @@ impl Uplink {
                 // Nothing is to be lowered, but those receipts must not come back by a courier.
                 Comparison::Fits => lost |= welcome.complete && own.may_have_lost(there),
                 Comparison::Lost { .. } if !welcome.complete || is_planted(Defect::LossNotNoticed) => {}
+                // A courier has brought a receipt while the welcome was on its way: it answers what was before.
+                Comparison::Lost { .. }
+                    if there.sequence >= self.greeted_receipted.get(log).map_or(0, |had| had.sequence) => {}
                 Comparison::Lost { had } => {
                     let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
                     self.effects.push_back(Effect::Alarm(alarm));

@@ -90,8 +90,9 @@ pub struct Uplink {
     manifest_version: u64,
     /// Keys that the board has ordered to be destroyed.
     destroyed: Destroyed,
-    /// What the hello named.
+    /// What the hello named: the manifest, and own heads that had a receipt then.
     greeted_manifest: u64,
+    greeted_receipted: Heads,
     /// Of the newest manifest that the cloud has named or was sent.
     cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
@@ -141,6 +142,7 @@ impl Uplink {
             manifest_version: start.manifest_version,
             destroyed: start.destroyed,
             greeted_manifest: start.manifest_version,
+            greeted_receipted: Heads::new(),
             cloud_manifest: 0,
             keys_wanted: true,
             keys_due: false,
@@ -221,6 +223,7 @@ impl Uplink {
     pub fn handle_connected(&mut self) {
         self.line = Line::Greeting { failures: self.failures() };
         self.greeted_manifest = self.manifest_version;
+        self.greeted_receipted = self.receipted();
         self.effects.push_back(Effect::SendHello);
         self.fetch_at_once();
     }

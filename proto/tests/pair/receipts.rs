@@ -5,7 +5,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::receipt::Receipt;
-use sonae_proto::uplink::{Alarm, BatchReply, DIAL_MS_MAX, Effect, REFUSED_MS_MAX, STALL_MS};
+use sonae_proto::uplink::{Alarm, BatchReply, CarriedReceipt, DIAL_MS_MAX, Effect, REFUSED_MS_MAX, STALL_MS};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{PROTOCOL, Refusal, RefusalCode, Welcome};
 
@@ -51,6 +51,32 @@ pub fn up(board: &Board, count: usize, answer: Welcome) -> (Replica, Vec<Batch>)
 fn receipt_for(batch: &Batch) -> Receipt {
     let (log, head) = (batch.header().log, batch.header().head());
     Receipt { school: school(), log, head, loss_counter: 0, issued_ms: 9, sites: vec![site(0), site(1)] }
+}
+
+/// Goal: a welcome that was written before a receipt says nothing of what that receipt is for. Method: a courier brings
+/// the receipt between hello and welcome; then the same welcome again, as the answer to the next hello.
+#[test]
+fn a_receipt_that_overtakes_the_welcome_is_no_loss() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 2, welcome(Heads::new()));
+    let (log, first) = (chain[0].header().log, chain[0].header().head());
+    let before = Heads::from([(log, first)]);
+    let receipt = |number: usize| receipt_for(&chain[number]).sign(&board.receipt_key);
+    replica.engine.handle_batch_reply(log, BatchReply::Receipt(receipt(0)), 10);
+    replica.engine.handle_disconnected(20);
+    replica.engine.handle_timeout(20 + REFUSED_MS_MAX);
+    replica.engine.handle_connected();
+    assert_eq!(replica.engine.handle_carried_receipt(receipt(1), 30), CarriedReceipt::Moved);
+    replica.engine.handle_welcome(&welcome(before.clone()), 40 + REFUSED_MS_MAX);
+    let is_loss = |effect: &Effect| matches!(effect, Effect::Alarm(_) | Effect::KeepLoss { .. });
+    assert!(!effects(&mut replica).iter().any(is_loss));
+    assert_eq!(replica.engine.receipted()[&log], chain[1].header().head());
+    // The next hello names it: now it is one.
+    replica.engine.handle_disconnected(50 + REFUSED_MS_MAX);
+    replica.engine.handle_timeout(50 + 2 * REFUSED_MS_MAX);
+    replica.engine.handle_connected();
+    replica.engine.handle_welcome(&welcome(before), 60 + 2 * REFUSED_MS_MAX);
+    assert!(effects(&mut replica).iter().any(is_loss));
 }
 
 /// Goal: every receipt that is not exactly for a held batch is ignored, the right one counts. Method: change one
