@@ -57,9 +57,12 @@ async fn run(command: Command) -> Result<()> {
         #[cfg(feature = "sim")]
         Command::Sim { seeds, runs: Runs { from, seconds, planted, json: _ } } => {
             let limit = seconds.map(std::time::Duration::from_secs);
-            let mut report = sonae_chaos::sim::report::Report::of_seeds(from, seeds, limit)?;
+            use sonae_chaos::sim::report::Report;
+            // The auditor has a runtime of its own for its object stores.
+            let of_seeds = || Report::of_seeds(from, seeds, limit);
+            let mut report = tokio::task::block_in_place(of_seeds)?;
             if planted {
-                report.planted = sonae_chaos::sim::planted::find_all()?;
+                report.planted = tokio::task::block_in_place(sonae_chaos::sim::planted::find_all)?;
             }
             print(&report)?;
             match report.objections().as_slice() {
@@ -173,7 +176,8 @@ async fn run_drill(drill: Drill, cut: Option<&str>) -> Result<()> {
 #[cfg(feature = "sim")]
 async fn replay(ring: Ring, seed: u64) -> Result<()> {
     match ring {
-        Ring::Sim => replay_simulation(seed),
+        // The auditor has a runtime of its own for its object stores.
+        Ring::Sim => tokio::task::block_in_place(|| replay_simulation(seed)),
         Ring::Simnet => sonae_chaos::simnet::command::replay(seed),
         Ring::Adversary => tokio::task::block_in_place(|| sonae_chaos::adversary::command::replay(seed)),
         Ring::Proc => proc::command::replay(&scratch("proc")?, seed).await,

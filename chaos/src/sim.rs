@@ -10,9 +10,11 @@
 
 mod act;
 mod agree;
+mod auditor;
 mod board;
 mod box_side;
 mod carried;
+mod carrying;
 mod erasure;
 mod event;
 mod faces;
@@ -36,6 +38,7 @@ mod pruning;
 mod replica;
 pub mod report;
 mod revoked;
+mod rot;
 mod school;
 pub mod script;
 pub(crate) mod seal;
@@ -101,6 +104,16 @@ pub struct Outcome {
     pub refused_for_room: u64,
     /// How often a second node stood beside the first.
     pub splits: u64,
+    /// Bits that rotted on disks.
+    pub rots: u64,
+    /// How often a journal was made again for that.
+    pub repairs: u64,
+    /// Bundles that boxes gave to couriers.
+    pub carried: u64,
+    /// Receipts that couriers brought and that moved what is safe.
+    pub receipts_by_hand: u64,
+    /// Visits of an auditor.
+    pub audits: u64,
     /// Objects that a node did not find at a site, because that listed them late.
     pub unlisted: u64,
 }
@@ -167,6 +180,11 @@ fn run_planted(
         refused_for_room: world.tally.refused_for_room,
         splits: world.tally.splits,
         unlisted: world.tally.unlisted,
+        audits: world.tally.audits,
+        carried: world.tally.carried,
+        receipts_by_hand: world.tally.receipts_by_hand,
+        rots: world.tally.rots,
+        repairs: world.tally.repairs,
     })
 }
 

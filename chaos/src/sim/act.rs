@@ -71,6 +71,7 @@ impl World {
             BoxAction::Revoke => self.revoke(slot),
             BoxAction::CarryStolen => self.carry_stolen(slot),
             BoxAction::Accept => self.accept(),
+            BoxAction::CarryOut(trip) => self.carry_out(slot, trip),
         }
     }
 
@@ -100,6 +101,7 @@ impl World {
                     place.disk.set_room(Some(replica.store.bytes() + bytes));
                 }
             }
+            DiskAction::Rot(place, at_once) => self.rot(slot, place, at_once),
             DiskAction::Room => {
                 place.disk.set_room(None);
                 place.full_from = None;
@@ -132,6 +134,7 @@ impl World {
             CloudAction::TurnSite(site) => self.sites[site].is_down = !self.sites[site].is_down,
             CloudAction::Split(bits) => self.split(bits),
             CloudAction::Turn(slot) => self.turn(slot % self.slots.len()),
+            CloudAction::Audit => self.audit(),
             CloudAction::Unite => self.unite(),
             CloudAction::ListLate(site, ms) => self.list_late(site, ms),
             CloudAction::TurnLies => self.node_lies = !self.node_lies,
@@ -200,7 +203,9 @@ impl World {
         let (life, disk) = (original.life.clone(), start_copy(&original.disk));
         let book: BoxLedger = original.book.clone();
         self.contested.insert(life.name);
-        self.add_slot(Slot::new(life, disk, book, self.now));
+        let mut copy = Slot::new(life, disk, book, self.now);
+        copy.has_rotted = self.slots[slot].has_rotted;
+        self.add_slot(copy);
     }
 }
 

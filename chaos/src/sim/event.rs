@@ -1,5 +1,7 @@
 //! What happens at a moment of virtual time: arrivals, ends, waits that are over.
 
+use super::carrying::Trip;
+
 /// What happens at a moment.
 #[derive(Debug)]
 pub(crate) enum Event {
@@ -67,6 +69,21 @@ pub(crate) enum Event {
     DialNeighbour {
         from: usize,
         to: usize,
+    },
+    /// A courier comes to the node with a bundle of a box.
+    ToNodeByHand {
+        slot: usize,
+        trip: Trip,
+        file: Vec<u8>,
+    },
+    /// Everything that a courier brought has its answer.
+    AnswerByHand {
+        courier: u64,
+    },
+    /// A courier comes back to a box with the answer.
+    ToBoxByHand {
+        slot: usize,
+        file: Vec<u8>,
     },
     /// What an ended incarnation wrote is carried over, if everything else is here.
     CarryOver {

@@ -58,6 +58,10 @@ impl World {
         let is_full = error.downcast_ref::<JournalError>().is_some_and(JournalError::is_full);
         let is_io = matches!(error.downcast_ref(), Some(JournalError::Io { .. } | JournalError::Poisoned));
         self.note(format_args!("box {slot} cannot open its journal: {error:#}"));
+        let is_corrupt = error.downcast_ref().is_some_and(JournalError::is_corrupt);
+        if is_corrupt && self.slots[slot].has_rotted {
+            return self.repair(slot);
+        }
         if off {
             self.crashed_at("power cut in recovery".into());
             self.slots[slot].disk.power_cycle(self.slots[slot].cut);

@@ -13,6 +13,7 @@ use sonae_proto::ids::{Hash32, Incarnation, LogName};
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::vector::LogHead;
 
+use super::rot::Salvaged;
 use super::store::Held;
 
 /// A record that is no batch, as it lies at the sites.
@@ -96,6 +97,22 @@ impl BoxLedger {
             }
             attempted.truncate(lines.len());
             *acknowledged = lines.len();
+        }
+        Ok(())
+    }
+}
+
+impl BoxLedger {
+    /// Compares what can be read of a rotten disk with what was written to it.
+    pub fn salvaged(&self, salvaged: &Salvaged) -> Result<(), String> {
+        for (log, lines) in salvaged {
+            let attempted = self.attempted.get(log).map(Vec::as_slice).unwrap_or_default();
+            for (line, attempted) in (1..).zip(attempted).filter_map(|(at, was)| Some((lines.get(&at)?, was)))
+            {
+                if line != attempted {
+                    return Err(format!("log {log}: what a rotten disk shows is not what was written"));
+                }
+            }
         }
         Ok(())
     }
@@ -198,6 +215,40 @@ impl Ledger {
             next = before;
         }
         end
+    }
+
+    fn lies_at(seen: &Seen, sites: &BTreeSet<usize>) -> bool {
+        !seen.sites.is_disjoint(sites)
+    }
+
+    /// Whether some sites hold a history without a gap.
+    pub fn is_whole_at(&self, log: LogName, head: LogHead, sites: &BTreeSet<usize>) -> bool {
+        self.walk(log, head, |seen| Self::lies_at(seen, sites), "is not there").is_ok()
+    }
+
+    /// Logs of which some sites hold two batches for one place.
+    pub fn rivals_at(&self, sites: &BTreeSet<usize>) -> BTreeSet<LogName> {
+        let mut places = BTreeSet::new();
+        let there = self.seen.values().filter(|seen| Self::lies_at(seen, sites));
+        let place = |seen: &Seen| (seen.header.log, seen.header.first, seen.header.previous);
+        there.filter(|seen| !places.insert(place(seen))).map(|seen| seen.header.log).collect()
+    }
+
+    /// Logs of which some sites hold a batch without the one before it.
+    pub fn holes_at(&self, sites: &BTreeSet<usize>) -> BTreeSet<LogName> {
+        let is_there = |hash: &Hash32| self.seen.get(hash).is_some_and(|seen| Self::lies_at(seen, sites));
+        let there = self.seen.values().filter(|seen| Self::lies_at(seen, sites));
+        let headers = there.map(|seen| &seen.header);
+        headers
+            .filter(|header| header.previous != Hash32::ZERO && !is_there(&header.previous))
+            .map(|header| header.log)
+            .collect()
+    }
+
+    /// Incarnations whose identities some of these sites hold.
+    pub fn named_at(&self, sites: &BTreeSet<usize>) -> BTreeSet<Incarnation> {
+        let held = self.documents.values().filter(|document| !document.sites.is_disjoint(sites));
+        held.filter_map(|document| document.names).collect()
     }
 
     fn walk(

@@ -73,6 +73,9 @@ impl World {
             Event::LookAtLink { link, end } => self.look_at_link(link, end),
             Event::LookAtStall { from, to } => self.look_at_stall(from, to),
             Event::DialNeighbour { from, to } => self.dial_neighbour(from, to),
+            Event::ToNodeByHand { slot, trip, file } => self.node_reads_file(slot, trip, file),
+            Event::AnswerByHand { courier } => self.answer_by_hand(courier),
+            Event::ToBoxByHand { slot, file } => self.box_reads_file(slot, &file),
             Event::CarryOver { slot } => self.try_carry_over(slot),
             Event::StartNode { boot } => {
                 if self.boots == boot {

@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use sonae_journal::sim::Cut;
 use sonae_proto::change::Change;
 use sonae_proto::erasure::tombstones;
-use sonae_proto::ids::Tier;
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::reissue::{parting, reissue};
+use sonae_proto::vector::LogHead;
 
 use super::act::BOXES_MAX;
 use super::event::Event;
@@ -24,14 +25,14 @@ use super::store::{Item, Store};
 use super::world::World;
 
 /// Milliseconds between tries to carry over.
-const TRY_MS: u64 = 1_000;
+pub(crate) const TRY_MS: u64 = 1_000;
 
 /// Lines with their sequences.
 type Lines = Vec<(u64, Vec<u8>)>;
 
 impl World {
     /// Another incarnation with an empty disk takes the place of the one in a slot.
-    fn replace_life(&mut self, slot: usize, device: Option<u8>, rebuilds: bool) -> Option<Buried> {
+    pub fn replace_life(&mut self, slot: usize, device: Option<u8>, rebuilds: bool) -> Option<Buried> {
         let life = match self.enrol(device, rebuilds) {
             Ok(life) => life,
             Err(error) => {
@@ -48,6 +49,8 @@ impl World {
             disk: std::mem::replace(&mut place.disk, disk),
             book: std::mem::take(&mut place.book),
             read_by: BTreeSet::new(),
+            has_rotted: std::mem::take(&mut place.has_rotted),
+            salvaged: None,
         })
     }
 
@@ -107,7 +110,9 @@ impl World {
             return;
         }
         if let Some(buried) = self.slots[slot].buried.take() {
-            self.add_slot(Slot::new(buried.life, buried.disk, buried.book, self.now));
+            let mut found = Slot::new(buried.life, buried.disk, buried.book, self.now);
+            found.has_rotted = buried.has_rotted;
+            self.add_slot(found);
         }
     }
 
@@ -165,7 +170,16 @@ impl World {
 
     /// Issues again what only an ended incarnation has. Returns whether all of it is here now.
     fn carry_over(&mut self, slot: usize, ended: &Buried) -> bool {
+        if let Some(salvaged) = &ended.salvaged {
+            return Tier::ALL.into_iter().all(|tier| {
+                let lines = salvaged.get(&ended.life.log(tier)).cloned().unwrap_or_default();
+                self.carry_log(slot, ended.life.log(tier), LogHead::EMPTY, lines.into_iter().collect())
+            });
+        }
         let Ok(store) = Store::open(&ended.disk, self.keeping()) else {
+            if let Some(salvaged) = self.salvaged(ended) {
+                return self.carry_over(slot, &Buried { salvaged: Some(salvaged), ..ended.clone() });
+            }
             if ended.disk.is_off() {
                 self.crashed_at("power cut, reading an ended store".into());
                 ended.disk.power_cycle(self.slots[slot].cut);
@@ -184,26 +198,32 @@ impl World {
             }
             let lines = (1..).zip(store.held.lines.get(&log).into_iter().flatten().cloned());
             let here: Lines = lines.filter(|(sequence, _)| *sequence > base.sequence).collect();
-            let batches = replica.store.held.peers.get(&log).into_iter().flatten();
-            let opened = batches.flat_map(|batch| seal::open(batch.payload()));
-            let there: Lines = (base.sequence + 1..).zip(opened).collect();
-            let Some(from) = parting(&here, &there) else { continue };
-            let missing: Lines = here.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
-            let changes = match reissue(log, &missing) {
-                Ok(changes) => changes,
-                Err(error) => {
-                    self.violate(format!("what was dug out is no change: {error}"));
-                    return false;
-                }
-            };
-            // Tombstones first, as in the product: nothing that is erased is sealed again on the way.
-            let is_stone = |change: &&Change| change.collection == tombstones(tier);
-            let (first, then): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(is_stone);
-            if !first.into_iter().chain(then).all(|change| self.issue_again(slot, tier, change)) {
+            if !self.carry_log(slot, log, base, here) {
                 return false;
             }
         }
         true
+    }
+
+    /// Issues again what an ended log has behind a point and the one here has not. Returns whether all is here now.
+    fn carry_log(&mut self, slot: usize, log: LogName, base: LogHead, here: Lines) -> bool {
+        let Some(replica) = &self.slots[slot].replica else { return false };
+        let batches = replica.store.held.peers.get(&log).into_iter().flatten();
+        let opened = batches.flat_map(|batch| seal::open(batch.payload()));
+        let there: Lines = (base.sequence + 1..).zip(opened).collect();
+        let Some(from) = parting(&here, &there) else { return true };
+        let missing: Lines = here.into_iter().filter(|(sequence, _)| *sequence >= from).collect();
+        let changes = match reissue(log, &missing) {
+            Ok(changes) => changes,
+            Err(error) => {
+                self.violate(format!("what was dug out is no change: {error}"));
+                return false;
+            }
+        };
+        // Tombstones first, as in the product: nothing that is erased is sealed again on the way.
+        let is_stone = |change: &&Change| change.collection == tombstones(log.tier);
+        let (first, then): (Vec<&Change>, Vec<&Change>) = changes.iter().partition(is_stone);
+        first.into_iter().chain(then).all(|change| self.issue_again(slot, log.tier, change))
     }
 
     /// Keeps a change under the name of this box, unless it is here already. Returns whether it is here now.

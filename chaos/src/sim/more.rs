@@ -1,8 +1,9 @@
 //! Trouble that came after the scripts of many seeds were in use: its actions are put between the others, each kind drawn
 //! from a stream of its own, so that a script without a kind is as it was.
 
+use super::carrying::Trip;
 use super::options::{Options, Trouble};
-use super::script::{Action, BoxAction, CloudAction, Line};
+use super::script::{Action, BoxAction, CloudAction, DiskAction, Line};
 use crate::random::Random;
 
 /// Puts the actions of these kinds between the others.
@@ -14,7 +15,31 @@ pub(super) fn with_more(lines: Vec<Line>, options: &Options) -> Vec<Line> {
     if options.has(Trouble::LateLists) {
         lines = between(lines, options, "late lists script", 5, late_lists);
     }
+    if options.has(Trouble::Rot) {
+        lines = between(lines, options, "rot script", 12, rot);
+    }
+    if options.has(Trouble::Courier) {
+        lines = between(lines, options, "courier script", 8, courier);
+    }
+    if options.audits {
+        lines = between(lines, options, "audit script", 10, |_, _| vec![Action::Cloud(CloudAction::Audit)]);
+    }
     lines
+}
+
+fn courier(_: &Options, random: &mut Random) -> Vec<Action> {
+    let number = random.index(12);
+    let trip = Trip {
+        ms: random.pick(&[100, 5_000, 600_000]),
+        readable: if random.one_in(4) { random.below(1_000) } else { 1_000 },
+        twice: random.one_in(3),
+    };
+    vec![Action::Box(number, BoxAction::CarryOut(trip))]
+}
+
+fn rot(_: &Options, random: &mut Random) -> Vec<Action> {
+    let number = random.index(12);
+    vec![Action::Disk(number, DiskAction::Rot(random.bits(), random.one_in(2)))]
 }
 
 fn between(

@@ -55,6 +55,7 @@ impl World {
         self.node_stops_in = None;
         let Some(node) = self.node.take() else { return };
         self.note(format_args!("node {} stops", node.boot));
+        self.couriers.clear();
         if let Some(writing) = node.writing {
             for number in writing.left {
                 if self.random.one_in(2) && !self.sites[number].is_down {
@@ -173,7 +174,9 @@ impl World {
                 if let Frame::Welcome(_) = &*frame {
                     self.check_welcome(to.connection.0);
                 }
-                self.tell(to.connection, to.stream, &frame);
+                if !self.courier_hears(to, &frame) {
+                    self.tell(to.connection, to.stream, &frame);
+                }
             }
             intake::Effect::Tell { connection, frame } => self.tell(connection, NODE_STREAM, &frame),
             intake::Effect::Store { ticket, kind, body } => {
@@ -181,6 +184,7 @@ impl World {
                     node.queue.push_back((ticket, kind, body));
                 }
             }
+            intake::Effect::Serve { to, batches, .. } if self.courier_is_served(to, &batches) => {}
             intake::Effect::Serve { to, batches, .. } => {
                 let mut sequence = 0;
                 for stored in batches {
@@ -204,7 +208,10 @@ impl World {
                 self.serve_snapshot(to, root, text, parts);
             }
             intake::Effect::SecondIncarnation { .. } | intake::Effect::DocumentsStored { .. } => {}
-            intake::Effect::Quarantined { to, .. } => self.check_quarantined(to),
+            intake::Effect::Quarantined { to, .. } => {
+                self.check_quarantined(to);
+                self.courier_is_done(to);
+            }
             intake::Effect::RevocationTakenBack { version, .. } => {
                 self.violate(format!(
                     "the node says that manifest {version} takes back a revocation; none does"

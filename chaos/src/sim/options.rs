@@ -46,12 +46,20 @@ pub enum Trouble {
     Equivocation,
     /// A site lists what was put to it only after a while.
     LateLists,
+    /// A bit of what a box has on its disk is another one.
+    Rot,
+    /// Sticks are carried between boxes and the cloud: late, twice, unreadable from the middle on.
+    Courier,
 }
 
 /// Kinds of trouble whose actions come between those of the others, each from streams of its own: what seeds meant before
 /// them stays.
-const MORE: [(Trouble, &str, u64); 2] =
-    [(Trouble::Equivocation, "equivocation", 5), (Trouble::LateLists, "late lists", 4)];
+const MORE: [(Trouble, &str, u64); 4] = [
+    (Trouble::Equivocation, "equivocation", 5),
+    (Trouble::LateLists, "late lists", 4),
+    (Trouble::Rot, "rot", 5),
+    (Trouble::Courier, "courier", 4),
+];
 
 const TROUBLES: [(Trouble, u64); 16] = [
     (Trouble::Line, 2),
@@ -113,6 +121,8 @@ pub struct Options {
     pub troubles: BTreeSet<Trouble>,
     /// The same, of kinds that came later.
     pub more: BTreeSet<Trouble>,
+    /// An auditor comes now and then, and at the end.
+    pub audits: bool,
     /// Every second device, and the node, speak and write as a later version will.
     pub later: bool,
     /// A box makes a snapshot of a tier when it has sealed so many changes of it since the last one, and boxes that take
@@ -164,6 +174,7 @@ impl Options {
                     Random::new(seed, name).one_in(*one_in).then_some(*trouble)
                 })
                 .collect(),
+            audits: Random::new(seed, "audits").one_in(4),
             later: Random::new(seed, "later").one_in(3),
             snapshot_every: Random::new(seed, "snapshots").pick(&[0, 1, 2, 5])
                 * if has_days { 200 } else { 1 },

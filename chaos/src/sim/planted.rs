@@ -98,10 +98,14 @@ pub enum Planted {
     NeighbourBelieved,
     /// A node that starts deletes what fewer sites list than a receipt needs.
     UnfinishedDeleted,
+    /// The keeper takes for receipted what was written to a stick.
+    StickMakesSafe,
+    /// An auditor does not compare with what was shown before.
+    AuditorForgets,
 }
 
 /// All planted defects that the simulation must find.
-pub const ALL: [Planted; 41] = [
+pub const ALL: [Planted; 44] = [
     Planted::Proto(ProtoDefect::StaleReceipt),
     Planted::Proto(ProtoDefect::LossNotNoticed),
     Planted::Proto(ProtoDefect::OwnLogReused),
@@ -143,6 +147,17 @@ pub const ALL: [Planted; 41] = [
     Planted::Proto(ProtoDefect::PeerLossNotNoticed),
     Planted::Proto(ProtoDefect::OtherHistoryTaken),
     Planted::UnfinishedDeleted,
+    Planted::Journal(JournalDefect::TruncateAtRot),
+    Planted::StickMakesSafe,
+    Planted::AuditorForgets,
+];
+
+/// What shows by one kind of trouble alone, and the kind.
+pub const ONLY: [(Planted, Trouble); 4] = [
+    (Planted::Proto(ProtoDefect::OtherHistoryTaken), Trouble::Equivocation),
+    (Planted::UnfinishedDeleted, Trouble::LateLists),
+    (Planted::Journal(JournalDefect::TruncateAtRot), Trouble::Rot),
+    (Planted::StickMakesSafe, Trouble::Courier),
 ];
 
 impl Planted {
@@ -166,7 +181,8 @@ impl Planted {
                 | ProtoDefect::ReceiptBehindHole
                 | ProtoDefect::SnapshotAheadTaken,
             )
-            | Self::LossKeptLazily => &[Trouble::CloudLoss],
+            | Self::LossKeptLazily
+            | Self::AuditorForgets => &[Trouble::CloudLoss],
             Self::Proto(ProtoDefect::OwnLogReused | ProtoDefect::EndedUnequal) | Self::ErasedIssuedAgain => {
                 &[Trouble::Clone]
             }
@@ -176,6 +192,8 @@ impl Planted {
             Self::Proto(ProtoDefect::PeerLossNotNoticed) => &[Trouble::Equivocation],
             Self::Proto(ProtoDefect::OtherHistoryTaken) => &[Trouble::Equivocation, Trouble::Clone],
             Self::UnfinishedDeleted => &[Trouble::Sites, Trouble::LateLists],
+            Self::StickMakesSafe => &[Trouble::Courier, Trouble::Line, Trouble::Power],
+            Self::Journal(JournalDefect::TruncateAtRot) => &[Trouble::Rot],
             Self::Proto(_)
             | Self::Journal(_)
             | Self::ReceiptBeforeStore
@@ -193,6 +211,7 @@ impl Planted {
             Self::Proto(ProtoDefect::StaleReceipt) => options.lan == LanKind::None,
             Self::Proto(ProtoDefect::NeighbourToldOnce) => options.lan == LanKind::Alone && options.boxes > 1,
             Self::Proto(ProtoDefect::RelayForgotten) => options.lan == LanKind::Beside && options.boxes > 1,
+            Self::AuditorForgets => options.audits && options.lan != LanKind::Alone,
             Self::UnfinishedDeleted => options.sites > options.quorum && options.lan != LanKind::Alone,
             Self::Proto(ProtoDefect::PeerLossNotNoticed | ProtoDefect::OtherHistoryTaken) => {
                 options.lan != LanKind::Alone && options.boxes > 1
@@ -209,6 +228,7 @@ impl Planted {
             | Self::ReceiptBeforeStore
             | Self::SealedLazily
             | Self::LossKeptLazily
+            | Self::StickMakesSafe
             | Self::PartsKeptLazily => true,
         }
     }

@@ -79,6 +79,16 @@ pub struct Report {
     pub refused_for_room: u64,
     /// How often a second node stood beside the first.
     pub splits: u64,
+    /// Bits that rotted on disks.
+    pub rots: u64,
+    /// How often a journal was made again for that.
+    pub repairs: u64,
+    /// Bundles that boxes gave to couriers.
+    pub carried: u64,
+    /// Receipts that couriers brought and that moved what is safe.
+    pub receipts_by_hand: u64,
+    /// Visits of an auditor.
+    pub audits: u64,
     /// Objects that a node did not find at a site, because that listed them late.
     pub unlisted: u64,
     /// Crashes by what was being done.
@@ -125,6 +135,11 @@ impl Report {
             report.refused_for_room += outcome.refused_for_room;
             report.splits += outcome.splits;
             report.unlisted += outcome.unlisted;
+            report.audits += outcome.audits;
+            report.carried += outcome.carried;
+            report.receipts_by_hand += outcome.receipts_by_hand;
+            report.rots += outcome.rots;
+            report.repairs += outcome.repairs;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;
             }

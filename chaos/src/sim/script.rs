@@ -4,6 +4,7 @@
 use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
+use super::carrying::Trip;
 use super::more;
 use super::options::{LanKind, Options, Trouble};
 use super::school;
@@ -69,6 +70,8 @@ pub enum BoxAction {
     CarryStolen,
     /// The board accepts what waits in quarantine.
     Accept,
+    /// It writes a bundle to a stick, which a courier carries to the node, and the answer back.
+    CarryOut(Trip),
 }
 
 /// What happens to the disk or the power of a box.
@@ -86,6 +89,8 @@ pub enum DiskAction {
     Full(u64),
     /// The disk has room again.
     Room,
+    /// A bit of what lies on it, anywhere, is another one; the box starts again at once (true) or goes on.
+    Rot(u64, bool),
 }
 
 /// What happens to the LAN. Boxes are named by any number.
@@ -132,6 +137,8 @@ pub enum CloudAction {
     Turn(usize),
     /// There is one node only.
     Unite,
+    /// An auditor comes.
+    Audit,
     /// A site does not list what is put to it, for so many milliseconds.
     ListLate(usize, u64),
 }
@@ -293,6 +300,10 @@ fn troubled(trouble: Trouble, options: &Options, random: &mut Random) -> Action 
         (Trouble::Lies, _) => Action::Cloud(CloudAction::TurnLies),
         // These are no part of what this draws from.
         (Trouble::Equivocation, _) => Action::Cloud(CloudAction::Turn(number)),
+        (Trouble::Courier, _) => {
+            of_box(BoxAction::CarryOut(Trip { ms: 1_000, readable: 1_000, twice: false }))
+        }
+        (Trouble::Rot, _) => of_disk(DiskAction::Rot(0, true)),
         (Trouble::LateLists, _) => Action::Cloud(CloudAction::ListLate(site, 1_000)),
         (Trouble::Backlog, _) => of_box(BoxAction::Backlog(8 + random.index(24))),
     }

@@ -64,6 +64,9 @@ impl World {
             self.converge();
             slot.into_iter().for_each(|slot| self.became_equal(slot));
         }
+        if self.options.audits && self.violation.is_none() {
+            self.audit();
+        }
     }
 
     fn converge(&mut self) {

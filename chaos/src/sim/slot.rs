@@ -10,6 +10,7 @@ use super::board::Life;
 use super::faces::Shown;
 use super::ledger::BoxLedger;
 use super::replica::Replica;
+use super::rot::Salvaged;
 
 /// What the clocks of boxes show at the start, milliseconds since 1970.
 const CLOCK_START_MS: u64 = 1_764_000_000_000;
@@ -22,6 +23,10 @@ pub(crate) struct Buried {
     pub book: BoxLedger,
     /// Who has issued again what it has not sent.
     pub read_by: BTreeSet<usize>,
+    /// A bit of the disk is not what was written.
+    pub has_rotted: bool,
+    /// What can be read of it then.
+    pub salvaged: Option<Salvaged>,
 }
 
 /// A place in which a box stands.
@@ -56,6 +61,8 @@ pub(crate) struct Slot {
     pub words: u64,
     /// Batches that a neighbour has brought and that are to be stored together.
     pub carried: Option<Vec<Batch>>,
+    /// A bit of its disk is not what was written.
+    pub has_rotted: bool,
     /// What it was shown of others' logs since it started.
     pub shown: Shown,
     /// From this tier on a full disk has not taken what a neighbour brought.
@@ -85,6 +92,7 @@ impl Slot {
             ended: Vec::new(),
             words: 1,
             carried: None,
+            has_rotted: false,
             shown: Shown::default(),
             full_from: None,
         }

@@ -108,7 +108,7 @@ impl Item {
         Ok((FrameKind(kind), bytes))
     }
 
-    fn decode(kind: FrameKind, bytes: Vec<u8>) -> Result<Self> {
+    pub fn decode(kind: FrameKind, bytes: Vec<u8>) -> Result<Self> {
         Ok(match kind.0 {
             1 => {
                 let (log, sequence, line): (_, _, String) = serde_json::from_slice(&bytes)?;

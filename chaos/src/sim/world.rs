@@ -11,8 +11,10 @@ use sonae_proto::digest::Digest;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{Hash32, Incarnation, Tier};
 use sonae_proto::uplink::DIAL_MS_MAX;
+use sonae_proto::vector::Heads;
 
 use super::board::{Board, Life};
+use super::carrying::Courier;
 use super::event::Event;
 use super::faces::Faces;
 use super::lan::Lan;
@@ -47,12 +49,16 @@ pub(crate) struct World {
     pub words_due: bool,
     /// What couriers have offered to the node, by connection and stream.
     pub carried: BTreeMap<(u64, u64), Hash32>,
+    /// Couriers at the node, by connection.
+    pub couriers: BTreeMap<u64, Courier>,
     pub node: Option<Node>,
     pub node_stops_in: Option<u64>,
     pub faces: Faces,
     /// The node leaves batches out when it serves a log.
     pub node_lies: bool,
     pub sites: Vec<Site>,
+    /// Heads that the cloud showed to an auditor at the last visit.
+    pub shown_to_auditor: Heads,
     pub sites_image: Option<Vec<Site>>,
     pub ledger: Ledger,
     /// Incarnations that more than one disk has written for.
@@ -86,6 +92,11 @@ pub(crate) struct Tally {
     pub refused_for_room: u64,
     pub splits: u64,
     pub unlisted: u64,
+    pub audits: u64,
+    pub carried: u64,
+    pub receipts_by_hand: u64,
+    pub rots: u64,
+    pub repairs: u64,
     /// Changes of school days that were acknowledged.
     pub worked: u32,
     pub renewals: u64,
@@ -119,12 +130,14 @@ impl World {
             revoked: BTreeMap::new(),
             words_due: false,
             carried: BTreeMap::new(),
+            couriers: BTreeMap::new(),
             node: None,
             node_stops_in: None,
             faces: Faces::default(),
             node_lies: false,
             sites: vec![Site::default(); options.sites],
             sites_image: None,
+            shown_to_auditor: Heads::new(),
             ledger: Ledger::new(options.quorum),
             contested: BTreeSet::new(),
             healed_at: None,
