@@ -31,9 +31,16 @@ impl Uplink {
                 // Nothing is to be lowered, but those receipts must not come back by a courier.
                 Comparison::Fits => lost |= welcome.complete && own.may_have_lost(there),
                 Comparison::Lost { .. } if !welcome.complete || is_planted(Defect::LossNotNoticed) => {}
-                // A courier has brought a receipt while the welcome was on its way: it answers what was before.
+                // A courier has brought a receipt while the welcome was on its way: it answers what was before. Or the
+                // receipt is an old one, which an earlier process forgot.
                 Comparison::Lost { .. }
-                    if there.sequence >= self.greeted_receipted.get(log).map_or(0, |had| had.sequence) => {}
+                    if there.sequence >= self.greeted_receipted.get(log).map_or(0, |had| had.sequence) =>
+                {
+                    if own.may_have_lost(there) {
+                        own.lower(there);
+                        lost = true;
+                    }
+                }
                 Comparison::Lost { had } => {
                     let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
                     self.effects.push_back(Effect::Alarm(alarm));

@@ -79,6 +79,34 @@ fn a_receipt_that_overtakes_the_welcome_is_no_loss() {
     assert!(effects(&mut replica).iter().any(is_loss));
 }
 
+/// Goal: an old receipt that a courier brings between hello and welcome does not call safe what the cloud may have lost
+/// while the process was down. Method: a start with two batches of before, of which the cloud has one.
+#[test]
+fn an_old_receipt_does_not_overtake_the_welcome() {
+    let board = Board::new(1);
+    let life = board.enrol(school(), 10);
+    let chain = board.chain(&life, Tier::Safety, 2);
+    let log = life.log(Tier::Safety);
+    let disk = Disk { sealed: [(log, chain.clone())].into(), ..Disk::default() };
+    let mut replica = Replica::new(&board, life, disk, 1);
+    replica.engine.handle_timeout(0);
+    replica.engine.handle_connected();
+    let old = receipt_for(&chain[1]).sign(&board.receipt_key);
+    assert_eq!(replica.engine.handle_carried_receipt(old.clone(), 1), CarriedReceipt::Moved);
+    effects(&mut replica);
+    let first = Heads::from([(log, chain[0].header().head())]);
+    replica.engine.handle_welcome(&welcome(first.clone()), 2);
+    let kept = Effect::KeepLoss { loss_counter: 1, receipted: first.clone() };
+    let told = effects(&mut replica);
+    assert!(
+        told.contains(&kept) && !told.iter().any(|effect| matches!(effect, Effect::Alarm(_))),
+        "{told:?}"
+    );
+    replica.engine.handle_loss_kept();
+    assert_eq!(replica.engine.handle_carried_receipt(old, 3), CarriedReceipt::Outdated);
+    assert_eq!(replica.engine.receipted(), first);
+}
+
 /// Goal: every receipt that is not exactly for a held batch is ignored, the right one counts. Method: change one
 /// field at a time, then sign with a strange key, then send the right one.
 #[test]
