@@ -305,9 +305,10 @@ impl<'a> Parts<'a> {
 
     fn put(&mut self, lines: &[u8]) -> Result<(), SnapshotFailure> {
         let hash = Hash32(*blake3::hash(lines).as_bytes());
-        let known = self.before.get(&hash).filter(|name| self.shelf.part(name).is_some());
+        let known = self.before.get(&hash).and_then(|name| self.shelf.part(name));
         let name = match known {
-            Some(name) => *name,
+            // Named anew: roots of before said less of a part.
+            Some(sealed) => PartName::of(&sealed),
             None => {
                 let sealed = seal_part(lines, self.recipient).map_err(RecordError::Seal)?;
                 self.fresh.push(PartName::of(&sealed));
@@ -318,5 +319,33 @@ impl<'a> Parts<'a> {
         self.names.push(name);
         self.lines.push(hash);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sonae_journal::RealDisk;
+    use sonae_proto::seal::OpenKey;
+
+    use super::*;
+
+    /// Goal: a part that is used again is named by everything that names of today say, whatever the root before said of it.
+    /// Method: a name of before, without SHA-256.
+    #[test]
+    fn a_part_that_is_used_again_is_named_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(Arc::new(RealDisk), &folder.path().join("snapshots"));
+        let (lines, to) = (b"lines\n", OpenKey::generate().recipient());
+        let sealed = seal_part(lines, &to).unwrap();
+        shelf.put_part(&sealed).unwrap();
+        let before = PartName { sha256: None, ..PartName::of(&sealed) };
+        let before = BTreeMap::from([(Hash32(*blake3::hash(lines).as_bytes()), before)]);
+        let (names, of_lines, fresh) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parts = Parts { shelf: &shelf, recipient: &to, before, names, lines: of_lines, fresh };
+        parts.put(lines).unwrap();
+        assert_eq!(parts.names, [PartName::of(&sealed)]);
+        assert!(parts.fresh.is_empty(), "nothing is sealed again");
     }
 }
