@@ -45,8 +45,12 @@ impl Uplink {
     /// Keeps back a batch that was asked for ahead of a snapshot. Returns it when there is nothing to wait for.
     pub(super) fn hold_back(&mut self, batch: Batch) -> Option<Batch> {
         let log = batch.header().log;
-        if self.snapshots.coming().is_none() || !self.ahead.asked.contains(&log) {
+        if self.snapshots.coming().is_none_or(|root| root.tier != log.tier) {
             return Some(batch);
+        }
+        if !self.ahead.asked.contains(&log) {
+            // Nobody has asked for it, and nothing of its tier may be stored now.
+            return None;
         }
         self.ahead.bytes += batch.bytes().len();
         self.ahead.is_full |= self.ahead.bytes > HELD_BACK_BYTES_MAX;
