@@ -6,7 +6,7 @@ use anyhow::Result;
 use ed25519_dalek::SigningKey;
 use sonae_proto::batch::Batch;
 use sonae_proto::digest::MERGE_VERSION;
-use sonae_proto::ids::{Hash32, LogName, Tier};
+use sonae_proto::ids::{LogName, Tier};
 use sonae_proto::manifest::Manifest;
 use sonae_proto::object::{self, RecordKind};
 use sonae_proto::revocation::{Revocation, Revocations};
@@ -88,9 +88,12 @@ impl Album {
         Ok(Self { made, foreign, branch: branch(history, &mut random)?, word: word(history, &mut random)? })
     }
 
-    /// Whether a replica of the school made a snapshot of this name.
-    pub fn is_genuine(&self, root: Hash32) -> bool {
-        self.made.iter().chain(&self.branch).any(|made| made.snapshot.hash() == root)
+    /// Whether a root says what one says that a replica of the school made: parts of the same state may be cut in
+    /// another way.
+    pub fn is_genuine(&self, root: &SnapshotRoot) -> bool {
+        let says =
+            |root: &SnapshotRoot| (root.tier, root.author, root.heads.clone(), root.digest, root.records);
+        self.made.iter().chain(&self.branch).any(|made| says(made.snapshot.root()) == says(root))
     }
 
     /// The objects of those that there were at a moment, and of the board's word if it has been said.

@@ -19,7 +19,7 @@ use super::signal::Signal;
 fn is_founded_wrongly(history: &History, victim: &Appliance<'_>, revoked: bool) -> Result<bool> {
     let album = history.album()?;
     let lets = |root: &SnapshotRoot| !revoked || album.word.lets(history, root);
-    Ok(victim.laid.values().any(|(hash, root)| !album.is_genuine(*hash) || !lets(root)))
+    Ok(victim.laid.values().any(|(_, root)| !album.is_genuine(root) || !lets(root)))
 }
 
 pub(crate) fn begun(history: &History, options: &Options) -> Result<Facts> {
