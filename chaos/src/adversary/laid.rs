@@ -31,7 +31,7 @@ impl Appliance<'_> {
         let (frames, is_cut) = proxy.fetch_snapshot(&FetchSnapshot { name, has });
         for bytes in frames {
             match decode(&bytes) {
-                Some(Frame::Snapshot(text)) => self.engine.handle_snapshot_root(&text),
+                Some(Frame::Snapshot(text)) => self.engine.handle_snapshot_root(name, &text),
                 Some(Frame::SnapshotPart(part)) => self.engine.handle_snapshot_part(*part),
                 Some(Frame::FetchEnd(_)) => {
                     self.engine.handle_snapshot_end(name);

@@ -43,6 +43,8 @@ const fn log_of(problem: &Problem) -> Option<LogName> {
         | Problem::UnverifiedDocument { .. }
         | Problem::KeyMissing { .. }
         | Problem::KeyDestroyed { .. }
+        | Problem::Uncovered { .. }
+        | Problem::SnapshotNotWhole { .. }
         | Problem::Quarantined { .. }
         | Problem::UnknownRecord { .. }
         | Problem::NoRoot => None,

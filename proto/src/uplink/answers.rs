@@ -83,7 +83,7 @@ impl Uplink {
             && (is_planted(Defect::StaleReceipt)
                 || (receipt.loss_counter == self.loss_counter && !self.loss_being_kept));
         let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
-        if own.receive_receipt(receipt.head) {
+        if own.receive_receipt(receipt.head, receipt.issued_ms) {
             self.refusals = 0;
             self.cannot_store = None;
             let waiting = self.is_waiting();

@@ -1,7 +1,7 @@
 //! What a courier brought: the same checks as for what comes over the line, with answers for people.
 //!
 //! **Invariant**: a carried receipt counts as one from the line: signature, school, present loss counter, a held
-//! batch without receipt. Heads in a bundle are old; they never lower what is safe and raise no counter.
+//! batch without receipt; and the cloud must not have said since that it has less. Heads in a bundle are old; they never lower what is safe and raise no counter.
 
 use crate::batch::{Batch, BatchHeader};
 use crate::identity::IdentityText;
@@ -10,6 +10,10 @@ use crate::receipt::Receipt;
 
 use super::own::Comparison;
 use super::{Alarm, Effect, Fetched, Uplink};
+
+/// How far the clocks of two nodes may be apart, in milliseconds. A receipt that a courier brings and that is not older
+/// than this much after the last welcome waits for the next one.
+const CLOUD_SKEW_MS: u64 = 600_000;
 
 /// What became of a carried batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub enum CarriedReceipt {
     Known,
     /// It is for another replica.
     Foreign,
-    /// It was signed before a loss that was noticed since.
+    /// It was signed before a loss that was noticed since, or before the cloud last said that it has less.
     Outdated,
     /// It does not verify, or is for a batch that is not held.
     Refused,
@@ -112,6 +116,14 @@ impl Uplink {
         }
     }
 
+    /// Whether the cloud has said, after it had signed a receipt, that it has less: what that was for is lost. The counter
+    /// does not tell when the receipt never came here, or was forgotten in a crash.
+    fn is_contradicted(&self, receipt: &Receipt) -> bool {
+        let Some((shown_ms, heads)) = &self.shown_own else { return false };
+        let shown = heads.get(&receipt.log).map_or(0, |head| head.sequence);
+        receipt.head.sequence > shown && receipt.issued_ms <= shown_ms.saturating_add(CLOUD_SKEW_MS)
+    }
+
     /// Takes the bytes of a receipt that a courier brought.
     pub fn handle_carried_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) -> CarriedReceipt {
         let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return CarriedReceipt::Refused };
@@ -119,7 +131,8 @@ impl Uplink {
             return CarriedReceipt::Refused;
         }
         let Some(own) = self.own.get(&receipt.log) else { return CarriedReceipt::Foreign };
-        if receipt.loss_counter != self.loss_counter || self.loss_being_kept {
+        let is_current = receipt.loss_counter == self.loss_counter && !self.loss_being_kept;
+        if !is_current || self.is_contradicted(&receipt) {
             return CarriedReceipt::Outdated;
         }
         let had = own.receipted();

@@ -4,7 +4,7 @@
 //! **Invariant**: the replica, not the cloud, decides that the cloud has lost something; the raised counter is durable
 //! before anything more is sent.
 
-use super::own::{Comparison, OwnLog};
+use super::own::Comparison;
 use super::{Alarm, Effect, Line, Uplink};
 use crate::planted::{Defect, is_planted};
 use crate::vector::{Heads, LogHead};
@@ -20,27 +20,20 @@ impl Uplink {
         }
     }
 
-    /// Compares own logs with what the cloud has. Returns whether a loss or a fork was found, or a loss may have been:
-    /// nothing is sent then before the raised counter is kept, or any more.
+    /// Compares own logs with what the cloud has. Returns whether a loss or a fork was found: nothing is sent
+    /// then before the raised counter is kept, or any more.
     pub(super) fn compare_own_logs(&mut self, welcome: &Welcome) -> bool {
         let (mut lost, mut renew) = (false, false);
         for (log, own) in &mut self.own {
             let there = welcome.heads.get(log).copied().unwrap_or(LogHead::EMPTY);
             match own.compare(there) {
-                // Receipts are kept lazily: a process that ended may have had one for what the cloud has lost since.
-                // Nothing is to be lowered, but those receipts must not come back by a courier.
-                Comparison::Fits => lost |= welcome.complete && own.may_have_lost(there),
+                Comparison::Fits => {}
                 Comparison::Lost { .. } if !welcome.complete || is_planted(Defect::LossNotNoticed) => {}
-                // A courier has brought a receipt while the welcome was on its way: it answers what was before. Or the
-                // receipt is an old one, which an earlier process forgot.
+                // A courier has brought a younger receipt while the welcome was on its way: it answers what was before.
                 Comparison::Lost { .. }
-                    if there.sequence >= self.greeted_receipted.get(log).map_or(0, |had| had.sequence) =>
-                {
-                    if own.may_have_lost(there) {
-                        own.lower(there);
-                        lost = true;
-                    }
-                }
+                    if own.issued_ms() > welcome.time_ms
+                        && there.sequence
+                            >= self.greeted_receipted.get(log).map_or(0, |had| had.sequence) => {}
                 Comparison::Lost { had } => {
                     let alarm = Alarm::CloudLost { log: *log, had: had.sequence, has: there.sequence };
                     self.effects.push_back(Effect::Alarm(alarm));
@@ -71,7 +64,6 @@ impl Uplink {
             return true;
         }
         if lost {
-            self.own.values_mut().for_each(OwnLog::forget_forgotten);
             self.loss_counter += 1;
             self.loss_being_kept = true;
             let receipted = self.receipted();

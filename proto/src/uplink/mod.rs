@@ -93,6 +93,8 @@ pub struct Uplink {
     /// What the hello named: the manifest, and own heads that had a receipt then.
     greeted_manifest: u64,
     greeted_receipted: Heads,
+    /// What the cloud has said last of own logs, having read enough sites, and when by its clock.
+    shown_own: Option<(u64, Heads)>,
     /// Of the newest manifest that the cloud has named or was sent.
     cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
@@ -143,6 +145,7 @@ impl Uplink {
             destroyed: start.destroyed,
             greeted_manifest: start.manifest_version,
             greeted_receipted: Heads::new(),
+            shown_own: None,
             cloud_manifest: 0,
             keys_wanted: true,
             keys_due: false,
@@ -166,7 +169,6 @@ impl Uplink {
         for header in start.own_batches {
             uplink.hold(&header);
         }
-        uplink.own.values_mut().for_each(OwnLog::begin);
         uplink.tell_applied();
         uplink.renew_unreadable();
         uplink
@@ -272,7 +274,10 @@ impl Uplink {
         self.keys_wanted = false;
         self.send_due_keys();
         self.is_complete = welcome.complete;
-        if !welcome.complete {
+        if welcome.complete {
+            let own = welcome.heads.iter().filter(|(log, _)| self.own.contains_key(log));
+            self.shown_own = Some((welcome.time_ms, own.map(|(log, head)| (*log, *head)).collect()));
+        } else {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }
         self.effects

@@ -43,8 +43,8 @@ pub(super) struct OwnLog {
     receipted_batches: Vec<Held>,
     /// Held batches after the receipted head, oldest first.
     unsafe_batches: VecDeque<Held>,
-    /// Up to here an earlier life of this process may have had receipts that it forgot: they are kept lazily.
-    forgotten: u64,
+    /// When the receipt was signed that moved `receipted` last, if that was in this life of the process.
+    issued_ms: u64,
     /// How many of `unsafe_batches` have been sent on this connection.
     sent: usize,
     /// Not sent any more: the cloud has another history.
@@ -64,21 +64,6 @@ impl OwnLog {
         } else {
             self.unsafe_batches.push_back(held);
         }
-    }
-
-    /// What is held now was held when the process started.
-    pub(super) fn begin(&mut self) {
-        self.forgotten = self.unsafe_batches.back().map_or(0, |held| held.head.sequence);
-    }
-
-    /// Whether the cloud, which ends here, may have lost what had a receipt that was forgotten.
-    pub(super) const fn may_have_lost(&self, there: LogHead) -> bool {
-        there.sequence < self.forgotten
-    }
-
-    /// No receipt of that time counts any more.
-    pub(super) fn forget_forgotten(&mut self) {
-        self.forgotten = 0;
     }
 
     /// Batches up to this head are not here any more.
@@ -161,14 +146,19 @@ impl OwnLog {
         self.sent = 0;
     }
 
+    /// Returns when the last receipt was signed that moved what is safe, by the cloud's clock.
+    pub(super) const fn issued_ms(&self) -> u64 {
+        self.issued_ms
+    }
+
     /// Takes a verified receipt. Returns whether it moves what is safe.
-    pub(super) fn receive_receipt(&mut self, head: LogHead) -> bool {
+    pub(super) fn receive_receipt(&mut self, head: LogHead, issued_ms: u64) -> bool {
         let Some(position) = self.unsafe_batches.iter().position(|batch| is_named(batch, head)) else {
             return false;
         };
         self.receipted_batches.extend(self.unsafe_batches.drain(..=position));
         self.sent = self.sent.saturating_sub(position + 1);
-        self.receipted = Some(head);
+        (self.receipted, self.issued_ms) = (Some(head), issued_ms);
         true
     }
 

@@ -233,10 +233,13 @@ impl Peers {
         counts.then_some(*identity.key())
     }
 
-    /// Whether none of these heads lies behind what counts.
+    /// Whether none of these heads lies behind what counts. Where the board has revoked anybody, a log of which nobody has
+    /// said who writes it may be of that device.
     pub(super) fn are_within(&self, heads: &Heads) -> bool {
-        let is_within = |(log, head): (&LogName, &LogHead)| {
-            self.accepted(*log).is_none_or(|accepted| head.sequence <= accepted.sequence)
+        let is_any_revoked = self.revocations.devices().next().is_some();
+        let is_within = |(log, head): (&LogName, &LogHead)| match self.accepted(*log) {
+            Some(accepted) => head.sequence <= accepted.sequence,
+            None => !is_any_revoked || self.identities.contains_key(&log.incarnation),
         };
         is_planted(Defect::SnapshotOfRevoked) || heads.iter().all(is_within)
     }
