@@ -1,6 +1,7 @@
 //! What happens on the lines: dialling, sending, losing; and what arrives at a box.
 
 use sonae_proto::batch::Batch;
+use sonae_proto::ids::LogName;
 use sonae_proto::intake::ConnectionId;
 use sonae_proto::uplink::{BatchReply, SnapshotReply};
 use sonae_proto::vector::{Heads, LogHead};
@@ -235,18 +236,7 @@ impl World {
                 }
                 replica.engine.handle_batch_reply(log, BatchReply::Receipt(bytes), told);
             }
-            (Frame::Refusal(refusal), Some(Waiting::Reply(log))) => {
-                // What a chain refusal means, the next welcome says: a branch that was on its way may have failed.
-                let is_own = log.incarnation == parts.life.name;
-                let is_history = is_own && refusal.code == RefusalCode::Fork;
-                replica.cannot_store |= is_own && refusal.code == RefusalCode::Storage;
-                let text = Refusal::clone(&refusal).text;
-                replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), told);
-                if is_history {
-                    self.note(format_args!("box {slot} is refused {log}: {text}"));
-                    self.own_log_elsewhere(slot, log);
-                }
-            }
+            (Frame::Refusal(refusal), Some(Waiting::Reply(log))) => self.batch_refused(slot, log, refusal),
             (Frame::Batch(bytes), Some(Waiting::Fetch)) => match Batch::from_bytes(bytes) {
                 Ok(batch) => replica.engine.handle_fetched(batch),
                 Err(error) => self.violate(format!("a served batch is none: {error}")),
@@ -274,6 +264,21 @@ impl World {
             }
         }
         self.drain_box(slot);
+    }
+
+    fn batch_refused(&mut self, slot: usize, log: LogName, refusal: Refusal) {
+        let told = self.told(slot);
+        // What a chain refusal means, the next welcome says: a branch that was on its way may have failed.
+        let is_own = log.incarnation == self.slots[slot].life.name;
+        let is_history = is_own && refusal.code == RefusalCode::Fork;
+        let Some(replica) = &mut self.slots[slot].replica else { return };
+        replica.cannot_store |= is_own && refusal.code == RefusalCode::Storage;
+        let text = Refusal::clone(&refusal).text;
+        replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), told);
+        if is_history {
+            self.note(format_args!("box {slot} is refused {log}: {text}"));
+            self.own_log_elsewhere(slot, log);
+        }
     }
 
     fn box_reads_welcome(&mut self, slot: usize, welcome: &Welcome) {

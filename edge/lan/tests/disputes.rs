@@ -1,4 +1,6 @@
 //! Disputes: listed for whoever may read them, and ended by a person who names what they saw.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
+
 mod support;
 
 use axum::http::{Method, StatusCode};
@@ -20,6 +22,9 @@ async fn disagree(school: &School) -> [String; 2] {
     }
     tokens
 }
+
+/// How a decision is spoilt, and the answer.
+type Wrong = (fn(&mut Value), u16);
 
 fn decision(dispute: &Value, field: &str, keep: &str) -> Value {
     let values = dispute["fields"][field].as_array().unwrap();
@@ -99,7 +104,7 @@ async fn only_who_may_sees_and_decides() {
         change(&mut body);
         body
     };
-    let wrongs: [(fn(&mut Value), u16); 6] = [
+    let wrongs: [Wrong; 6] = [
         (|body| body["collection"] = json!("staff"), 404),
         (|body| body["record"] = json!("nobody"), 404),
         (|body| body["record"] = json!("x".repeat(10_000)), 404),
