@@ -116,14 +116,6 @@ impl Uplink {
         }
     }
 
-    /// Whether the cloud has said, after it had signed a receipt, that it has less: what that was for is lost. The counter
-    /// does not tell when the receipt never came here, or was forgotten in a crash.
-    fn is_contradicted(&self, receipt: &Receipt) -> bool {
-        let Some((shown_ms, heads)) = &self.shown_own else { return false };
-        let shown = heads.get(&receipt.log).map_or(0, |head| head.sequence);
-        receipt.head.sequence > shown && receipt.issued_ms <= shown_ms.saturating_add(CLOUD_SKEW_MS)
-    }
-
     /// Takes the bytes of a receipt that a courier brought.
     pub fn handle_carried_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) -> CarriedReceipt {
         let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return CarriedReceipt::Refused };
@@ -132,7 +124,7 @@ impl Uplink {
         }
         let Some(own) = self.own.get(&receipt.log) else { return CarriedReceipt::Foreign };
         let is_current = receipt.loss_counter == self.loss_counter && !self.loss_being_kept;
-        if !is_current || self.is_contradicted(&receipt) {
+        if !is_current || self.is_contradicted(&receipt, CLOUD_SKEW_MS) {
             return CarriedReceipt::Outdated;
         }
         let had = own.receipted();
