@@ -15,6 +15,7 @@ mod board;
 mod box_side;
 mod carried;
 mod carrying;
+mod counts;
 mod erasure;
 mod event;
 mod faces;
@@ -55,6 +56,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use counts::Counts;
 pub use minimise::minimise;
 use options::{LanKind, Options};
 use planted::Planted;
@@ -80,42 +82,8 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Of these, changes of school days.
     pub worked: u32,
-    /// New incarnations that engines asked for.
-    pub renewals: u64,
-    /// How often boxes pruned.
-    pub prunes: u64,
-    /// How often the cloud had lost what a box had pruned.
-    pub unfillable: u64,
-    /// Snapshots that boxes made.
-    pub snapshots: u64,
-    /// Tiers that began with one.
-    pub beginnings: u64,
-    /// Tombstones that persons wrote.
-    pub erasures: u64,
-    /// Changes of erased records that came later, in the views at the end.
-    pub without_effect: u64,
-    /// Connections between boxes.
-    pub links: u64,
-    /// Batches that were taken from neighbours.
-    pub from_neighbours: u64,
-    /// Batches that were brought to the cloud by others than their writers.
-    pub relayed: u64,
-    /// Writes refused because a disk was full.
-    pub refused_for_room: u64,
-    /// How often a second node stood beside the first.
-    pub splits: u64,
-    /// Bits that rotted on disks.
-    pub rots: u64,
-    /// How often a journal was made again for that.
-    pub repairs: u64,
-    /// Bundles that boxes gave to couriers.
-    pub carried: u64,
-    /// Receipts that couriers brought and that moved what is safe.
-    pub receipts_by_hand: u64,
-    /// Visits of an auditor.
-    pub audits: u64,
-    /// Objects that a node did not find at a site, because that listed them late.
-    pub unlisted: u64,
+    /// What happened.
+    pub counts: Counts,
 }
 
 /// Runs a script.
@@ -167,24 +135,7 @@ fn run_planted(
         crash_points: world.tally.crash_points,
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
         worked: world.tally.worked,
-        renewals: world.tally.renewals,
-        prunes: world.tally.prunes,
-        unfillable: world.tally.unfillable,
-        snapshots: world.tally.snapshots,
-        beginnings: world.tally.beginnings,
-        erasures: world.tally.erasures,
-        without_effect,
-        links: world.tally.links,
-        from_neighbours: world.tally.from_neighbours,
-        relayed: world.tally.relayed,
-        refused_for_room: world.tally.refused_for_room,
-        splits: world.tally.splits,
-        unlisted: world.tally.unlisted,
-        audits: world.tally.audits,
-        carried: world.tally.carried,
-        receipts_by_hand: world.tally.receipts_by_hand,
-        rots: world.tally.rots,
-        repairs: world.tally.repairs,
+        counts: Counts { without_effect, ..world.tally.counts },
     })
 }
 

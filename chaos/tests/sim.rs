@@ -16,36 +16,36 @@ fn no_seed_breaks_a_promise() {
     println!("{}", serde_json::to_string_pretty(&report).unwrap());
     assert_eq!(report.objections(), Vec::<String>::new());
     assert!(report.crash_and_heal_cycles > 500, "the runs contain crashes");
-    assert!(report.renewals > 0, "the runs contain forks");
+    assert!(report.counts.renewals > 0, "the runs contain forks");
     assert!(
-        report.prunes > 20 && report.unfillable > 0,
+        report.counts.prunes > 20 && report.counts.unfillable > 0,
         "the runs contain boxes that prune, and losses below that"
     );
     assert!(
-        report.snapshots > 200 && report.beginnings > 100,
+        report.counts.snapshots > 200 && report.counts.beginnings > 100,
         "the runs contain boxes that begin with snapshots"
     );
     assert!(
-        report.links > 500 && report.from_neighbours > 500 && report.relayed > 20,
+        report.counts.links > 500 && report.counts.from_neighbours > 500 && report.counts.relayed > 20,
         "the runs contain neighbours, and bring to the cloud what only they hold"
     );
     assert!(
-        report.erasures > 200 && report.without_effect > 100,
+        report.counts.erasures > 200 && report.counts.without_effect > 100,
         "the runs contain erasures, and writes that come too late"
     );
     assert!(
-        report.splits > 20 && report.unlisted > 20,
+        report.counts.splits > 20 && report.counts.unlisted > 20,
         "the runs contain clouds with two faces, and sites that list late"
     );
     assert!(
-        report.rots > 50 && report.repairs > 30,
+        report.counts.rots > 50 && report.counts.repairs > 30,
         "the runs contain disks that rot, and boxes that are made again"
     );
     assert!(
-        report.carried > 100 && report.receipts_by_hand > 30,
+        report.counts.carried > 100 && report.counts.receipts_by_hand > 30,
         "the runs contain couriers, and receipts that only they brought"
     );
-    assert!(report.audits > 100, "the runs contain auditors");
+    assert!(report.counts.audits > 100, "the runs contain auditors");
 }
 
 /// Seeds that found something wrong, in the product or in this simulation of it, before it made snapshots. What a seed

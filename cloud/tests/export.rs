@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
+#[path = "export/folder.rs"]
+mod folder;
 #[path = "export/scene.rs"]
 mod scene;
 
@@ -11,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::board::{Board, SCHOOL};
+use folder::Folder;
 use scene::Scene;
 use sonae_cloud::export::{ExportError, Request, Summary, run};
 use sonae_proto::batch::Batch;
@@ -22,47 +25,39 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 
 struct Town {
-    root: tempfile::TempDir,
+    folder: Folder,
     scene: Scene,
 }
 
 impl Town {
     fn new() -> Self {
-        let town = Self { root: tempfile::tempdir().unwrap(), scene: Scene::new() };
+        let town = Self { folder: Folder::new(), scene: Scene::new() };
         town.sites().iter().for_each(|site| town.scene.fill(site));
         town
     }
 
     fn sites(&self) -> [PathBuf; 2] {
-        ["a", "b"].map(|name| self.root.path().join(name))
+        self.folder.sites()
     }
 
     fn out(&self) -> PathBuf {
-        self.root.path().join("export")
+        self.folder.out()
     }
 
     fn request(&self) -> Request {
-        Request {
-            school: SCHOOL.parse().unwrap(),
-            out: self.out(),
-            sites: self.sites().to_vec(),
-            root: Some(self.scene.board.root.verifying_key()),
-            expect: self.scene.heads(),
-        }
+        self.folder.request(self.scene.board.root.verifying_key(), self.scene.heads())
     }
 
     async fn export(&self) -> Summary {
-        self.export_as(&self.request()).await
+        self.folder.export(&self.request()).await
     }
 
     async fn export_as(&self, request: &Request) -> Summary {
-        let _ = fs::remove_dir_all(&request.out);
-        run(request, &mut |_| {}).await.unwrap()
+        self.folder.export(request).await
     }
 
     fn index(&self) -> Vec<Line> {
-        let text = fs::read_to_string(self.out().join("index.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        self.folder.index()
     }
 
     /// The batches of the index, put together again from prefix and payload.
@@ -189,7 +184,7 @@ async fn what_is_missing_is_said() {
 async fn an_unreadable_site_is_said() {
     let town = Town::new();
     let [a, _] = town.sites();
-    let nowhere = town.root.path().join("nowhere");
+    let nowhere = town.folder.join("nowhere");
     let request = Request { sites: vec![a, nowhere.clone()], ..town.request() };
     let summary = town.export_as(&request).await;
     assert!(matches!(summary.problems[..], [Problem::Unreadable { .. }]) && !summary.complete);
@@ -268,7 +263,7 @@ fn the_program_says_it() {
     assert!(told.contains("is not empty"), "{told}");
 
     fs::remove_dir_all(town.out()).unwrap();
-    let heads = town.root.path().join("heads.json");
+    let heads = town.folder.join("heads.json");
     let log = town.scene.batches[0].header().log;
     let ahead = Heads::from([(log, LogHead { sequence: 9, ..LogHead::EMPTY })]);
     fs::write(&heads, serde_json::to_string(&ahead).unwrap()).unwrap();

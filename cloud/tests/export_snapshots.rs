@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 mod common;
+#[path = "export/folder.rs"]
+mod folder;
 #[path = "export/scene.rs"]
 mod scene;
 #[path = "export/year.rs"]
@@ -12,9 +14,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::board::SCHOOL;
+use folder::Folder;
 use scene::Scene;
 use sonae_cloud::export::audit::{self, Completeness, Question};
-use sonae_cloud::export::{Request, Summary, run};
+use sonae_cloud::export::{Request, Summary};
 use sonae_proto::export::{Line, Problem, SnapshotLine};
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
@@ -31,50 +34,40 @@ const FIRST: usize = 2;
 const SECOND: usize = 3;
 
 struct Town {
-    root: tempfile::TempDir,
+    folder: Folder,
     year: Year,
 }
 
 impl Town {
     fn new(year: Year) -> Self {
-        let town = Self { root: tempfile::tempdir().unwrap(), year };
+        let town = Self { folder: Folder::new(), year };
         town.sites().iter().for_each(|site| town.year.fill(site));
         town
     }
 
     fn sites(&self) -> [PathBuf; 2] {
-        ["a", "b"].map(|name| self.root.path().join(name))
+        self.folder.sites()
     }
 
     fn out(&self) -> PathBuf {
-        self.root.path().join("export")
+        self.folder.out()
     }
 
     fn request(&self) -> Request {
-        Request {
-            school: SCHOOL.parse().unwrap(),
-            out: self.out(),
-            sites: self.sites().to_vec(),
-            root: Some(self.year.scene.board.root.verifying_key()),
-            expect: Heads::new(),
-        }
+        self.folder.request(self.year.scene.board.root.verifying_key(), Heads::new())
     }
 
     async fn export(&self) -> Summary {
-        self.export_as(&self.request()).await
+        self.folder.export(&self.request()).await
     }
 
     async fn export_as(&self, request: &Request) -> Summary {
-        let _ = fs::remove_dir_all(&request.out);
-        run(request, &mut |_| {}).await.unwrap()
+        self.folder.export(request).await
     }
 
     fn snapshots(&self) -> Vec<SnapshotLine> {
-        let text = fs::read_to_string(self.out().join("index.jsonl")).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Line>(line).unwrap());
-        lines
-            .filter_map(|line| if let Line::Snapshot(snapshot) = line { Some(*snapshot) } else { None })
-            .collect()
+        let snapshot = |line| if let Line::Snapshot(snapshot) = line { Some(*snapshot) } else { None };
+        self.folder.index().into_iter().filter_map(snapshot).collect()
     }
 
     /// Which snapshots of the scene were written, and whether they are whole.

@@ -80,17 +80,8 @@ pub enum Victim {
     Snapshots,
 }
 
-/// All victims but those of snapshots, which have draws of their own: what seeds meant before stays.
-const DRAWN: [Victim; 8] = [
-    Victim::Running,
-    Victim::Rebuild,
-    Victim::RebuildExpect,
-    Victim::Auditor,
-    Victim::AuditorExpect,
-    Victim::Node,
-    Victim::CourierEdge,
-    Victim::CourierCloud,
-];
+/// So many of [`VICTIMS`] are drawn together. Those of snapshots have draws of their own: what seeds meant before stays.
+const DRAWN: usize = 8;
 
 /// All victims.
 pub const VICTIMS: [Victim; 9] = [
@@ -227,7 +218,7 @@ impl Options {
         let snapshots = of_snapshots.one_in(SNAPSHOTS_ONE_IN);
         let snapshots = snapshots.then(|| SnapshotOptions::draw(&mut of_snapshots));
         let mut random = Random::new(seed, "adversary options");
-        let drawn = random.pick(&DRAWN);
+        let drawn = VICTIMS[random.index(DRAWN)];
         let victim = if snapshots.is_some() { Victim::Snapshots } else { drawn };
         // What lies at a byte, age draws anew in each run, and a seed must give the same case again.
         let happens = |mutation: &Mutation| {

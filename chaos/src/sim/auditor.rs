@@ -74,7 +74,7 @@ impl World {
             Ok(None) => return self.show_to_auditor(),
             Err(error) => return self.violate(format!("an audit fails: {error:#}")),
         };
-        self.tally.audits += 1;
+        self.tally.counts.audits += 1;
         self.note(format_args!("an auditor finds {problems:?}"));
         self.judge(&problems);
         self.show_to_auditor();

@@ -184,7 +184,7 @@ impl World {
             let left = self.slots[slot].book.leave(batch.header());
             self.hold(left);
         } else {
-            self.tally.relayed += 1;
+            self.tally.counts.relayed += 1;
         }
         let frame = Frame::Batch(batch.bytes().to_vec());
         let twice = self.random.one_in(self.options.duplicate_one_in);
@@ -215,7 +215,7 @@ impl World {
                 if !self.may_have_lost(*log) {
                     self.violate(format!("box {slot} says that the cloud lost what it has pruned of {log}"));
                 }
-                self.tally.unfillable += 1;
+                self.tally.counts.unfillable += 1;
                 self.stop_log(slot, *log);
             }
             Alarm::OwnLogElsewhere { log, .. } => self.own_log_elsewhere(slot, *log),

@@ -64,7 +64,7 @@ impl World {
             |batch: &&Batch| batch.header().last <= replica.store.held.peer_head(batch.header().log).sequence;
         let items: Vec<Item> =
             batches.iter().filter(|batch| !is_held(batch)).cloned().map(Item::Peer).collect();
-        self.tally.from_neighbours += u64::try_from(items.len()).unwrap_or(0);
+        self.tally.counts.from_neighbours += u64::try_from(items.len()).unwrap_or(0);
         let kept = items.is_empty() || self.maintain(slot, "neighbour's batches", |store| store.keep(items));
         let told = self.told(slot);
         let Some(replica) = &mut self.slots[slot].replica else { return false };

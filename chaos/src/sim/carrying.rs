@@ -109,7 +109,7 @@ impl World {
                 self.keep_or_later(slot, Item::Receipt { log: header.log, head: header.head() }, true);
             }
         }
-        self.tally.carried += 1;
+        self.tally.counts.carried += 1;
         self.note(format_args!("box {slot} gives a courier {} bytes", file.len()));
         self.on_the_way(trip, |ms, file| (ms, Event::ToNodeByHand { slot, trip, file }), file);
     }
@@ -324,7 +324,7 @@ impl World {
                 Record::Batch(bytes) => group.extend(Batch::from_bytes(bytes)),
                 Record::Receipt(bytes) => {
                     let outcome = replica.engine.handle_carried_receipt(bytes, told);
-                    self.tally.receipts_by_hand += u64::from(outcome == CarriedReceipt::Moved);
+                    self.tally.counts.receipts_by_hand += u64::from(outcome == CarriedReceipt::Moved);
                     let is_clear = !self.options.has(Trouble::Clone) && !self.options.has(Trouble::Rot);
                     if outcome == CarriedReceipt::Refused && is_clear {
                         self.violate(format!("box {slot} refuses a receipt that a courier brought"));

@@ -82,7 +82,7 @@ impl World {
             match replica.stone(&key, log, told, [collection, &record], place) {
                 Ok(draft) => {
                     self.note(format_args!("box {slot} erases {record} of {collection}"));
-                    self.tally.erasures += u64::from(self.keep_change(slot, draft));
+                    self.tally.counts.erasures += u64::from(self.keep_change(slot, draft));
                 }
                 Err(error) => return self.violate(format!("box {slot} cannot erase: {error:#}")),
             }

@@ -77,7 +77,7 @@ impl World {
             Ok(node) => self.faces.beside = Some(node),
             Err(error) => return self.violate(format!("a second node does not start: {error:#}")),
         }
-        self.tally.splits += 1;
+        self.tally.counts.splits += 1;
         self.faces.were_two = true;
         self.faces.hidden.insert(self.boots);
         self.faces.misled = (0..self.slots.len()).filter(|slot| bits >> (slot % 8) & 1 == 1).collect();
@@ -138,7 +138,7 @@ impl World {
             site.objects.retain(|name, _| late.get(name).is_none_or(|until| *until <= now));
             unlisted += before - site.objects.len();
         }
-        self.tally.unlisted += u64::try_from(unlisted).unwrap_or(u64::MAX);
+        self.tally.counts.unlisted += u64::try_from(unlisted).unwrap_or(u64::MAX);
         let hidden = &self.faces.hidden;
         let is_hidden = |name: &str| hidden.iter().any(|boot| name.starts_with(&format!("{boot:06}-")));
         for site in &mut shown {

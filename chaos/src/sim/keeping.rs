@@ -109,7 +109,7 @@ impl World {
     fn keep_failed(&mut self, slot: usize, what: &str, error: &JournalError) {
         if error.is_full() {
             self.note(format_args!("box {slot} has no room for a {what}"));
-            self.tally.refused_for_room += 1;
+            self.tally.counts.refused_for_room += 1;
         } else if self.slots[slot].disk.is_off() {
             self.crashed_at(format!("power cut, keeping a {what}"));
             let cut = self.slots[slot].cut;
@@ -177,9 +177,9 @@ impl World {
         let sequence = replica.next_sequence(log);
         let reserve = log.tier == Tier::Safety && replica.store.has_reserve();
         parts.book.attempt(log, line.clone());
-        let refused = self.tally.refused_for_room;
+        let refused = self.tally.counts.refused_for_room;
         let kept = self.keep(slot, Item::Change { log, sequence, line: line.clone() });
-        if reserve && self.tally.refused_for_room > refused {
+        if reserve && self.tally.counts.refused_for_room > refused {
             self.violate(format!("box {slot} refused tier 0 although its reserve was there"));
         }
         if !kept {

@@ -238,7 +238,7 @@ impl World {
         };
         self.note(format_args!("box {from} has dialled box {to}: link {number}"));
         self.lan.links.insert(number, link);
-        self.tally.links += 1;
+        self.tally.counts.links += 1;
         for end in 0..2 {
             self.greet_neighbour(number, end);
             self.at(self.now + GREETING_MS, Event::LookAtLink { link: number, end });

@@ -122,7 +122,7 @@ impl World {
     /// `edge` exchanges the stores at the end and serves the old one until then; here they are exchanged at once.
     pub fn renew(&mut self, slot: usize) {
         self.stop_box(slot, None);
-        self.tally.renewals += 1;
+        self.tally.counts.renewals += 1;
         let device = self.slots[slot].life.device;
         if let Some(ended) = self.replace_life(slot, Some(device), false) {
             self.slots[slot].ended.push(ended);

@@ -59,7 +59,7 @@ impl World {
             && let Some(replica) = &mut self.slots[slot].replica
         {
             replica.engine.handle_pruned(&bases);
-            self.tally.prunes += 1;
+            self.tally.counts.prunes += 1;
         }
     }
 }

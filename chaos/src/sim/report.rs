@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use serde::Serialize;
 
+use super::counts::Counts;
 use super::planted::Find;
 use super::run_seed;
 use super::school::CHANGES_A_DAY;
@@ -55,42 +56,9 @@ pub struct Report {
     pub acknowledged_changes: u64,
     /// Of these, changes of school days, in days of a thousand.
     pub school_days: f64,
-    /// New incarnations after a fork.
-    pub renewals: u64,
-    /// How often boxes pruned.
-    pub prunes: u64,
-    /// How often the cloud had lost what a box had pruned.
-    pub unfillable: u64,
-    /// Snapshots that boxes made.
-    pub snapshots: u64,
-    /// Tiers that began with one.
-    pub beginnings: u64,
-    /// Tombstones that persons wrote.
-    pub erasures: u64,
-    /// Changes of erased records that came later, in the views at the ends of runs.
-    pub without_effect: u64,
-    /// Connections between boxes.
-    pub links: u64,
-    /// Batches that were taken from neighbours.
-    pub from_neighbours: u64,
-    /// Batches that were brought to the cloud by others than their writers.
-    pub relayed: u64,
-    /// Writes that were refused because a disk was full.
-    pub refused_for_room: u64,
-    /// How often a second node stood beside the first.
-    pub splits: u64,
-    /// Bits that rotted on disks.
-    pub rots: u64,
-    /// How often a journal was made again for that.
-    pub repairs: u64,
-    /// Bundles that boxes gave to couriers.
-    pub carried: u64,
-    /// Receipts that couriers brought and that moved what is safe.
-    pub receipts_by_hand: u64,
-    /// Visits of an auditor.
-    pub audits: u64,
-    /// Objects that a node did not find at a site, because that listed them late.
-    pub unlisted: u64,
+    /// What else happened.
+    #[serde(flatten)]
+    pub counts: Counts,
     /// Crashes by what was being done.
     pub crash_points: BTreeMap<String, u64>,
     /// Seeds that failed.
@@ -122,24 +90,7 @@ impl Report {
                 Duration::from_millis(outcome.simulated_ms).as_secs_f64() * 1_000.0 / DAY_MS;
             report.acknowledged_changes += outcome.acknowledged;
             report.school_days += f64::from(outcome.worked) / f64::from(CHANGES_A_DAY);
-            report.renewals += outcome.renewals;
-            report.prunes += outcome.prunes;
-            report.unfillable += outcome.unfillable;
-            report.snapshots += outcome.snapshots;
-            report.beginnings += outcome.beginnings;
-            report.erasures += outcome.erasures;
-            report.without_effect += outcome.without_effect;
-            report.links += outcome.links;
-            report.from_neighbours += outcome.from_neighbours;
-            report.relayed += outcome.relayed;
-            report.refused_for_room += outcome.refused_for_room;
-            report.splits += outcome.splits;
-            report.unlisted += outcome.unlisted;
-            report.audits += outcome.audits;
-            report.carried += outcome.carried;
-            report.receipts_by_hand += outcome.receipts_by_hand;
-            report.rots += outcome.rots;
-            report.repairs += outcome.repairs;
+            report.counts += outcome.counts;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;
             }

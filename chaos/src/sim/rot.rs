@@ -95,7 +95,7 @@ impl World {
         let bit = (place >> 32) % 8;
         if disk.flip(&at.0, at.1, 1 << bit) {
             self.slots[slot].has_rotted = true;
-            self.tally.rots += 1;
+            self.tally.counts.rots += 1;
             self.note(format_args!("box {slot} bit {bit} of byte {} of {} rots", at.1, at.0.display()));
         }
         if at_once {
@@ -125,7 +125,7 @@ impl World {
         };
         let was_written = self.slots[slot].book.salvaged(&salvaged);
         self.hold(was_written);
-        self.tally.repairs += 1;
+        self.tally.counts.repairs += 1;
         let device = self.slots[slot].life.device;
         if let Some(mut ended) = self.replace_life(slot, Some(device), false) {
             ended.salvaged = Some(salvaged);

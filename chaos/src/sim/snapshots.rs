@@ -142,7 +142,7 @@ impl World {
         if self.maintain(slot, "snapshot", |store| store.keep(items))
             && let Some(replica) = &mut self.slots[slot].replica
         {
-            self.tally.snapshots += 1;
+            self.tally.counts.snapshots += 1;
             replica.engine.handle_snapshot_made(snapshot);
             self.drain_box(slot);
         }
@@ -219,7 +219,7 @@ impl World {
             return Err("does not fit on this disk now".into());
         }
         self.note(format_args!("box {slot} begins tier {tier} with {hash}"));
-        self.tally.beginnings += 1;
+        self.tally.counts.beginnings += 1;
         let Some(replica) = &mut self.slots[slot].replica else { return Err("nobody is there".into()) };
         if let Err(text) = replica.lay(&self.board, hash, &self.witnessed) {
             self.violate(format!("box {slot} begins tier {tier} with a snapshot that {text}"));

@@ -15,6 +15,7 @@ use sonae_proto::vector::Heads;
 
 use super::board::{Board, Life};
 use super::carrying::Courier;
+use super::counts::Counts;
 use super::event::Event;
 use super::faces::Faces;
 use super::lan::Lan;
@@ -89,29 +90,9 @@ pub(crate) struct Tally {
     pub steps: u64,
     pub restarts: u64,
     pub boots: u64,
-    pub refused_for_room: u64,
-    pub splits: u64,
-    pub unlisted: u64,
-    pub audits: u64,
-    pub carried: u64,
-    pub receipts_by_hand: u64,
-    pub rots: u64,
-    pub repairs: u64,
     /// Changes of school days that were acknowledged.
     pub worked: u32,
-    pub renewals: u64,
-    pub prunes: u64,
-    pub unfillable: u64,
-    pub snapshots: u64,
-    pub beginnings: u64,
-    /// Tombstones that persons wrote.
-    pub erasures: u64,
-    /// Connections between boxes.
-    pub links: u64,
-    /// Batches that were taken from neighbours.
-    pub from_neighbours: u64,
-    /// Batches that were brought to the cloud by others than their writers.
-    pub relayed: u64,
+    pub counts: Counts,
     /// Crashes by the thing that was being done.
     pub crash_points: BTreeMap<String, u64>,
 }

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use ed25519_dalek::VerifyingKey;
-use serde::de::DeserializeOwned;
 use sonae_proto::batch::{Batch, BatchError, BatchHeader};
 use sonae_proto::destruction::Destroyed;
 use sonae_proto::export::{
@@ -19,7 +18,7 @@ use sonae_proto::manifest::{KeyUse, Manifest};
 use sonae_proto::object::RecordKind;
 use sonae_proto::proof::Proof;
 use sonae_proto::revocation::Revocations;
-use sonae_proto::signed::Signed;
+use sonae_proto::signed::{Signed, unverified};
 use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
@@ -52,11 +51,6 @@ pub struct Documents {
     proofs: Vec<Vec<u8>>,
     lines: Vec<Line>,
     problems: Vec<Problem>,
-}
-
-/// Reads the body of a signed document without its signature.
-fn unsigned<T: DeserializeOwned>(text: &str) -> Option<T> {
-    serde_json::from_str(text.lines().next()?).ok()
 }
 
 fn hash(bytes: &[u8]) -> Hash32 {
@@ -123,7 +117,7 @@ impl Documents {
 
     fn add_identity(&mut self, body: &[u8], out: &mut Out) -> Result<(), ExportError> {
         let text = serde_json::from_slice::<IdentityText>(body).ok();
-        let device = text.as_ref().and_then(|text| unsigned::<DeviceCertificate>(&text.device));
+        let device = text.as_ref().and_then(|text| unverified::<DeviceCertificate>(&text.device));
         let (Some(text), Some(device)) = (text, device) else {
             return self.foreign("identity", body, NO_MEANING.into(), out);
         };
@@ -171,7 +165,7 @@ impl Documents {
                 Ok(signed) => Some(signed.body().clone()),
                 Err(error) => return self.foreign("keys", body, said(&error), out),
             },
-            None => unsigned::<Manifest>(&documents.manifest),
+            None => unverified::<Manifest>(&documents.manifest),
         };
         let Some(manifest) = manifest.filter(|manifest| manifest.school == self.school) else {
             return self.foreign("keys", body, "the manifest is of another school".into(), out);
@@ -203,7 +197,7 @@ impl Documents {
 
     fn add_proof(&mut self, body: &[u8], out: &mut Out) -> Result<(), ExportError> {
         let text = std::str::from_utf8(body).ok();
-        let Some((text, proof)) = text.and_then(|text| Some((text, unsigned::<Proof>(text)?))) else {
+        let Some((text, proof)) = text.and_then(|text| Some((text, unverified::<Proof>(text)?))) else {
             return self.foreign("proof", body, NO_MEANING.into(), out);
         };
         if proof.school != self.school {

@@ -4,13 +4,13 @@
 use sonae_proto::batch::Batch;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
-use sonae_proto::uplink::{Alarm, Effect, Start, Uplink};
+use sonae_proto::uplink::{Alarm, Effect};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{Fetch, SnapshotName, SnapshotOffer, SnapshotPart, Welcome};
 
 use crate::board::{Board, Life, school};
 use crate::receipts::{effects, welcome};
-use crate::replica::{Disk, Replica};
+use crate::replica::Replica;
 use crate::snapshots::{part, snapshot};
 
 /// A fresh replica that is offered a snapshot of a peer's tier 0, whose log has grown since.
@@ -39,25 +39,7 @@ impl Fresh {
         let peer = board.enrol(school(), 20);
         let chain = board.chain(&peer, Tier::Safety, 3);
         let (made, sealed) = snapshot(&board, &peer, Tier::Safety, chain[1].header().head(), 2);
-        let life = board.enrol(school(), 10);
-        let mut replica = Replica::new(&board, life, Disk::default(), 1);
-        replica.engine = Uplink::new(Start {
-            school: school(),
-            board: board.root.verifying_key(),
-            cloud: board.descriptor(),
-            jitter: 1,
-            loss_counter: 0,
-            manifest_version: 1,
-            receipted: Heads::new(),
-            pruned: Heads::new(),
-            own_batches: Vec::new(),
-            own: [replica.life.name].into(),
-            peers: Heads::new(),
-            identities: Vec::new(),
-            revocations: sonae_proto::revocation::Revocations::default(),
-            destroyed: sonae_proto::destruction::Destroyed::default(),
-            snapshots: true,
-        });
+        let replica = Replica::fresh(&board, board.enrol(school(), 10));
         let heads = Heads::from([
             (peer.log(Tier::Safety), chain[2].header().head()),
             (peer.log(Tier::Daily), LogHead { sequence: 1, hash: Hash32([3; 32]) }),

@@ -44,7 +44,16 @@ pub struct Replica {
 }
 
 impl Replica {
+    /// One that holds nothing and may begin with snapshots.
+    pub fn fresh(board: &Board, life: Life) -> Self {
+        Self::start(board, life, Disk::default(), 1, true)
+    }
+
     pub fn new(board: &Board, life: Life, disk: Disk, jitter: u64) -> Self {
+        Self::start(board, life, disk, jitter, false)
+    }
+
+    fn start(board: &Board, life: Life, disk: Disk, jitter: u64, snapshots: bool) -> Self {
         let mut peers = Heads::new();
         for batch in &disk.peers {
             peers.insert(batch.header().log, batch.header().head());
@@ -63,7 +72,7 @@ impl Replica {
             own: BTreeSet::from([life.name]),
             peers,
             identities: disk.identities.iter().map(verify).collect(),
-            snapshots: false,
+            snapshots,
             revocations: Revocations::default(),
             destroyed: Destroyed::default(),
         });

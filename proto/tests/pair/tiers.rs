@@ -2,13 +2,12 @@
 
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::snapshot::Snapshot;
-use sonae_proto::uplink::{Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{News, SnapshotName, SnapshotOffer, Welcome};
 
 use crate::board::{Board, school};
 use crate::receipts::{effects, welcome};
-use crate::replica::{Disk, Replica};
+use crate::replica::Replica;
 use crate::snapshots::{part, snapshot};
 
 fn offer(made: &Snapshot) -> SnapshotOffer {
@@ -26,24 +25,7 @@ fn a_tier_is_whole_when_all_of_it_is_here() {
     let chain = board.chain(&peer, Tier::Safety, 3);
     let daily = LogHead { sequence: 1, hash: Hash32([3; 32]) };
     let (made, sealed) = snapshot(&board, &peer, Tier::Safety, chain[1].header().head(), 1);
-    let mut replica = Replica::new(&board, board.enrol(school(), 10), Disk::default(), 1);
-    replica.engine = Uplink::new(Start {
-        school: school(),
-        board: board.root.verifying_key(),
-        cloud: board.descriptor(),
-        jitter: 1,
-        loss_counter: 0,
-        manifest_version: 1,
-        receipted: Heads::new(),
-        pruned: Heads::new(),
-        own_batches: Vec::new(),
-        own: [replica.life.name].into(),
-        peers: Heads::new(),
-        identities: Vec::new(),
-        revocations: sonae_proto::revocation::Revocations::default(),
-        destroyed: sonae_proto::destruction::Destroyed::default(),
-        snapshots: true,
-    });
+    let mut replica = Replica::fresh(&board, board.enrol(school(), 10));
     let whole = |replica: &Replica| Tier::ALL.map(|tier| replica.engine.has_tier_of_peers(tier));
     assert_eq!(whole(&replica), [false; 3], "nobody has said what there is");
     let heads =
