@@ -282,14 +282,17 @@ impl World {
     }
 
     fn box_reads_welcome(&mut self, slot: usize, welcome: &Welcome) {
-        let told = self.told(slot);
+        let (told, life) = (self.told(slot), self.slots[slot].lives);
         let Some(replica) = &mut self.slots[slot].replica else { return };
         let welcome = replica.engine.complete(welcome).into_owned();
         replica.engine.handle_welcome(&welcome, told);
         self.compare_own(slot, &welcome.heads);
         self.drain_box(slot);
         self.were_people_told(slot);
-        self.check_shown(slot, &welcome.heads, welcome.complete);
+        // One that begins a new incarnation for it has been shown nothing yet.
+        if self.slots[slot].lives == life {
+            self.check_shown(slot, &welcome.heads, welcome.complete);
+        }
     }
 
     /// The welcome has been read: what overtook it goes on.
