@@ -35,7 +35,7 @@ pub fn command_on(root: &Path, address: &str) -> Command {
     command.arg("run").arg("--bundle").arg(root.join("bundle")).arg("--passphrase-stdin");
     command.arg("--data").arg(root.join("data"));
     command.arg("--site").arg(root.join("a")).arg("--site").arg(root.join("b"));
-    command.args(["--listen", address]).env("RUST_LOG", "error").env_remove("SONAE_TEST_CUT");
+    command.args(["--listen", address]).env("RUST_LOG", "error").env_remove("SONAE_TEST_PLANT");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -43,7 +43,9 @@ pub fn command_on(root: &Path, address: &str) -> Command {
 /// Runs a command to its end with a line on standard input.
 pub fn run(command: &mut Command, line: &str) -> Output {
     let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes()).unwrap();
+    // One that is called wrongly may have ended before it reads.
+    let written = child.stdin.take().unwrap().write_all(format!("{line}\n").as_bytes());
+    assert!(written.is_ok_and(|()| true) || child.wait().is_ok_and(|status| !status.success()));
     child.wait_with_output().unwrap()
 }
 
