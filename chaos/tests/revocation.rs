@@ -253,3 +253,33 @@ async fn a_box_that_is_dug_out_is_read_only_until_released() {
     wait_for(buried, "it is released", |status| status["held_ms"].is_null()).await;
     mark(&staff, &pupils[2], 3).await;
 }
+
+/// Goal: a cloud that has missed many words of the board is given all of them by a box that sealed under each, and then
+/// takes its batches. Method: without a line twelve words by hand, a change sealed under each; the line back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cloud_that_missed_many_words_is_given_them() {
+    let scene = Scene::new().await;
+    let settled = &scene.settled;
+    let here = &settled.appliance;
+    settled.town.appliance("other").unwrap();
+    let (mut edge, staff) = settled.start(here).await.unwrap();
+    // Of a box that is not this one, or nobody could write here.
+    let replicas = settled.town.dir.join("board/schools").join(&settled.town.school).join("replicas");
+    let names = std::fs::read_dir(replicas).unwrap().map(|entry| entry.unwrap().path());
+    let mut names = names.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
+    let other = names.find(|name| *name != edge.said("replica").unwrap()).unwrap();
+    let pupils = staff.pupils("").await.unwrap();
+    here.wait_until_safe(&staff, LONG).await.unwrap();
+    settled.line.set_cut(true);
+    for day in 1..=12 {
+        let verb = if day % 2 == 1 { "hold" } else { "release" };
+        let word = scene.board(verb, &other, None, &format!("word-{day}.sonae-courier"));
+        run("sonae-edge", &["bundle", "import", "--data", &text(&here.data), &text(&word)], "").unwrap();
+        mark(&staff, &pupils[0], day).await;
+        // What is to be carried is sealed first, under the newest word.
+        scene.export(here);
+    }
+    settled.line.set_cut(false);
+    wait_for(here, "what was sealed under them is safe", |status| status["unsafe"] == 0).await;
+    edge.stop().unwrap();
+}

@@ -20,7 +20,7 @@ use crate::frames::{self, StreamError};
 /// How long a probe waits for its answer; then it has been given up by whoever asked.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Control frames that may wait to be sent.
+/// Times that control frames, one or several, may wait to be sent.
 const CONTROL_WAITING_MAX: usize = 8;
 
 /// What tasks of a connection report.
@@ -62,7 +62,7 @@ impl Event {
 pub(super) struct Connection {
     generation: u64,
     line: sonae_line::Connection,
-    control: mpsc::Sender<Frame>,
+    control: mpsc::Sender<Vec<Frame>>,
     /// Held while a probe has no answer.
     probe: Arc<Semaphore>,
     /// Whether the welcome has been handed to the engine.
@@ -106,8 +106,10 @@ async fn greet(dialled: Dialled, generation: u64, events: mpsc::Sender<Event>) {
         return;
     }
     let outgoing = async {
-        while let Some(frame) = waiting.recv().await {
-            frames::write(&mut send, &frame).await?;
+        while let Some(some) = waiting.recv().await {
+            for frame in &some {
+                frames::write(&mut send, frame).await?;
+            }
         }
         // The driver has dropped the connection.
         Err::<(), StreamError>(StreamError::Gone)
@@ -129,9 +131,9 @@ async fn greet(dialled: Dialled, generation: u64, events: mpsc::Sender<Event>) {
 }
 
 impl Connection {
-    /// Queues a control frame. Returns whether there was room.
-    pub fn tell(&self, frame: Frame) -> bool {
-        self.control.try_send(frame).is_ok()
+    /// Queues control frames that follow one another. Returns whether there was room.
+    pub fn tell(&self, frames: Vec<Frame>) -> bool {
+        self.control.try_send(frames).is_ok()
     }
 
     pub(super) const fn generation(&self) -> u64 {

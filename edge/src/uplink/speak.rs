@@ -32,19 +32,19 @@ impl Driver {
         if self.purpose == Purpose::Serve {
             self.engine.say_ended(&mut hello);
         }
-        self.tell(Frame::Hello(Box::new(hello)));
+        self.tell(vec![Frame::Hello(Box::new(hello))]);
     }
 
     /// The bundle's own may be news to the cloud. Batches may have been sealed under any of them.
     pub(super) async fn send_keys(&mut self) {
         let present = self.newest_documents.clone().unwrap_or_else(|| self.store.documents());
-        for documents in self.store.all_documents(&self.bundled_documents, present).await {
-            self.tell(Frame::Keys(Box::new(documents)));
-        }
+        let all = self.store.all_documents(&self.bundled_documents, present).await;
+        // However many there are, they take one place: a box that hung up for their number would never send a batch.
+        self.tell(all.into_iter().map(|documents| Frame::Keys(Box::new(documents))).collect());
     }
 
-    pub(super) fn tell(&mut self, frame: Frame) {
-        let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frame));
+    fn tell(&mut self, frames: Vec<Frame>) {
+        let sent = self.connection.as_ref().is_some_and(|connection| connection.tell(frames));
         if !sent {
             self.hang_up();
         }
