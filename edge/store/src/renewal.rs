@@ -113,10 +113,11 @@ pub fn finish(dir: &DataDir) -> io::Result<bool> {
     for changed in [&next, data] {
         sync_dir(changed)?;
     }
+    // Before the exchange is over: nobody would come back to it.
+    forget_held_keys(&aside);
     remove_dir(&data.join("renewed"))?;
     fs::rename(&next, data.join("renewed"))?;
     sync_dir(data)?;
-    forget_held_keys(&aside);
     // The exchange is whole; what cannot be tidied up now is not worth a box that does not start.
     let tidied = remove_dir(&data.join("renewed")).and_then(|()| forget_oldest(data, &aside));
     if let Err(error) = tidied {
@@ -287,6 +288,22 @@ mod tests {
             assert!(finish(&data).unwrap());
         }
         assert_eq!(forks(data.path()), FORKED_MAX);
+    }
+
+    /// Goal: no exchange is over while a destroyed key lies aside: nobody would come back to it. Method: the last rename
+    /// fails.
+    #[test]
+    fn held_keys_go_before_the_exchange_is_over() {
+        let (_dir, data) = prepared();
+        write(&data.path().join("snapshots/held-keys.json"), "[]");
+        set_ready(data.path(), ENDS).unwrap();
+        write(&data.path().join("renewed"), "in the way");
+        assert!(finish(&data).is_err());
+        let aside = forked(data.path()).join(ENDS.to_string()).join("snapshots");
+        assert!(aside.exists() && !aside.join("held-keys.json").exists());
+        fs::remove_file(data.path().join("renewed")).unwrap();
+        assert!(finish(&data).unwrap());
+        exchanged(&data);
     }
 
     /// Goal: a branch that was put aside keeps no destroyed key. Method: one with a held key beside its snapshots.
