@@ -123,6 +123,42 @@ async fn an_old_copy_goes_on_under_a_new_name() {
     edge.stop().unwrap();
 }
 
+/// Goal: a process that has given the word for an exchange of stores and cannot finish it serves neither store, and the
+/// next start finishes. Method: put an old copy back, with a file in the place of the folder for branches; write, wait for
+/// the process to end, take the file away, start.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exchange_that_fails_is_finished_by_the_next_start() {
+    let (dir, settled) = settle(30).await;
+    let appliance = &settled.appliance;
+    let mut ledger = Ledger::new();
+    copy_dir(&appliance.data, &dir.path().join("copy")).unwrap();
+    let (mut edge, client) = settled.start(appliance).await.unwrap();
+    let pupils = client.pupils("").await.unwrap();
+    mark(&client, &mut ledger, &pupils[0], 1, "late").await;
+    appliance.wait_until_safe(&client, LONG).await.unwrap();
+    edge.kill_hard().unwrap();
+    std::fs::remove_dir_all(&appliance.data).unwrap();
+    copy_dir(&dir.path().join("copy"), &appliance.data).unwrap();
+    let forked = appliance.data.join("forked");
+    std::fs::write(&forked, "").unwrap();
+    settled.line.set_cut(true);
+    let (mut edge, client) = settled.start(appliance).await.unwrap();
+    mark(&client, &mut ledger, &pupils[1], 2, "absent_sick").await;
+    settled.line.set_cut(false);
+    let began = Instant::now();
+    while !edge.has_ended().unwrap() {
+        assert!(began.elapsed() < LONG, "it goes on without its exchange");
+        // paced: looks again
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(appliance.data.join("renewal/ready").exists(), "the word was not given");
+    std::fs::remove_file(&forked).unwrap();
+    let mut edge = settled.town.start_edge(appliance, &settled.line).unwrap();
+    wait_for(appliance, "the exchange is not finished", is_renewed).await;
+    assert_all_there(&edge, appliance, &ledger).await;
+    edge.stop().unwrap();
+}
+
 /// Goal: two boxes that run from one data directory's copy both go on, and end with one state. Method: copy, start
 /// both, write on both, wait until each has all of the other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
