@@ -22,8 +22,8 @@ help: ## Lists the targets
 
 .PHONY: demo
 demo: setup-demo ## Shows the main job and leaves it running; ONCE=1 stops everything; CUT=cloud-fsync must fail
-	cargo build --workspace --bins
-	CUT="$(CUT)" target/debug/sonae-chaos demo $(if $(ONCE),--once)
+	$(if $(CUT),$(MAKE) planted,cargo build --workspace --bins)
+	CUT="$(CUT)" $(if $(CUT),SONAE_BIN_DIR=target/planted) target/debug/sonae-chaos demo $(if $(ONCE),--once)
 
 .PHONY: test
 test: setup format lint deny unit sim doc-test ## Runs every test and check
@@ -56,9 +56,9 @@ unit: build ## Runs unit and integration tests
 sim: planted ## The rings sim, simnet and adversary over fixed seeds; every planted defect must be found, in the real programs too
 	export SONAE_BIN_DIR="$(CURDIR)/target/planted"; \
 	if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run --workspace --features $(PLANTED) --test sim --test simnet --test adversary --test proc_planted --no-fail-fast; \
+	    cargo nextest run --workspace --features $(PLANTED) --test sim --test simnet --test adversary --test proc_planted --test kill --no-fail-fast; \
 	else \
-	    cargo test --workspace --features $(PLANTED) --test sim --test simnet --test adversary --test proc_planted; \
+	    cargo test --workspace --features $(PLANTED) --test sim --test simnet --test adversary --test proc_planted --test kill; \
 	fi
 
 # The programs with defects in them lie apart, and what lies in target/debug is what is shipped again afterwards.

@@ -167,7 +167,8 @@ pub(super) enum Drill {
         #[arg(long, default_value_t = 50)]
         rounds: u32,
     },
-    /// kill -9 of the cloud at the moment of a receipt; CUT=cloud-fsync must be found out
+    /// kill -9 of the cloud at the moment of a receipt; CUT=cloud-fsync, with the
+    /// programs of `make planted`, must be found out
     KillCloud {
         /// Kills
         #[arg(long, default_value_t = 50)]
@@ -187,7 +188,7 @@ pub(super) enum Drill {
         seed: u64,
     },
     /// Fills the appliance's disk: tier 2 is refused, then tier 1, tier 0 goes on; needs root. CUT=edge-reserve, an
-    /// appliance without a reserve, must be found out
+    /// appliance without a reserve (of `make planted`), must be found out
     FullDisk,
     /// Looks for names and numbers of a school in the cloud's folders and in captured packets
     Canary,

@@ -79,6 +79,7 @@ pub fn missing_for() -> Vec<(Trouble, String)> {
         Trouble::LyingDisk,
         Trouble::Rot,
         Trouble::Site,
+        Trouble::SitePower,
     ];
     [
         of(&disks, fault_fs::missing()),

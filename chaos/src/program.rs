@@ -76,6 +76,18 @@ pub fn find(name: &str) -> Result<PathBuf> {
     path.canonicalize().context("cannot resolve the path of a program")
 }
 
+/// What has a program break a promise on purpose, in its environment, by the name of a defect or that of a `CUT`. Only
+/// programs that were built with defects (`make planted`) heed it.
+#[must_use]
+pub fn planted(cut: &str) -> (String, String) {
+    let defect = match cut {
+        "cloud-fsync" => "receipt_before_store",
+        "edge-reserve" => "reserve_left_out",
+        defect => defect,
+    };
+    ("SONAE_TEST_PLANT".to_owned(), defect.to_owned())
+}
+
 /// Runs a program to its end, with text on its standard input. Returns its standard output.
 ///
 /// # Errors

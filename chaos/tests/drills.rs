@@ -27,16 +27,6 @@ async fn a_safe_change_survives_a_kill() {
     assert_eq!((report.lost, report.alarms), (0, 0));
 }
 
-/// Goal: the drill above can fail, and the appliance itself sees the loss. Method: a cloud that signs before it
-/// stores.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cloud_that_signs_before_it_stores_is_caught() {
-    let dir = scratch();
-    let report = kill_cloud::run_drill(dir.path(), 1, 1, Some("cloud-fsync")).await.unwrap();
-    assert!(report.lost > 0, "the ledger saw no loss");
-    assert!(report.alarms > 0, "the appliance saw no loss");
-}
-
 /// Goal: neither cloud nor line sees plaintext, and the search can find some. Method: canaries and controls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cloud_and_line_are_blind() {

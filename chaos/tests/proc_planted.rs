@@ -2,8 +2,9 @@
 //! builds them, and `SONAE_BIN_DIR` names their folder.
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+use sonae_chaos::drill::kill_cloud;
 use sonae_chaos::proc::missing;
-use sonae_chaos::proc::planted::{ALL, Find, RECEIPT_FIRST, find};
+use sonae_chaos::proc::planted::{ALL, Find, find};
 
 /// Seconds of processors within which a planted defect is found.
 const CPU_SECONDS_MAX: f64 = 60.0;
@@ -28,8 +29,8 @@ async fn is_found(defect: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn receipt_first_is_found() {
-    is_found(RECEIPT_FIRST).await;
+async fn receipt_before_store_is_found() {
+    is_found("receipt_before_store").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,8 +53,25 @@ async fn sent_for_good_is_found() {
     is_found("sent_for_good").await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn site_not_flushed_is_found() {
+    is_found("site_not_flushed").await;
+}
+
 /// Goal: no defect is left out. Method: as many tests as defects.
 #[test]
 fn each_defect_has_its_test() {
-    assert_eq!(ALL.len(), 5);
+    assert_eq!(ALL.len(), 6);
+}
+
+/// Goal: the drill `kill-cloud` can fail, and the appliance itself sees the loss. Method: a cloud that signs before it
+/// stores.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drill_of_the_cloud_can_fail() {
+    // A second install changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let report = kill_cloud::run_drill(dir.path(), 1, 1, Some("cloud-fsync")).await.unwrap();
+    assert!(report.lost > 0, "the ledger saw no loss");
+    assert!(report.alarms > 0, "the appliance saw no loss");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// groups a second the device still flushes for every one of them.
 pub const GROUP_WAIT: Duration = Duration::from_millis(20);
 
-/// The same when receipts are signed before the write on purpose (`SONAE_TEST_CUT=cloud-fsync`): long enough
+/// The same when receipts are signed before the write on purpose (`Defect::ReceiptBeforeStore`): long enough
 /// for a kill to fall between the two.
 pub const GROUP_WAIT_CUT: Duration = Duration::from_millis(250);
 

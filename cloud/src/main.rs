@@ -22,9 +22,6 @@ use sonae_cloud::node::{Node, NodeError, Options, default_quorum};
 use sonae_cloud::{report, status};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Names the promises that are broken on purpose, for tests of the tests.
-const TEST_CUT: &str = "SONAE_TEST_CUT";
-
 /// The blind cloud of Sonae: takes sealed batches, stores them at every site, signs receipts.
 #[derive(Parser)]
 #[command(name = "sonae-cloud", version, after_help = exit::HELP)]
@@ -130,17 +127,12 @@ async fn serve(run: Run) -> Result<(), NodeError> {
         let passphrase = read_passphrase(std::io::stdin().lock())?;
         NodeIdentity::of_bundle(&open_bundle(&run.bundle, &passphrase)?)?
     };
-    let receipt_before_store = std::env::var(TEST_CUT).is_ok_and(|cut| cut == "cloud-fsync");
-    if receipt_before_store {
-        log::warn!("receipts are signed before anything is stored: promises are broken on purpose");
-    }
     let options = Options {
         quorum: run.quorum.unwrap_or_else(|| default_quorum(run.sites.len())),
         data: run.data,
         sites: run.sites,
         listen: run.listen,
         listen_tcp: run.listen_tcp,
-        receipt_before_store,
         clock: Clock::default(),
         status_file: true,
         compaction: Rules { superseded: Duration::from_hours(24 * run.superseded_days), ..Rules::default() },

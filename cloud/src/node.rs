@@ -10,6 +10,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use quinn::Endpoint;
 use serde::Serialize;
 use sonae_proto::intake::{Config, Intake, StoredBatch};
+use sonae_proto::planted::{Defect, is_planted};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -46,8 +47,6 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Where it listens on TCP; without it, at the same address.
     pub listen_tcp: Option<SocketAddr>,
-    /// Test switch: sign receipts before anything is stored.
-    pub receipt_before_store: bool,
     /// What tells the engine the time.
     pub clock: Clock,
     /// Whether its status is kept in a file, by threads of the runtime.
@@ -186,7 +185,7 @@ impl Node {
             receipt_key: receipt_key.clone(),
             sites: options.sites.len(),
             quorum: options.quorum,
-            receipt_before_store: options.receipt_before_store,
+            receipt_before_store: is_planted(Defect::ReceiptBeforeStore),
         });
         let readable = loaded.sites.iter().filter(|reading| reading.fault.is_none()).count();
         // Any N-W+1 sites share at least one with every W that made a receipt.
@@ -277,7 +276,7 @@ impl Parts {
         let compactor =
             Compactor::new(Arc::clone(&sites), options.sites.len(), options.compaction, &options.data);
         let (to_writer, queue) = mpsc::unbounded_channel();
-        let group_wait = if options.receipt_before_store { GROUP_WAIT_CUT } else { GROUP_WAIT };
+        let group_wait = if is_planted(Defect::ReceiptBeforeStore) { GROUP_WAIT_CUT } else { GROUP_WAIT };
         let writer = Writer::new(sites, Arc::clone(&board), boot, group_wait);
         let writing = writer.run(queue, engine.clone(), Arc::clone(&reader), undurable, options.quorum);
         let memory = Arc::new(Semaphore::new(FRAMES_BYTES_MAX / 1024));

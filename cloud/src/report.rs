@@ -20,9 +20,6 @@ pub fn text(status: &Status, running: bool, now_ms: u64) -> Result<String, fmt::
     writeln!(out, "boot      {}", status.boot)?;
     writeln!(out, "quorum    {} of {} sites", status.quorum, status.sites.len())?;
     writeln!(out, "complete  {}", if status.complete { "yes" } else { "NO: too few sites could be read" })?;
-    if status.test_cut {
-        writeln!(out, "WARNING   receipts are signed before anything is stored: a test switch is on")?;
-    }
     for site in &status.sites {
         write_site(&mut out, site)?;
     }

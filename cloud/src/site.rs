@@ -21,6 +21,7 @@ use futures_util::TryStreamExt as _;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutMode, PutPayload};
+use sonae_proto::planted::{Defect, is_planted};
 use sonae_proto::receipt::SiteId;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
@@ -184,7 +185,7 @@ impl Site {
         sync_names(&path).map_err(fault("fsync"))?;
         let store = LocalFileSystem::new_with_prefix(&path)
             .map_err(|error| fault("opening the store")(std::io::Error::other(error)))?
-            .with_fsync(true);
+            .with_fsync(!is_planted(Defect::SiteNotFlushed));
         let label = path.display().to_string();
         Ok(Self { directory: Some(path), _lock: Some(file), ..Self::over(id, label, Arc::new(store)) })
     }

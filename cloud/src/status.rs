@@ -67,8 +67,6 @@ pub struct Status {
     pub destruction: DestructionStatus,
     /// The last error.
     pub last_error: Option<LastError>,
-    /// Whether promises are broken on purpose.
-    pub test_cut: bool,
 }
 
 /// One site.

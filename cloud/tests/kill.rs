@@ -159,11 +159,12 @@ async fn no_receipted_batch_is_lost_by_a_kill() {
 }
 
 /// Goal: the harness above can fail. Method: the same against a node that signs before it stores.
+#[cfg(feature = "planted")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_signs_before_it_stores_is_caught() {
     let mut harness = Harness::new(0x5EED);
     let mut start = command(harness.root.path());
-    start.env("SONAE_TEST_CUT", "cloud-fsync");
+    start.env("SONAE_TEST_PLANT", "receipt_before_store");
     for _ in 0..rounds() {
         if !harness.round(&mut start).await.is_empty() {
             return;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::descriptor::CloudDescriptor;
+use sonae_proto::planted::{Defect, is_planted};
 use sonae_proto::signed::{DocumentError, Signed};
 use sonae_store::data_dir::{DataDir, DataDirError};
 use sonae_store::enrolment::{self, EnrolmentError};
@@ -88,11 +89,8 @@ impl std::fmt::Debug for Replica {
     }
 }
 
-/// How a store is kept. `SONAE_TEST_CUT=edge-reserve` leaves out the reserve: the control of the test that fills the
-/// disk, which must fail then.
 fn options() -> Options {
-    let is_cut = std::env::var("SONAE_TEST_CUT").is_ok_and(|cut| cut == "edge-reserve");
-    if is_cut { Options::without_reserve() } else { Options::default() }
+    if is_planted(Defect::ReserveLeftOut) { Options::without_reserve() } else { Options::default() }
 }
 
 impl Replica {

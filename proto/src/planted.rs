@@ -28,6 +28,10 @@ pub enum Defect {
     ChainNotChecked,
     /// The node signs a receipt for what one site has.
     ReceiptOfOneSite,
+    /// The node signs receipts before anything is stored.
+    ReceiptBeforeStore,
+    /// The node takes what a site has been given for durable, without a flush.
+    SiteNotFlushed,
     /// The node signs a receipt for a batch behind one that is not durable.
     ReceiptBehindHole,
     /// The node never writes identities to its sites.
@@ -88,6 +92,8 @@ pub enum Defect {
     NeighbourToldOnce,
     /// What the cloud lacks of others is not brought to it.
     RelayForgotten,
+    /// The store keeps no room for tier 0.
+    ReserveLeftOut,
     /// The uplink's driver waits for an answer for as long as the connection lives, and dials no other.
     SilenceNotWatched,
     /// The uplink's driver forgets another connection that is ready in place of a silent one.

@@ -12,7 +12,7 @@ use crate::drill::kill_cloud::{kill_rounds, wait_for_line};
 use crate::generate::{self, Options, Written};
 use crate::lan_client::{LanClient, one_time_code};
 use crate::line::Line;
-use crate::program::{Daemon, run};
+use crate::program::{Daemon, planted, run};
 use crate::town::{Appliance, LOGIN, PASSWORD, Town};
 
 /// Pupils of the demo's school.
@@ -73,7 +73,7 @@ async fn open(dir: &Path, cut: Option<&str>, teller: &mut Teller) -> Result<Stag
     let school = generate::school(Options { pupils: PUPILS, years: 1, seed: 11, ..Options::default() })?;
     let written = generate::write(&school, &dir.join("school"))?;
     let mut town = Town::found(dir, &school.school_code, &school.school_name)?;
-    town.cloud_environment.extend(cut.map(|cut| ("SONAE_TEST_CUT".to_owned(), cut.to_owned())));
+    town.cloud_environment.extend(cut.map(planted));
     let cloud = town.start_cloud()?;
     let line = Line::open(town.cloud_address()?).await?;
     let (appliance, otpauth) = town.appliance("edge")?;

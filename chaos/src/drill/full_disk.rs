@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::generate::{self, Options};
 use crate::lan_client::LanClient;
 use crate::line::Line;
-use crate::program::{Daemon, run_to_end};
+use crate::program::{Daemon, planted, run_to_end};
 use crate::small_disk::{SmallDisk, missing};
 use crate::town::{Appliance, LOGIN, PASSWORD, Town};
 
@@ -178,7 +178,7 @@ impl Drill {
         let school = generate::school(Options { pupils: 60, years: 1, seed: 3, ..Options::default() })?;
         let mut town = Town::found(dir, &school.school_code, &school.school_name)?;
         if without_reserve {
-            town.edge_environment.push(("SONAE_TEST_CUT".into(), "edge-reserve".into()));
+            town.edge_environment.push(planted("edge-reserve"));
         }
         let written = generate::write(&school, &dir.join("school"))?;
         let disk = SmallDisk::mount(&dir.join("disk"), DISK_BYTES)?;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::generate::{self, Options};
 use crate::lan_client::LanClient;
 use crate::line::Line;
-use crate::program::{Daemon, run};
+use crate::program::{Daemon, planted, run};
 use crate::town::{LOGIN, PASSWORD, Town};
 
 /// The report of a drill.
@@ -38,7 +38,7 @@ pub struct Report {
 pub async fn run_drill(dir: &Path, rounds: u32, seed: u64, cut: Option<&str>) -> Result<Report> {
     let school = generate::school(Options { pupils: 30, years: 1, seed, ..Options::default() })?;
     let mut town = Town::found(dir, &school.school_code, &school.school_name)?;
-    town.cloud_environment.extend(cut.map(|cut| ("SONAE_TEST_CUT".to_owned(), cut.to_owned())));
+    town.cloud_environment.extend(cut.map(planted));
     let written = generate::write(&school, &dir.join("school"))?;
     let mut cloud = town.start_cloud()?;
     let line = Line::open(town.cloud_address()?).await?;

@@ -98,6 +98,7 @@ impl World {
                 tokio::time::sleep(pause).await;
                 signal(self.node.as_ref(), Signal::CONT)?;
             }
+            CloudAction::Cut(ahead, loss) => self.cut_house(ahead, loss, pause).await?,
             CloudAction::FailSite(ahead, fault) => self.fail_site(ahead, fault),
             CloudAction::SlowSite(ms) => {
                 self.site_disk.as_ref().inspect(|disk| disk.set_slow(Duration::from_millis(ms)));

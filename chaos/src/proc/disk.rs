@@ -1,4 +1,4 @@
-//! What the script does to the disks of boxes.
+//! What the script does to the disks of boxes and sites.
 
 use std::time::{Duration, Instant};
 
@@ -36,6 +36,24 @@ impl World {
             DiskAction::Lie => self.lie(number, pause).await,
             DiskAction::Rot(place) => self.rot(number, place).await,
         }
+    }
+
+    /// Lets the power of the node and of all sites go. What boxes call safe by what the node has said until then must
+    /// have outlived it.
+    pub async fn cut_house(&mut self, ahead: u64, loss: Loss, pause: Duration) -> Result<()> {
+        if let Some(disk) = &self.site_disk {
+            disk.cut_after(ahead);
+            until(pause, || disk.is_off()).await;
+            disk.cut();
+        }
+        self.kill_node()?;
+        if let Some(disk) = &mut self.site_disk {
+            disk.power_cycle(loss)?;
+            self.tally.site_cuts += 1;
+        }
+        self.check_claims().await?;
+        self.start_node();
+        Ok(())
     }
 
     async fn fail_disk(&mut self, number: usize, ahead: u64, fault: Fault, pause: Duration) -> Result<()> {

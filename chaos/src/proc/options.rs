@@ -51,11 +51,13 @@ pub enum Trouble {
     Clone,
     /// People at all boxes write the same record without having seen one another.
     Conflict,
+    /// The power of the house goes in which the node and all sites are, at any operation of their disk.
+    SitePower,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Line,
         Self::Udp,
         Self::Rate,
@@ -75,11 +77,15 @@ impl Trouble {
         Self::Rebuild,
         Self::Clone,
         Self::Conflict,
+        Self::SitePower,
     ];
 }
 
 /// What a box's clock shows, in days from the right time: 1970, sixteen years ahead, and a little wrong.
 const CLOCKS: [i64; 4] = [-20_700, 6_000, -1, 1];
+
+/// What a power cut leaves of what was not flushed; a torn write twice as often.
+const LOSSES: [Loss; 4] = [Loss::Drop, Loss::Prefix, Loss::Torn, Loss::Torn];
 
 /// One thing that is done. Boxes are named by any number, taken modulo how many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -147,10 +153,13 @@ pub enum CloudAction {
     Move,
     /// SIGSTOP, and SIGCONT after the pause.
     Stop,
-    /// An operation of the last site fails, so many ahead.
+    /// An operation of the last site fails, so many ahead, or of any where all sites are on one disk.
     FailSite(u64, Fault),
     /// Each flush of the last site takes so many milliseconds longer.
     SlowSite(u64),
+    /// The power of the node and all sites goes at an operation of their disk that is so many ahead, and what was not
+    /// flushed is lost like this.
+    Cut(u64, Loss),
     /// All sites lose so many of their newest objects, while the node is down.
     LoseTail(usize),
 }
@@ -272,7 +281,7 @@ fn troubled(trouble: Trouble, random: &mut Random) -> Action {
         Trouble::Stop => random.pick(&[of_box(BoxAction::Stop), Action::Cloud(CloudAction::Stop)]),
         Trouble::Power => {
             let ahead = random.below(200);
-            of_disk(DiskAction::Cut(ahead, random.pick(&[Loss::Drop, Loss::Prefix, Loss::Torn, Loss::Torn])))
+            of_disk(DiskAction::Cut(ahead, random.pick(&LOSSES)))
         }
         Trouble::DiskError => of_disk(DiskAction::Fail(random.below(60), fault)),
         Trouble::SlowDisk => of_disk(DiskAction::Slow(random.pick(&[5, 50]))),
@@ -291,6 +300,7 @@ fn troubled(trouble: Trouble, random: &mut Random) -> Action {
         Trouble::Rebuild => of_box(BoxAction::Rebuild),
         Trouble::Clone => of_box(BoxAction::Clone),
         Trouble::Conflict => Action::WriteEverywhere,
+        Trouble::SitePower => Action::Cloud(CloudAction::Cut(random.below(60), random.pick(&LOSSES))),
     }
 }
 

@@ -17,22 +17,14 @@ use super::{Plan, run};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Defects by the names that `proto` gives them, with the trouble that they need and a seed in which it comes.
-pub const ALL: [(&str, &[Trouble], u64); 5] = [
-    (RECEIPT_FIRST, &[Trouble::NodeKill], 13),
+pub const ALL: [(&str, &[Trouble], u64); 6] = [
+    ("receipt_before_store", &[Trouble::NodeKill], 13),
     ("base_ignored", &[], 1),
     ("loss_not_noticed", &[Trouble::CloudLoss], 13),
     ("heads_as_they_came", &[Trouble::Conflict], 4),
     ("sent_for_good", &[Trouble::NodeKill], 3),
+    ("site_not_flushed", &[Trouble::SitePower], 1),
 ];
-
-/// A node that signs before it stores. Every build has it, behind a switch of its own.
-pub const RECEIPT_FIRST: &str = "cloud-fsync";
-
-/// What plants a defect in a program, in its environment.
-pub(super) fn environment(defect: &str) -> (String, String) {
-    let switch = if defect == RECEIPT_FIRST { "SONAE_TEST_CUT" } else { "SONAE_TEST_PLANT" };
-    (switch.to_owned(), defect.to_owned())
-}
 
 /// How a planted defect was found.
 #[derive(Debug, Clone, Serialize)]

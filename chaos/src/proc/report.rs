@@ -20,6 +20,8 @@ pub struct Tally {
     pub starts: u64,
     /// Power cuts of boxes' disks.
     pub cuts: u64,
+    /// Power cuts of the disk of all sites.
+    pub site_cuts: u64,
     /// Faults of disks that met an operation.
     pub faults: u64,
     /// Bits of journals that were flipped.
@@ -45,6 +47,7 @@ impl Tally {
         }
         self.starts += other.starts;
         self.cuts += other.cuts;
+        self.site_cuts += other.site_cuts;
         self.faults += other.faults;
         self.flips += other.flips;
         self.rebuilds += other.rebuilds;

@@ -13,7 +13,6 @@ use anyhow::{Context, Result};
 use super::groups::{self, Group};
 use super::network::{Block, Machine, Network};
 use super::options::{Options, Trouble};
-use super::planted;
 use super::report::Tally;
 use super::staff::Staff;
 use super::{Plan, ledger::Ledger};
@@ -21,7 +20,7 @@ use crate::fault_fs::FaultFs;
 use crate::generate;
 use crate::lan_client::LanClient;
 use crate::line::{Line, Slowness};
-use crate::program::{Daemon, Place, run};
+use crate::program::{Daemon, Place, planted, run};
 use crate::town::{Appliance, Town};
 use crate::wrong_clock::{self, WrongClock};
 
@@ -95,19 +94,17 @@ impl World {
         let written = generate::write(&school, &dir.join("school"))?;
         let has = |trouble| options.troubles.contains(&trouble);
         let cloud = network.add()?;
-        let site_disk =
-            has(Trouble::Site).then(|| FaultFs::mount(&dir.join("site-disk"), options.seed)).transpose()?;
-        town.sites = (0..options.sites).map(|number| dir.join(format!("site-{number}"))).collect();
-        if let (Some(last), true) = (town.sites.last_mut(), site_disk.is_some()) {
-            *last = dir.join("site-disk/site");
-        }
+        let site_disk = (has(Trouble::Site) || has(Trouble::SitePower))
+            .then(|| FaultFs::mount(&dir.join("site-disk"), options.seed))
+            .transpose()?;
+        town.sites = (0..options.sites).map(|number| dir.join(site_folder(number, &options))).collect();
         town.cloud_place = Place {
             under: cloud.under(),
             listen: Some((cloud.address, CLOUD_PORT)),
             ready_within: Some(plan.patience),
             ..Place::default()
         };
-        let planted = plan.planted.as_deref().map(planted::environment);
+        let planted = plan.planted.as_deref().map(planted);
         town.cloud_environment.extend(planted.clone());
         town.edge_environment.extend(planted);
         let node = tokio::task::block_in_place(|| town.start_cloud())?;
@@ -309,6 +306,13 @@ impl World {
     pub fn sites(&self) -> &[PathBuf] {
         &self.town.sites
     }
+}
+
+/// Where a site lies: the last one has a disk of its own, or all share the one of a house whose power goes.
+fn site_folder(number: usize, options: &Options) -> String {
+    let shares = options.troubles.contains(&Trouble::SitePower);
+    let is_last = number + 1 == options.sites && options.troubles.contains(&Trouble::Site);
+    format!("{}site-{number}", if shares || is_last { "site-disk/" } else { "" })
 }
 
 /// The line of a town: a relay where packets take time.

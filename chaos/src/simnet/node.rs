@@ -86,7 +86,6 @@ impl Cloud {
             quorum: options.quorum,
             listen: ADDRESS,
             listen_tcp: None,
-            receipt_before_store: planted == Some(Planted::ReceiptBeforeStore),
             clock: time.node_clock(),
             // A thread would end at a moment that no seed decides.
             status_file: false,

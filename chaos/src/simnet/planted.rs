@@ -16,8 +16,6 @@ pub const SEEDS_TO_FIND: usize = 12;
 pub enum Planted {
     /// In `proto`, or in the driver around its engine.
     Proto(Defect),
-    /// The node signs a receipt before it stores.
-    ReceiptBeforeStore,
     /// The cloud takes no notice of a connection that comes from another address.
     AddressChangeForgotten,
 }
@@ -34,7 +32,7 @@ pub const ALL: [Planted; 12] = [
     Planted::Proto(Defect::LineNotTold),
     Planted::Proto(Defect::KeepAliveForgotten),
     Planted::Proto(Defect::InputDeletedEarly),
-    Planted::ReceiptBeforeStore,
+    Planted::Proto(Defect::ReceiptBeforeStore),
     Planted::AddressChangeForgotten,
 ];
 
@@ -44,7 +42,7 @@ impl Planted {
     pub fn name(self) -> String {
         match self {
             Self::Proto(defect) => format!("{defect:?}"),
-            Self::ReceiptBeforeStore | Self::AddressChangeForgotten => format!("{self:?}"),
+            Self::AddressChangeForgotten => format!("{self:?}"),
         }
     }
 
@@ -59,7 +57,7 @@ impl Planted {
     pub(super) const fn of_proto(planted: Option<Self>) -> Option<Defect> {
         match planted {
             Some(Self::Proto(defect)) => Some(defect),
-            Some(Self::ReceiptBeforeStore | Self::AddressChangeForgotten) | None => None,
+            Some(Self::AddressChangeForgotten) | None => None,
         }
     }
 
@@ -68,12 +66,7 @@ impl Planted {
     pub fn fits(self, options: &Options) -> bool {
         let has = |wanted: fn(&Step) -> bool| options.script.iter().any(wanted);
         let Self::Proto(defect) = self else {
-            return match self {
-                Self::AddressChangeForgotten => {
-                    options.line.is_sound() && has(|step| matches!(step, Step::Rebind { .. }))
-                }
-                Self::Proto(_) | Self::ReceiptBeforeStore => true,
-            };
+            return options.line.is_sound() && has(|step| matches!(step, Step::Rebind { .. }));
         };
         if matches!(defect, Defect::ReceiptOfOneSite) {
             has(|step| matches!(step, Step::Site { .. }))

@@ -32,7 +32,6 @@ pub(super) fn first_status(options: &Options, boot: &Ulid, listen: SocketAddr, c
         compaction: CompactionStatus::default(),
         destruction: DestructionStatus::default(),
         last_error: None,
-        test_cut: options.receipt_before_store,
     }
 }
 

@@ -32,7 +32,6 @@ pub fn options(data: &Path, sites: &[PathBuf], quorum: usize) -> Options {
         quorum,
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         listen_tcp: None,
-        receipt_before_store: false,
         clock: Clock::default(),
         status_file: true,
         compaction: Rules::default(),

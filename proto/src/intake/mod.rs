@@ -100,7 +100,7 @@ pub struct Config {
     pub sites: usize,
     /// How many of them make a receipt.
     pub quorum: usize,
-    /// Test switch of `CUT=cloud-fsync`: receipts are signed before anything is stored. Breaks P2 on purpose.
+    /// Switch for tests: receipts are signed before anything is stored. Breaks P2 on purpose.
     pub receipt_before_store: bool,
 }
 
