@@ -19,6 +19,7 @@ mod counts;
 mod erasure;
 mod event;
 mod faces;
+mod item;
 mod keeping;
 mod lan;
 mod lan_side;

@@ -210,6 +210,7 @@ async fn perform(
             | Effect::SendKeys
             | Effect::SendBatch { .. }
             | Effect::Fetch(_)
+            | Effect::KeepShown(_)
             | Effect::KeepLoss { .. }
             | Effect::FetchSnapshot(_)
             | Effect::KeepSnapshot(_)

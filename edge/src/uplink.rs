@@ -246,6 +246,7 @@ pub fn start(
         loss_counter: evidence.loss_counter,
         manifest_version: evidence.manifest_version,
         receipted: evidence.receipted(),
+        shown: evidence.shown,
         pruned: evidence.pruned,
         own_batches: evidence.own_batches,
         own: evidence.own,

@@ -37,6 +37,9 @@ pub const FRAME_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Logs of one school that a vector may name: 3 tiers of 300 incarnations.
 pub const VECTOR_LOGS_MAX: usize = 900;
 
+/// Logs of which a replica remembers what the cloud has said; an honest one names no more than one vector has.
+pub const SHOWN_MAX: usize = 2 * VECTOR_LOGS_MAX;
+
 /// Keys that a manifest may name: 4 uses for 64 epochs.
 pub const MANIFEST_KEYS_MAX: usize = 256;
 

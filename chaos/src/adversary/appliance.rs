@@ -83,6 +83,7 @@ impl<'a> Appliance<'a> {
             loss_counter: kept.loss_counter,
             manifest_version: u64::try_from(kept.epoch)? + 1 + u64::from(kept.knows_revoked),
             receipted: kept.receipted,
+            shown: None,
             pruned: Heads::new(),
             own_batches: held
                 .iter()
@@ -253,6 +254,7 @@ impl<'a> Appliance<'a> {
                 | Effect::KeepKeys(_)
                 | Effect::Quarantine(_)
                 | Effect::KeepReceipt { .. }
+                | Effect::KeepShown(_)
                 | Effect::KeepLoss { .. }
                 | Effect::KeepSnapshot(_)
                 | Effect::KeepSnapshotPart(_)
@@ -290,6 +292,7 @@ impl<'a> Appliance<'a> {
             | Effect::KeepKeys(_)
             | Effect::Quarantine(_)
             | Effect::KeepReceipt { .. }
+            | Effect::KeepShown(_)
             | Effect::Renew
             | Effect::Dial
             | Effect::SendHello

@@ -7,11 +7,11 @@ use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
 use sonae_proto::wire::{Frame, Hello, PROTOCOL, RefusalCode};
 
 use super::event::Event;
+use super::item::Item;
 use super::line::{CONTROL, Waiting};
 use super::options::Trouble;
 use super::planted::Planted;
 use super::replica::Replica;
-use super::store::Item;
 use super::world::World;
 
 impl World {
@@ -89,6 +89,9 @@ impl World {
             Effect::KeepReceipt { log, head, .. } => {
                 self.ledger.promise(log, head);
                 self.keep_or_later(slot, Item::Receipt { log, head }, true);
+            }
+            Effect::KeepShown(shown) => {
+                self.keep_or_later(slot, Item::Shown(*shown), true);
             }
             Effect::KeepLoss { loss_counter, receipted } => {
                 let lazily = self.planted == Some(Planted::LossKeptLazily);
@@ -309,6 +312,7 @@ const fn name_of(effect: &Effect) -> &'static str {
         Effect::KeepKeys(_) => "keeps key documents",
         Effect::Quarantine(_) => "puts a batch into quarantine",
         Effect::KeepReceipt { .. } => "keeps a receipt",
+        Effect::KeepShown(_) => "keeps what the cloud says",
         Effect::KeepLoss { .. } => "keeps a loss",
         Effect::Renew => "begins a new incarnation",
         Effect::Alarm(_) => "tells people",

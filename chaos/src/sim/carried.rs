@@ -9,7 +9,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ids::LogName;
 use sonae_proto::uplink::CarriedBatch;
 
-use super::store::Item;
+use super::item::Item;
 use super::world::World;
 
 impl World {

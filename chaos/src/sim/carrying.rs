@@ -16,10 +16,10 @@ use sonae_proto::uplink::CarriedReceipt;
 use sonae_proto::wire::{Fetch, Frame, Hello, PROTOCOL, Welcome};
 
 use super::event::Event;
+use super::item::Item;
 use super::node;
 use super::options::Trouble;
 use super::planted::Planted;
-use super::store::Item;
 use super::world::World;
 
 /// Milliseconds after which a courier who finds no node comes again.

@@ -10,10 +10,11 @@ use sonae_proto::limits::CLOCK_AHEAD_MS_MAX;
 
 use super::event::Event;
 use super::faces::Shown;
+use super::item::Item;
 use super::later;
 use super::planted::Planted;
 use super::replica::{Draft, Replica};
-use super::store::{Item, Store};
+use super::store::Store;
 use super::world::World;
 
 /// Milliseconds after which a box that stopped is started again, at most.

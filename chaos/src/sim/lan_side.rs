@@ -11,13 +11,13 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{Fetch, FetchEnd, Frame, Hello, News, PROTOCOL};
 
 use super::board::EPOCH;
+use super::item::Item;
 use super::lan::{Asked, Asking};
 use super::line::CONTROL;
 use super::line_side::kind;
 use super::planted::Planted;
 use super::replica::Replica;
 use super::seal;
-use super::store::Item;
 use super::world::World;
 
 /// Batches that are taken together: few, so that short logs come in several groups.

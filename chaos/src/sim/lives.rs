@@ -15,13 +15,14 @@ use sonae_proto::vector::LogHead;
 
 use super::act::BOXES_MAX;
 use super::event::Event;
+use super::item::Item;
 use super::ledger::BoxLedger;
 use super::options::LanKind;
 use super::planted::Planted;
 use super::replica::Draft;
 use super::seal;
 use super::slot::{Buried, Slot};
-use super::store::{Item, Store};
+use super::store::Store;
 use super::world::World;
 
 /// Milliseconds between tries to carry over.

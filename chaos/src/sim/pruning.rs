@@ -8,7 +8,7 @@ use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::retention::Candidate;
 use sonae_proto::vector::Heads;
 
-use super::store::Item;
+use super::item::Item;
 use super::world::World;
 
 /// Milliseconds of running for which batches are kept: some of a run, so that losses come after it as well.

@@ -224,6 +224,7 @@ fn start(board: &Board, life: &Life, held: &Held, told_ms: u64, words: u64) -> R
         loss_counter: held.loss_counter,
         manifest_version: words,
         receipted: held.receipted.clone(),
+        shown: held.shown.clone(),
         pruned: held.pruned.clone(),
         own_batches: held.own_batches(),
         own: BTreeSet::from([life.name]),

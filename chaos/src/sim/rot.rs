@@ -18,11 +18,12 @@ use sonae_journal::{Disk, Journal, JournalError, Options};
 use sonae_proto::ids::LogName;
 
 use super::event::Event;
+use super::item::Item;
 use super::lives::TRY_MS;
 use super::options::LanKind;
 use super::seal;
 use super::slot::Buried;
-use super::store::{Item, Keeping, Store};
+use super::store::{Keeping, Store};
 use super::world::World;
 
 /// Lines of own logs that can still be read, by sequence.
@@ -54,6 +55,7 @@ fn salvage(disk: &SimDisk, keeping: Keeping) -> Result<Salvaged> {
             Item::Peer(_)
             | Item::Receipt { .. }
             | Item::Loss { .. }
+            | Item::Shown(_)
             | Item::Identity(_)
             | Item::Pruned(_)
             | Item::Root(_)

@@ -10,8 +10,8 @@ use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::snapshot::{PartName, Record, Snapshot, SnapshotRoot, Sum, read_part};
 use sonae_proto::vector::{Heads, LogHead};
 
+use super::item::Item;
 use super::seal;
-use super::store::Item;
 
 /// What is remembered of the newest snapshot of a tier that was made here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -14,6 +14,7 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{FetchSnapshot, Frame, SnapshotName, SnapshotPart};
 
 use super::board::{Board, EPOCH, Life};
+use super::item::Item;
 use super::line::Waiting;
 use super::model::TierModel;
 use super::options::Trouble;
@@ -21,7 +22,7 @@ use super::planted::Planted;
 use super::replica::Replica;
 use super::seal;
 use super::shelf::Made;
-use super::store::{Item, length};
+use super::store::length;
 use super::world::World;
 
 /// Records of a part: few, so that small states have several parts.

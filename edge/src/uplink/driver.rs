@@ -337,6 +337,7 @@ impl Driver {
                     self.shared.note_error(&self.clock, "not_quarantined", error.to_string());
                 }
             }
+            Effect::KeepShown(shown) => self.store.keep_shown(*shown),
             Effect::KeepLoss { loss_counter, receipted } => self.keep_loss(loss_counter, receipted).await,
             Effect::Renew => drop(self.renew.send_replace(true)),
             Effect::Alarm(alarm) => self.alarm(&alarm),

@@ -68,6 +68,7 @@ impl Purpose {
                 | Effect::SendSnapshot(_)
                 | Effect::SendSnapshotPart { .. }
                 | Effect::SnapshotSafe { .. }
+                | Effect::KeepShown(_)
                 | Effect::KeepLoss { .. }
                 | Effect::KeepReceipt { .. }
                 | Effect::Renew

@@ -8,6 +8,7 @@ use sonae_proto::destruction::Destroyed;
 use sonae_proto::identity::Identity;
 use sonae_proto::ids::{Incarnation, LogName};
 use sonae_proto::revocation::Revocations;
+use sonae_proto::uplink::Shown;
 use sonae_proto::vector::Heads;
 
 use crate::frame::SafeHead;
@@ -19,6 +20,8 @@ pub struct Evidence {
     pub safe: BTreeMap<LogName, SafeHead>,
     /// The loss counter.
     pub loss_counter: u64,
+    /// What the cloud has said last of own logs.
+    pub shown: Option<Shown>,
     /// Incarnations whose logs this replica writes or wrote.
     pub own: BTreeSet<Incarnation>,
     /// Up to where own batches were pruned.

@@ -10,6 +10,7 @@ use sonae_proto::clock::Stamp;
 use sonae_proto::digest::Digest;
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
+use sonae_proto::uplink::Shown;
 use sonae_proto::vector::{Heads, LogHead, Sequences};
 use sonae_proto::wire::KeyDocuments;
 
@@ -34,6 +35,9 @@ pub(crate) const DOCUMENTS: FrameKind = FrameKind(8);
 
 /// A tier begins with a snapshot that lies on the shelf: JSON of [`FoundationFrame`].
 pub(crate) const FOUNDATION: FrameKind = FrameKind(9);
+
+/// What the cloud has said of own logs: JSON of [`Shown`].
+pub(crate) const SHOWN: FrameKind = FrameKind(10);
 
 /// Kinds from here on say nothing that a version which does not know them needs: it passes them over. One below was
 /// written by a later version that needs it.
@@ -123,6 +127,8 @@ pub(crate) struct Checkpoint {
     pub documents: KeyDocuments,
     /// For each own tier when its last change was kept.
     pub kept_ms: BTreeMap<Tier, u64>,
+    #[serde(default)]
+    pub shown: Option<Shown>,
     /// For each tier that began with a snapshot the hash of its root.
     #[serde(default)]
     pub foundations: BTreeMap<Tier, Hash32>,

@@ -27,6 +27,7 @@ use sonae_proto::clock;
 use sonae_proto::digest::DigestKey;
 use sonae_proto::ids::{Hash32, Incarnation, LogName, Tier};
 use sonae_proto::snapshot::{Snapshot, SnapshotRoot};
+use sonae_proto::uplink::Shown;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
@@ -67,6 +68,7 @@ pub(crate) enum Request {
     BatchAfter { log: LogName, after: u64, reply: oneshot::Sender<Option<Vec<u8>>> },
     HasHead { log: LogName, head: LogHead, reply: oneshot::Sender<bool> },
     Receipt { log: LogName, safe: SafeHead, bytes: Vec<u8> },
+    Shown(Box<Shown>),
     Loss { loss_counter: u64, receipted: Heads, reply: Reply<()> },
     Identity(Box<StoredIdentity>),
     Documents(Box<KeyDocuments>),
@@ -106,6 +108,7 @@ pub(crate) struct Keeper {
     pub(crate) keyring: Keyring,
     pub(crate) safe: BTreeMap<LogName, SafeHead>,
     pub(crate) loss_counter: u64,
+    pub(crate) shown: Option<Shown>,
     pub(crate) identities: BTreeMap<Incarnation, StoredIdentity>,
     pub(crate) own: BTreeSet<Incarnation>,
     pub(crate) kept_ms: BTreeMap<Tier, u64>,

@@ -14,6 +14,7 @@ use sonae_journal::{Frame, Journal, Lsn};
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::clock;
 use sonae_proto::ids::{Incarnation, LogName, Tier};
+use sonae_proto::uplink::Shown;
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::watch;
@@ -51,6 +52,7 @@ struct Found {
     checkpoint: Option<(Lsn, Checkpoint)>,
     safe: BTreeMap<LogName, SafeHead>,
     loss_counter: u64,
+    shown: Option<Shown>,
     identities: BTreeMap<Incarnation, StoredIdentity>,
     own: BTreeSet<Incarnation>,
     documents: Option<KeyDocuments>,
@@ -104,6 +106,7 @@ pub(crate) fn recover(
         keyring,
         safe: found.safe,
         loss_counter: found.loss_counter,
+        shown: found.shown,
         identities: found.identities,
         own: found.own,
         kept_ms: found.kept_ms,
@@ -233,6 +236,7 @@ fn read_frame(
                 loss.receipted.iter().map(|(log, head)| (*log, SafeHead { head: *head, at_ms: at_ms(log) }));
             found.safe = safe.collect();
         }
+        frame::SHOWN => found.shown = Some(from_json("what the cloud has said", payload)?),
         frame::IDENTITY => {
             let text: StoredIdentity = from_json("identity", payload)?;
             if let Ok(identity) = text.verify(&open.keys.board, open.keys.school) {
@@ -244,6 +248,7 @@ fn read_frame(
             let checkpoint: Checkpoint = from_json("checkpoint", payload)?;
             found.safe.clone_from(&checkpoint.safe);
             found.loss_counter = checkpoint.loss_counter;
+            found.shown.clone_from(&checkpoint.shown);
             found.own.extend(&checkpoint.own);
             found.kept_ms.clone_from(&checkpoint.kept_ms);
             found.documents = Some(checkpoint.documents.clone());
@@ -367,6 +372,7 @@ fn evidence(found: &Found, index: &BatchIndex, open: &Open, keyring: &Keyring, f
     Evidence {
         safe: found.safe.clone(),
         loss_counter: found.loss_counter,
+        shown: found.shown.clone(),
         own: found.own.clone(),
         pruned: own.iter().filter_map(base).collect(),
         own_batches: own.into_iter().flat_map(|log| index.headers(log)).collect(),

@@ -14,6 +14,7 @@ use sonae_proto::change::Change;
 use sonae_proto::ids::{LogName, SchoolCode, Tier};
 use sonae_proto::record::RecordState;
 use sonae_proto::snapshot::Record;
+use sonae_proto::uplink::Shown;
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::{oneshot, watch};
@@ -181,6 +182,11 @@ impl Store {
     pub fn keep_receipt(&self, log: LogName, head: LogHead, bytes: Vec<u8>) {
         let at_ms = self.clock.now_ms();
         let _ = self.send(Request::Receipt { log, safe: SafeHead { head, at_ms }, bytes });
+    }
+
+    /// Keeps what the cloud has said of own logs, durable with the next commit.
+    pub fn keep_shown(&self, shown: Shown) {
+        let _ = self.send(Request::Shown(Box::new(shown)));
     }
 
     /// Keeps a raised loss counter and lowers "safe".

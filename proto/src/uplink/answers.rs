@@ -77,22 +77,18 @@ impl Uplink {
         }
     }
 
-    /// Whether the cloud has said, after it had signed a receipt, that it has less: what that was for is lost. The counter
-    /// does not tell when the receipt never came here, or was forgotten in a crash. On the line it is the same node's clock.
-    pub(super) fn is_contradicted(&self, receipt: &Receipt, skew_ms: u64) -> bool {
-        let Some((shown_ms, heads)) = &self.shown_own else { return false };
-        let shown = heads.get(&receipt.log).map_or(0, |head| head.sequence);
-        receipt.head.sequence > shown && receipt.issued_ms < shown_ms.saturating_add(skew_ms)
+    fn receive_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) {
+        let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
+        let is_current =
+            receipt.loss_counter == self.loss_counter && !self.loss_being_kept && !self.is_replayed(&receipt);
+        if receipt.school == self.school && (is_current || is_planted(Defect::StaleReceipt)) {
+            self.take_receipt(&receipt, bytes, now_ms);
+        }
     }
 
-    pub(super) fn receive_receipt(&mut self, bytes: Vec<u8>, now_ms: u64) {
-        let Ok(receipt) = Receipt::verify(&bytes, &self.cloud) else { return };
-        let current = receipt.school == self.school
-            && (is_planted(Defect::StaleReceipt)
-                || (receipt.loss_counter == self.loss_counter
-                    && !self.loss_being_kept
-                    && !self.is_contradicted(&receipt, 0)));
-        let Some(own) = self.own.get_mut(&receipt.log).filter(|_| current) else { return };
+    /// Counts a receipt that has been found current.
+    pub(super) fn take_receipt(&mut self, receipt: &Receipt, bytes: Vec<u8>, now_ms: u64) {
+        let Some(own) = self.own.get_mut(&receipt.log) else { return };
         if own.receive_receipt(receipt.head, receipt.issued_ms) {
             self.refusals = 0;
             self.cannot_store = None;

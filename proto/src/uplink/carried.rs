@@ -11,10 +11,6 @@ use crate::receipt::Receipt;
 use super::own::Comparison;
 use super::{Alarm, Effect, Fetched, Uplink};
 
-/// How far the clocks of two nodes may be apart, in milliseconds. A receipt that a courier brings and that is not older
-/// than this much after the last welcome waits for the next one.
-const CLOUD_SKEW_MS: u64 = 600_000;
-
 /// What became of a carried batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CarriedBatch {
@@ -124,14 +120,14 @@ impl Uplink {
         }
         let Some(own) = self.own.get(&receipt.log) else { return CarriedReceipt::Foreign };
         let is_current = receipt.loss_counter == self.loss_counter && !self.loss_being_kept;
-        if !is_current || self.is_contradicted(&receipt, CLOUD_SKEW_MS) {
+        if !is_current || self.is_outdated(&receipt) {
             return CarriedReceipt::Outdated;
         }
         let had = own.receipted();
         if had.is_some_and(|had| had.sequence >= receipt.head.sequence) {
             return CarriedReceipt::Known;
         }
-        self.receive_receipt(bytes, now_ms);
+        self.take_receipt(&receipt, bytes, now_ms);
         let has = self.own.get(&receipt.log).and_then(super::own::OwnLog::receipted);
         if has == had { CarriedReceipt::Refused } else { CarriedReceipt::Moved }
     }

@@ -7,7 +7,7 @@ use crate::snapshot::Snapshot;
 use crate::vector::{Heads, LogHead};
 use crate::wire::{Fetch, KeyDocuments, Refusal, SnapshotName, SnapshotPart, SnapshotWants};
 
-use super::Alarm;
+use super::{Alarm, Shown};
 
 /// What the shell is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +72,9 @@ pub enum Effect {
         /// The receipt, as evidence.
         bytes: Vec<u8>,
     },
+    /// Keep what the cloud says of own logs, durable with the next commit: a crash before that is as if the welcome had not
+    /// come.
+    KeepShown(Box<Shown>),
     /// Keep a raised loss counter and the lowered heads durably, then call `handle_loss_kept`.
     KeepLoss {
         /// The new counter.

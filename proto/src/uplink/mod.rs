@@ -24,10 +24,13 @@ mod peers;
 mod progress;
 mod relay;
 mod revoked;
+mod shown;
 mod snapshots;
 mod stall;
 mod standing;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -55,6 +58,7 @@ use peers::{Fetched, Peers};
 pub use relay::RELAY_MS;
 use relay::Relay;
 pub use revoked::KeysOutcome;
+pub use shown::Shown;
 use snapshots::Snapshots;
 pub use stall::STALL_MS;
 use stall::Stall;
@@ -93,8 +97,9 @@ pub struct Uplink {
     /// What the hello named: the manifest, and own heads that had a receipt then.
     greeted_manifest: u64,
     greeted_receipted: Heads,
-    /// What the cloud has said last of own logs, having read enough sites, and when by its clock.
-    shown_own: Option<(u64, Heads)>,
+    /// What it has said last of own logs, and when, by its clock, it greeted on this connection.
+    shown: Option<Shown>,
+    greeted_ms: u64,
     /// Of the newest manifest that the cloud has named or was sent.
     cloud_manifest: u64,
     /// The cloud may lack the manifest of batches that are held here, although it knows a newer one.
@@ -145,7 +150,8 @@ impl Uplink {
             destroyed: start.destroyed,
             greeted_manifest: start.manifest_version,
             greeted_receipted: Heads::new(),
-            shown_own: None,
+            shown: start.shown,
+            greeted_ms: 0,
             cloud_manifest: 0,
             keys_wanted: true,
             keys_due: false,
@@ -273,10 +279,10 @@ impl Uplink {
         }
         self.keys_wanted = false;
         self.send_due_keys();
+        self.greeted_ms = welcome.time_ms;
         self.is_complete = welcome.complete;
         if welcome.complete {
-            let own = welcome.heads.iter().filter(|(log, _)| self.own.contains_key(log));
-            self.shown_own = Some((welcome.time_ms, own.map(|(log, head)| (*log, *head)).collect()));
+            self.note_shown(welcome);
         } else {
             self.effects.push_back(Effect::Alarm(Alarm::Incomplete));
         }
@@ -288,7 +294,7 @@ impl Uplink {
         self.welcome_snapshots(welcome.snapshots.as_deref());
         self.want_peers(&welcome.heads);
         self.watch_unserved(now_ms, silent_ms);
-        self.relay.learn(&welcome.identities);
+        self.learn_relay(&welcome.identities);
         self.send_more();
         self.handle_relay(now_ms);
     }
@@ -346,7 +352,7 @@ impl Uplink {
         }
         self.want_peers(&news.heads);
         self.watch_unserved(now_ms, Some(0));
-        self.relay.learn(&news.identities);
+        self.learn_relay(&news.identities);
         self.handle_relay(now_ms);
     }
 

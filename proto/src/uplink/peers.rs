@@ -13,7 +13,7 @@ use super::Uplink;
 use crate::batch::{Batch, BatchHeader};
 use crate::identity::{Identity, IdentityText};
 use crate::ids::{Incarnation, LogName, SchoolCode, Tier};
-use crate::limits::{DEVICE_INCARNATIONS_MAX, VECTOR_LOGS_MAX};
+use crate::limits::{DEVICE_INCARNATIONS_MAX, SHOWN_MAX, VECTOR_LOGS_MAX};
 use crate::manifest::Manifest;
 use crate::planted::{Defect, is_planted};
 use crate::revocation::{Revocations, Standing};
@@ -151,11 +151,15 @@ impl Peers {
         self.identities.get(&incarnation).map(|identity| identity.incarnation.text())
     }
 
+    /// Whether exactly this identity is known.
+    pub(super) fn knows(&self, text: &IdentityText) -> bool {
+        self.identities.values().any(|known| known.has_text(text))
+    }
+
     /// Learns an identity. Returns whether it is new and good.
     pub(super) fn learn(&mut self, text: &IdentityText, board: &VerifyingKey, school: SchoolCode) -> bool {
         // Every welcome names all of them.
-        let is_known = |known: &Identity| known.has_text(text);
-        if self.identities.values().any(is_known) {
+        if self.knows(text) {
             return false;
         }
         let Ok(identity) = text.verify(board, school) else { return false };
@@ -177,13 +181,25 @@ impl Peers {
         if there.sequence > here.sequence {
             self.to_fetch.insert(log);
         }
-        let shown = self.shown.entry(log).or_insert(there);
+        let shown = self.shown.get(&log).copied().unwrap_or(LogHead::EMPTY);
         let differs = |known: LogHead| there.sequence == known.sequence && there.hash != known.hash;
-        let is_other = (differs(here) || differs(*shown)) && !is_planted(Defect::OtherHistoryTaken);
-        if there.sequence > shown.sequence || differs(*shown) {
-            *shown = there;
+        let is_other = (differs(here) || differs(shown)) && !is_planted(Defect::OtherHistoryTaken);
+        let has_room = self.shown.len() < SHOWN_MAX || self.shown.contains_key(&log);
+        if has_room && (there.sequence > shown.sequence || differs(shown)) {
+            self.shown.insert(log, there);
         }
-        is_other && self.disputed.insert(log)
+        is_other && self.dispute(log)
+    }
+
+    /// Returns of how many logs it is remembered what the cloud has said.
+    #[cfg(test)]
+    pub(super) fn shown(&self) -> usize {
+        self.shown.len()
+    }
+
+    /// Returns whether another history of a log is told, which it is once.
+    fn dispute(&mut self, log: LogName) -> bool {
+        self.disputed.len() < SHOWN_MAX && self.disputed.insert(log)
     }
 
     /// Compares all that the cloud has, if it knows that, with what it has said before. Returns an alarm for each log
@@ -204,7 +220,10 @@ impl Peers {
                 self.accepted(log).map_or(shown.sequence, |accepted| accepted.sequence.min(shown.sequence));
             if there.sequence < had {
                 found.push(Alarm::CloudLostPeer { log, had, has: there.sequence });
-                self.shown.insert(log, there);
+                match there {
+                    LogHead::EMPTY => drop(self.shown.remove(&log)),
+                    there => drop(self.shown.insert(log, there)),
+                }
             }
         }
         found
@@ -217,7 +236,7 @@ impl Peers {
         let shown = self.shown.get(&header.log)?;
         let covers = (header.first..=header.last).contains(&shown.sequence);
         let is_other = covers && header.head() != *shown && !is_planted(Defect::OtherHistoryTaken);
-        (is_other && self.disputed.insert(header.log)).then(|| Alarm::other_history(header.log))
+        (is_other && self.dispute(header.log)).then(|| Alarm::other_history(header.log))
     }
 
     /// Whether the store has no room for a tier.

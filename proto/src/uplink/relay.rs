@@ -33,13 +33,6 @@ pub(super) struct Relay {
 }
 
 impl Relay {
-    /// The cloud has these identities.
-    pub(super) fn learn(&mut self, identities: &[IdentityText]) {
-        if self.is_on {
-            self.known.extend(identities.iter().map(|identity| identity.incarnation.clone()));
-        }
-    }
-
     /// The connection is gone.
     pub(super) fn forget(&mut self) {
         *self = Self { is_on: self.is_on, ..Self::default() };
@@ -60,6 +53,14 @@ impl Uplink {
     /// Brings to the cloud what it lacks of others' logs, from now on.
     pub fn set_relay(&mut self) {
         self.relay.is_on = !is_planted(Defect::RelayForgotten);
+    }
+
+    /// The cloud has these identities. Those that are not known here as well name nothing that could be brought.
+    pub(super) fn learn_relay(&mut self, identities: &[IdentityText]) {
+        if self.relay.is_on {
+            let known = identities.iter().filter(|text| self.peers.knows(text));
+            self.relay.known.extend(known.map(|text| text.incarnation.clone()));
+        }
     }
 
     /// Returns the most urgent log of another of which the cloud has less than is held here, and from where on.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::VerifyingKey;
 
+use super::Shown;
 use crate::batch::BatchHeader;
 use crate::descriptor::CloudDescriptor;
 use crate::destruction::Destroyed;
@@ -29,6 +30,8 @@ pub struct Start {
     pub manifest_version: u64,
     /// Receipted heads of own logs.
     pub receipted: Heads,
+    /// What the cloud has said last of own logs.
+    pub shown: Option<Shown>,
     /// Up to where batches of own logs were pruned.
     pub pruned: Heads,
     /// Headers of all held batches of own logs, in order.

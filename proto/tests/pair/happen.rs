@@ -147,6 +147,7 @@ impl World {
             Effect::KeepReceipt { log, head, .. } => {
                 self.replicas[replica].disk.receipted.insert(log, head);
             }
+            Effect::KeepShown(shown) => self.replicas[replica].disk.shown = Some(*shown),
             Effect::KeepLoss { loss_counter, receipted } => {
                 let disk = &mut self.replicas[replica].disk;
                 (disk.loss_counter, disk.receipted) = (loss_counter, receipted);

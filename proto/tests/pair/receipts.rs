@@ -5,7 +5,9 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ended::EndedHashes;
 use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::receipt::Receipt;
-use sonae_proto::uplink::{Alarm, BatchReply, CarriedReceipt, DIAL_MS_MAX, Effect, REFUSED_MS_MAX, STALL_MS};
+use sonae_proto::uplink::{
+    Alarm, BatchReply, CarriedReceipt, DIAL_MS_MAX, Effect, REFUSED_MS_MAX, STALL_MS, Shown,
+};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::wire::{PROTOCOL, Refusal, RefusalCode, Welcome};
 
@@ -82,6 +84,26 @@ fn a_receipt_that_overtakes_the_welcome_is_no_loss() {
     assert!(effects(&mut replica).iter().any(is_loss));
 }
 
+/// Goal: on the line a receipt is compared with the clock of the node that signs there, not with that of the one which
+/// said that it has less. Method: a complete welcome of a node whose clock is ahead, an incomplete one of another; a
+/// receipt of before that, and one of after.
+#[test]
+fn each_node_has_its_own_clock() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 1, Welcome { time_ms: 100_000, ..welcome(Heads::new()) });
+    let log = chain[0].header().log;
+    replica.engine.handle_disconnected(10);
+    replica.engine.handle_timeout(10 + REFUSED_MS_MAX);
+    replica.engine.handle_connected();
+    let other = Welcome { time_ms: 50_000, complete: false, ..welcome(Heads::new()) };
+    replica.engine.handle_welcome(&other, 20 + REFUSED_MS_MAX);
+    for (issued_ms, counts) in [(49_000, false), (50_100, true)] {
+        let receipt = Receipt { issued_ms, ..receipt_for(&chain[0]) }.sign(&board.receipt_key);
+        replica.engine.handle_batch_reply(log, BatchReply::Receipt(receipt), 30 + REFUSED_MS_MAX);
+        assert_eq!(replica.engine.receipted().contains_key(&log), counts, "{issued_ms}");
+    }
+}
+
 /// Goal: an old receipt that a courier brings between hello and welcome does not call safe what the cloud may have lost
 /// while the process was down. Method: a start with two batches of before, of which the cloud has one.
 #[test]
@@ -155,9 +177,13 @@ fn a_late_receipt_of_before_a_loss_is_ignored() {
     let left = Heads::from([(log, chain[0].header().head())]);
     replica.engine.handle_welcome(&welcome(left.clone()), 12);
     let told = effects(&mut replica);
-    assert_eq!(told[0], Effect::Alarm(Alarm::CloudLost { log, had: 4, has: 2 }));
-    assert_eq!(told[1], Effect::KeepLoss { loss_counter: 1, receipted: left.clone() });
-    assert_eq!(told.len(), 2, "nothing is sent before the counter is kept");
+    let shown = Shown { at_ms: 0, heads: left.clone() };
+    let expected = [
+        Effect::KeepShown(Box::new(shown)),
+        Effect::Alarm(Alarm::CloudLost { log, had: 4, has: 2 }),
+        Effect::KeepLoss { loss_counter: 1, receipted: left.clone() },
+    ];
+    assert_eq!(told, expected, "nothing is sent before the counter is kept");
     replica.engine.handle_batch_reply(log, BatchReply::Receipt(old[1].clone()), 13);
     assert_eq!(replica.engine.receipted(), left);
     replica.engine.handle_loss_kept();

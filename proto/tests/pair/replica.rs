@@ -11,7 +11,7 @@ use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::{ChangeId, LogName, Tier};
 use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::open_lines;
-use sonae_proto::uplink::{Alarm, Start, Uplink};
+use sonae_proto::uplink::{Alarm, Shown, Start, Uplink};
 use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::{Applied, Fold, MemoryRecords, Records as _};
 
@@ -26,6 +26,8 @@ pub struct Disk {
     pub sealed: BTreeMap<LogName, Vec<Batch>>,
     pub receipted: Heads,
     pub loss_counter: u64,
+    /// What the cloud has said last of own logs.
+    pub shown: Option<Shown>,
     /// Batches of peers in the order in which they came.
     pub peers: Vec<Batch>,
     pub identities: Vec<IdentityText>,
@@ -67,6 +69,7 @@ impl Replica {
             loss_counter: disk.loss_counter,
             manifest_version: board.manifest.body().version,
             receipted: disk.receipted.clone(),
+            shown: disk.shown.clone(),
             pruned: Heads::new(),
             own_batches: disk.sealed.values().flatten().map(|batch| *batch.header()).collect(),
             own: BTreeSet::from([life.name]),

@@ -178,6 +178,7 @@ impl Keeper {
                 let _ = reply.send(self.index.has(log, head));
             }
             Request::Receipt { log, safe, bytes } => self.receipt(log, safe, bytes),
+            Request::Shown(shown) => self.shown(*shown),
             Request::Loss { loss_counter, receipted, reply } => {
                 self.loss_counter = loss_counter;
                 self.lower_safe(&receipted);

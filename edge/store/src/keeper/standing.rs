@@ -6,6 +6,7 @@ use std::sync::PoisonError;
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::ids::{Incarnation, LogName, Tier};
 use sonae_proto::record::RecordState;
+use sonae_proto::uplink::Shown;
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::KeyDocuments;
 
@@ -36,6 +37,13 @@ impl Keeper {
         }
     }
 
+    pub(super) fn shown(&mut self, shown: Shown) {
+        if let Ok(bytes) = to_json("what the cloud has said", &shown) {
+            self.lazy.push((frame::SHOWN, bytes));
+        }
+        self.shown = Some(shown);
+    }
+
     /// An own batch is durable: the uplink may send it.
     pub(super) fn sealed_is_kept(&mut self, header: &BatchHeader) {
         *self.own_bytes.entry(header.log.tier).or_default() += u64::from(header.payload_bytes);
@@ -44,7 +52,10 @@ impl Keeper {
         }
     }
 
+    /// Lowers what is safe. Receipts that wait for a commit would stand behind the loss in the journal, and call safe again
+    /// what it took.
     pub(super) fn lower_safe(&mut self, receipted: &Heads) {
+        self.lazy.retain(|(kind, _)| *kind != frame::RECEIPT);
         let (now_ms, steady_ms) = (self.clock.now_ms(), self.clock.steady_ms());
         let lowered: BTreeMap<LogName, SafeHead> = receipted
             .iter()

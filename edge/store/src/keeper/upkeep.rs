@@ -134,6 +134,7 @@ impl Keeper {
             disputed: self.disputed,
             safe: self.safe.clone(),
             loss_counter: self.loss_counter,
+            shown: self.shown.clone(),
             identities: self.identities.values().cloned().collect(),
             own: self.own.iter().copied().collect(),
             documents: self.keyring.documents().clone(),
