@@ -35,6 +35,7 @@ mod more;
 mod node;
 mod node_side;
 pub mod options;
+mod pace;
 pub mod planted;
 mod pruning;
 mod replica;
@@ -83,6 +84,10 @@ pub struct Outcome {
     pub acknowledged: u64,
     /// Of these, changes of school days.
     pub worked: u32,
+    /// Steps of the world and effects of engines.
+    pub steps: u64,
+    /// The most of them at one moment of simulated time.
+    pub steps_at_once: u64,
     /// What happened.
     pub counts: Counts,
 }
@@ -136,6 +141,8 @@ fn run_planted(
         crash_points: world.tally.crash_points,
         acknowledged: u64::try_from(acknowledged).unwrap_or(u64::MAX),
         worked: world.tally.worked,
+        steps: world.pace.in_all,
+        steps_at_once: world.pace.at_once_most,
         counts: Counts { without_effect, ..world.tally.counts },
     })
 }

@@ -19,7 +19,9 @@ impl World {
     pub fn drain_box(&mut self, slot: usize) {
         let told = self.told(slot);
         self.slots[slot].book.told_ms_max = self.slots[slot].book.told_ms_max.max(told);
-        while let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.engine.poll_effect()) {
+        while self.goes_on()
+            && let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.engine.poll_effect())
+        {
             let name = name_of(&effect);
             self.do_effect(slot, name, |world| world.perform(slot, effect));
         }

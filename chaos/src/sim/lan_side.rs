@@ -174,7 +174,9 @@ impl World {
     }
 
     fn drain_neighbours(&mut self, slot: usize) {
-        while let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.neighbours.poll_effect()) {
+        while self.goes_on()
+            && let Some(effect) = self.slots[slot].replica.as_mut().and_then(|r| r.neighbours.poll_effect())
+        {
             let name = name_of(&effect);
             self.do_effect(slot, name, |world| world.perform_for_neighbour(slot, effect));
         }

@@ -148,7 +148,9 @@ impl World {
     }
 
     fn perform_all_for_node(&mut self) {
-        while let Some(effect) = self.node.as_mut().and_then(|node| node.intake.poll_effect()) {
+        while self.goes_on()
+            && let Some(effect) = self.node.as_mut().and_then(|node| node.intake.poll_effect())
+        {
             match self.node_stops_in {
                 Some(0) => {
                     self.crashed_at(format!("node before it {}", name_of(&effect)));

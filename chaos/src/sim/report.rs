@@ -67,6 +67,10 @@ pub struct Report {
     pub planted: Vec<Find>,
     /// Seconds that it took, without those for planted defects.
     pub seconds: f64,
+    /// The most steps of a run: how far honest runs are from what counts as a livelock.
+    pub steps_most: u64,
+    /// The most at one moment of simulated time.
+    pub steps_at_once_most: u64,
 }
 
 impl Report {
@@ -101,6 +105,8 @@ impl Report {
         report.distinct_traces = traces.len();
         report.seconds = start.elapsed().as_secs_f64();
         Ok(report)
+            report.steps_most = report.steps_most.max(outcome.steps);
+            report.steps_at_once_most = report.steps_at_once_most.max(outcome.steps_at_once);
     }
 
     /// What is wrong with it; nothing when every promise held and the runs differ.

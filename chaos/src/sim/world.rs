@@ -23,6 +23,7 @@ use super::ledger::{BoxLedger, Ledger};
 use super::line::Connection;
 use super::node::{Node, Site};
 use super::options::Options;
+use super::pace::Pace;
 use super::planted::Planted;
 use super::revoked::Word;
 use super::slot::Slot;
@@ -82,12 +83,12 @@ pub(crate) struct World {
     /// What the authors of snapshots knew when they made them.
     pub witnessed: BTreeMap<Hash32, Witnessed>,
     pub tally: Tally,
+    pub pace: Pace,
 }
 
 /// What happened, in numbers.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Tally {
-    pub steps: u64,
     pub restarts: u64,
     pub boots: u64,
     /// Changes of school days that were acknowledged.
@@ -133,6 +134,7 @@ impl World {
             digests: BTreeMap::new(),
             witnessed: BTreeMap::new(),
             tally: Tally::default(),
+            pace: Pace::default(),
             planted,
             options,
         };
@@ -209,12 +211,22 @@ impl World {
 
     // Time.
 
+    /// Counts something that is done. Returns whether that is not too much; else the run fails and must end.
+    pub fn goes_on(&mut self) -> bool {
+        let counted = self.pace.count(self.now);
+        let goes_on = counted.is_ok();
+        self.hold(counted);
+        goes_on
+    }
+
     /// Does the next thing that is due. Returns whether there was one before `until`.
     fn step(&mut self, until: u64) -> bool {
         let event = self.events.keys().next().map(|(at, _)| *at);
         let wakes = self.slots.iter().enumerate();
         let wake = wakes.filter_map(|(n, slot)| Some((slot.wake_at?.max(self.now), n))).min();
-        self.tally.steps += 1;
+        if !self.goes_on() {
+            return false;
+        }
         match (event, wake) {
             (Some(at), _) if at <= until && wake.is_none_or(|(due, _)| at <= due) => {
                 self.now = self.now.max(at);
