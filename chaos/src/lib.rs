@@ -12,6 +12,7 @@ pub mod fault_fs;
 pub mod fuzz;
 pub mod generate;
 pub mod lan_client;
+pub mod limits;
 pub mod line;
 pub mod proc;
 pub mod program;

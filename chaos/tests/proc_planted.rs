@@ -3,11 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 use sonae_chaos::drill::kill_cloud;
+use sonae_chaos::limits::{ALL_DEFECTS_CPU_SECONDS_MAX, DEFECT_CPU_SECONDS_MAX};
 use sonae_chaos::proc::missing;
 use sonae_chaos::proc::planted::{ALL, Find, find};
-
-/// Seconds of processors within which a planted defect is found.
-const CPU_SECONDS_MAX: f64 = 60.0;
 
 /// Goal: the ring sees a defect of the engine through the real programs, and nothing where there is none. Method: plant
 /// it for one run, and do the same without it. One test for each, so that two run at a time.
@@ -25,7 +23,9 @@ async fn is_found(defect: &str) {
     println!("{defect}: {cpu_seconds:.1} s of CPU: {violation:?}");
     assert_eq!(without, None, "{defect} is not needed for that");
     assert!(violation.is_some(), "{defect} was not found");
-    assert!(cpu_seconds < CPU_SECONDS_MAX, "{defect} took {cpu_seconds} s of CPU");
+    // Each test may be a process of its own and knows nothing of the others: its part of what all may take.
+    let cpu_seconds_max = DEFECT_CPU_SECONDS_MAX.min(ALL_DEFECTS_CPU_SECONDS_MAX / ALL.len() as f64);
+    assert!(cpu_seconds <= cpu_seconds_max, "{defect} took {cpu_seconds} s of CPU");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

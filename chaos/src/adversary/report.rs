@@ -10,7 +10,8 @@ use super::Ring;
 use super::judge::Found;
 use super::options::{MUTATIONS, Mutation, Options, VICTIMS, Victim};
 use super::signal::Signal;
-use crate::sim::planted::Find;
+use crate::sim::planted::{self, Find};
+use crate::sim::report::only_some_differ;
 
 /// Cases of a mutation from which on it must have been detected at least once.
 const CASES_TO_JUDGE: u64 = 50;
@@ -161,9 +162,7 @@ impl Report {
             found.push(format!("{} undetected, {} false alarms", self.undetected, self.false_alarms));
         }
         let seeds = usize::try_from(self.seeds).unwrap_or(usize::MAX);
-        if self.distinct_traces.saturating_mul(100) < seeds.saturating_mul(99) {
-            found.push(format!("only {} of {seeds} traces differ", self.distinct_traces));
-        }
+        found.extend(only_some_differ(self.distinct_traces, seeds));
         for mutation in MUTATIONS {
             let rows = self.table.get(&mutation).into_iter().flat_map(BTreeMap::values);
             let (mut cases, mut detected) = (0, 0);
@@ -178,6 +177,7 @@ impl Report {
                 found.push(format!("{mutation:?} was never done"));
             }
         }
+        found.extend(planted::objections(&self.planted));
         found.extend(
             self.failures.iter().map(|failure| format!("seed {}: {}", failure.seed, failure.violation)),
         );

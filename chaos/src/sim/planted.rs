@@ -10,6 +10,7 @@ use sonae_proto::planted::Defect as ProtoDefect;
 
 use super::options::{LanKind, Options, Trouble};
 use super::{run, script};
+use crate::limits::{ALL_DEFECTS_CPU_SECONDS_MAX, DEFECT_CPU_SECONDS_MAX};
 
 /// Seeds that a planted defect may take to be found, of those in which it can show.
 pub const SEEDS_TO_FIND: usize = 300;
@@ -30,10 +31,27 @@ pub struct Find {
 }
 
 impl Find {
-    /// What a report says of it, if it was not found.
-    pub(crate) fn objection(&self) -> Option<String> {
-        self.seed.is_none().then(|| format!("the planted defect {} was not found", self.defect))
+    /// What a report says of it, if it was not found, or not soon enough.
+    fn objection(&self) -> Option<String> {
+        let Self { defect, runs, cpu_seconds, .. } = self;
+        if self.seed.is_none() {
+            return Some(format!("the planted defect {defect} was not found in {runs} run(s)"));
+        }
+        let is_slow = *cpu_seconds > DEFECT_CPU_SECONDS_MAX;
+        is_slow
+            .then(|| format!("the planted defect {defect} was found after {cpu_seconds:.0} s of a processor"))
     }
+}
+
+/// What a report says of all defects that a ring plants; nothing when each was found soon, and all of them together.
+#[must_use]
+pub fn objections(found: &[Find]) -> Vec<String> {
+    let mut objections: Vec<_> = found.iter().filter_map(Find::objection).collect();
+    let all: f64 = found.iter().map(|find| find.cpu_seconds).sum();
+    if all > ALL_DEFECTS_CPU_SECONDS_MAX {
+        objections.push(format!("the planted defects took {all:.0} s of a processor"));
+    }
+    objections
 }
 
 /// Seconds that this thread has had of a processor; 0 where the kernel does not say.
@@ -247,5 +265,29 @@ impl Planted {
             Some(Self::Proto(defect)) => Some(defect),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(defect: &str, seed: Option<u64>, cpu_seconds: f64) -> Find {
+        Find { defect: defect.into(), seed, runs: 3, cpu_seconds, violation: String::new() }
+    }
+
+    /// Goal: a ring that finds its defects too slowly is red, not only one that misses them. Method: finds at and beyond
+    /// the bounds, for one and for all.
+    #[test]
+    fn finds_are_bounded() {
+        assert_eq!(objections(&[find("A", Some(1), 60.0), find("B", Some(2), 60.0)]), Vec::<String>::new());
+        let objected =
+            objections(&[find("A", None, 0.0), find("B", Some(2), 61.0), find("C", Some(2), 59.5)]);
+        for (objection, expected) in
+            objected.iter().zip(["A was not found", "B was found after 61 s", "took 120 s"])
+        {
+            assert!(objection.contains(expected), "{objection}");
+        }
+        assert_eq!(objected.len(), 3);
     }
 }

@@ -7,15 +7,13 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::counts::Counts;
-use super::planted::Find;
+use super::planted::{self, Find};
 use super::run_seed;
 use super::school::CHANGES_A_DAY;
+use crate::limits::DISTINCT_PERCENT_MIN;
 
 /// Milliseconds of a day.
 const DAY_MS: f64 = 86_400_000.0;
-
-/// Of 100 runs at least so many must differ, or the seeds explore nothing.
-const DISTINCT_PERCENT_MIN: usize = 99;
 
 /// A seed that failed.
 #[derive(Debug, Serialize)]
@@ -35,7 +33,7 @@ impl Failure {
 
 /// What a report says when too many of its runs were the same.
 pub(crate) fn only_some_differ(distinct: usize, seeds: usize) -> Option<String> {
-    let are_too_few = distinct * 100 < seeds * DISTINCT_PERCENT_MIN;
+    let are_too_few = distinct * 100 < seeds * usize::from(DISTINCT_PERCENT_MIN);
     are_too_few.then(|| format!("only {distinct} of {seeds} traces differ"))
 }
 
@@ -117,7 +115,7 @@ impl Report {
             found.push("no seed was run".to_owned());
         }
         found.extend(only_some_differ(self.distinct_traces, self.seeds));
-        found.extend(self.planted.iter().filter_map(Find::objection));
+        found.extend(planted::objections(&self.planted));
         found.extend(self.failures.iter().map(Failure::objection));
         found
     }

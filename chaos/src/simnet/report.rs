@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::Measured;
 use super::Ring;
-use crate::sim::planted::Find;
+use crate::sim::planted::{self, Find};
 use crate::sim::report::{Failure, only_some_differ};
 
 /// What was measured of one promise in seconds.
@@ -127,7 +127,7 @@ impl Report {
             found.push("no seed was run".to_owned());
         }
         found.extend(only_some_differ(self.distinct_traces, self.seeds));
-        found.extend(self.planted.iter().filter_map(Find::objection));
+        found.extend(planted::objections(&self.planted));
         found.extend(self.failures.iter().map(Failure::objection));
         found
     }
