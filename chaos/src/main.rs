@@ -200,7 +200,7 @@ fn replay_simulation(seed: u64) -> Result<()> {
     let Some((short, violation)) = sim::minimise(&options, &whole, None)? else { return Ok(()) };
     writeln!(out, "the same with {} of {} actions:", short.len(), whole.len())?;
     for line in &short {
-        writeln!(out, "  {:?}, then {} ms", line.action, line.then_ms)?;
+        writeln!(out, "  {line}")?;
     }
     for line in sim::run(&options, &short, None, true)?.trace {
         writeln!(out, "{line}")?;

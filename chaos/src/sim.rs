@@ -59,7 +59,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use counts::Counts;
-pub use minimise::minimise;
+pub use minimise::{Story, minimise, story};
 use options::{LanKind, Options};
 use planted::Planted;
 use script::Line;

@@ -7,9 +7,11 @@ use anyhow::Result;
 use serde::Serialize;
 
 use super::counts::Counts;
-use super::planted::{self, Find};
-use super::run_seed;
+use super::minimise::{self, Story};
+use super::options::Options;
+use super::planted::{self, Find, Planted};
 use super::school::CHANGES_A_DAY;
+use super::{run_seed, script};
 use crate::limits::DISTINCT_PERCENT_MIN;
 
 /// Milliseconds of a day.
@@ -22,9 +24,20 @@ pub struct Failure {
     pub seed: u64,
     /// What the oracle has against it.
     pub violation: String,
+    /// The same with as few actions as were found to be enough, of the first failures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub story: Option<Story>,
 }
 
+/// Failures that are made short: what comes after the first ones mostly has the same cause.
+const STORIES: usize = 2;
+
 impl Failure {
+    /// A failure without a story.
+    pub(crate) const fn new(seed: u64, violation: String) -> Self {
+        Self { seed, violation, story: None }
+    }
+
     /// What a report says of it.
     pub(crate) fn objection(&self) -> String {
         format!("seed {}: {}", self.seed, self.violation)
@@ -54,6 +67,10 @@ pub struct Report {
     pub acknowledged_changes: u64,
     /// Of these, changes of school days, in days of a thousand.
     pub school_days: f64,
+    /// The most steps of a run: how far honest runs are from what counts as a livelock.
+    pub steps_most: u64,
+    /// The most at one moment of simulated time.
+    pub steps_at_once_most: u64,
     /// What else happened.
     #[serde(flatten)]
     pub counts: Counts,
@@ -65,10 +82,6 @@ pub struct Report {
     pub planted: Vec<Find>,
     /// Seconds that it took, without those for planted defects.
     pub seconds: f64,
-    /// The most steps of a run: how far honest runs are from what counts as a livelock.
-    pub steps_most: u64,
-    /// The most at one moment of simulated time.
-    pub steps_at_once_most: u64,
 }
 
 impl Report {
@@ -92,19 +105,29 @@ impl Report {
                 Duration::from_millis(outcome.simulated_ms).as_secs_f64() * 1_000.0 / DAY_MS;
             report.acknowledged_changes += outcome.acknowledged;
             report.school_days += f64::from(outcome.worked) / f64::from(CHANGES_A_DAY);
+            report.steps_most = report.steps_most.max(outcome.steps);
+            report.steps_at_once_most = report.steps_at_once_most.max(outcome.steps_at_once);
             report.counts += outcome.counts;
             for (point, count) in outcome.crash_points {
                 *report.crash_points.entry(point).or_default() += count;
             }
             if let Some(violation) = outcome.violation {
-                report.failures.push(Failure { seed, violation });
+                report.failures.push(Failure::new(seed, violation));
             }
         }
         report.distinct_traces = traces.len();
         report.seconds = start.elapsed().as_secs_f64();
+        report.tell(None)?;
         Ok(report)
-            report.steps_most = report.steps_most.max(outcome.steps);
-            report.steps_at_once_most = report.steps_at_once_most.max(outcome.steps_at_once);
+    }
+
+    /// Makes the first failures short.
+    fn tell(&mut self, planted: Option<Planted>) -> Result<()> {
+        for failure in self.failures.iter_mut().take(STORIES) {
+            let options = Options::of_seed(failure.seed);
+            failure.story = minimise::story(&options, &script::draw(&options), planted)?;
+        }
+        Ok(())
     }
 
     /// What is wrong with it; nothing when every promise held and the runs differ.
@@ -118,5 +141,30 @@ impl Report {
         found.extend(planted::objections(&self.planted));
         found.extend(self.failures.iter().map(Failure::objection));
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: whoever reads of a failure reads the short story too, without running it again. Method: three failures of a
+    /// planted defect; the first two have stories, which stand in the JSON.
+    #[test]
+    fn the_first_failures_have_stories() {
+        let planted = Planted::ReceiptBeforeStore;
+        let seed = planted::find(planted).unwrap().seed.unwrap();
+        let failures = (0..3).map(|_| Failure::new(seed, "lost".into())).collect();
+        let mut report = Report { failures, ..Report::default() };
+        report.tell(Some(planted)).unwrap();
+        let json = serde_json::to_value(&report).unwrap();
+        let actions = |number: usize| {
+            let story = json["failures"][number].get("story")?;
+            Some((story["of_actions"].as_u64()?, story["script"].as_array()?.len()))
+        };
+        let (whole, short) = actions(0).unwrap();
+        assert!(0 < short && short < 10 && whole > 20, "{json}");
+        assert_eq!(actions(1), Some((whole, short)));
+        assert_eq!(actions(2), None);
     }
 }

@@ -1,6 +1,8 @@
 //! The script of a run: what is done to the world, drawn from the seed before the run begins, so that a run can be
 //! made shorter by leaving actions out.
 
+use std::fmt;
+
 use sonae_journal::sim::{Cut, Fault};
 use sonae_proto::ids::Tier;
 
@@ -150,6 +152,12 @@ pub struct Line {
     pub action: Action,
     /// Milliseconds that follow.
     pub then_ms: u64,
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}, then {} ms", self.action, self.then_ms)
+    }
 }
 
 /// Draws the script of a seed.

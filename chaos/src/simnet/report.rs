@@ -91,12 +91,12 @@ impl Report {
                 report.replayed += 1;
                 if again != outcome.digest {
                     let violation = format!("two runs differ: {} and {again}", outcome.digest);
-                    report.failures.push(Failure { seed, violation });
+                    report.failures.push(Failure::new(seed, violation));
                 }
             }
             traces.insert(outcome.digest);
             if let Some(violation) = outcome.violation {
-                report.failures.push(Failure { seed, violation });
+                report.failures.push(Failure::new(seed, violation));
             }
         }
         report.distinct_traces = traces.len();
