@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 pub use report::Report;
+use report::Story;
 
 /// A ring: how it is run, and what of its report is added up.
 struct Ring {
@@ -230,7 +231,12 @@ impl Ring {
             let what = text("violation").or_else(|| text("broken")).unwrap_or_default();
             let again = self.replay.replace("SEED=SEED", &format!("SEED={seed}"));
             let again = again.replace("FILE", &text("file").unwrap_or_default());
-            report.failures.push(format!("{}: {what}; `{again}`", self.name));
+            let failed = format!("{}: {what}; `{again}`", self.name);
+            report.stories.extend(failure.get("story").and_then(|story| Story::read(&failed, story)));
+            report.failures.push(failed);
+        }
+        for (point, count) in shown.get("crash_points").and_then(Value::as_object).into_iter().flatten() {
+            *report.crash_points.entry(point.clone()).or_default() += count.as_f64().unwrap_or(0.0);
         }
         let planted = report.planted.entry(self.name).or_default();
         for find in list(&shown, "planted") {
@@ -319,10 +325,11 @@ mod tests {
         write(
             &first,
             "sim",
-            r#"{"seeds": 2, "distinct_traces": 2, "planted": [{"defect": "A", "cpu_seconds": 2}, {"defect": "B", "cpu_seconds": 61}]}"#,
+            r#"{"seeds": 2, "distinct_traces": 2, "crash_points": {"box before it seals": 1}, "planted": [{"defect": "A", "cpu_seconds": 2}, {"defect": "B", "cpu_seconds": 61}]}"#,
             "0",
         );
-        let failing = r#"{"seeds": 3, "distinct_traces": 1, "failures": [{"seed": 7, "violation": "lost"}]}"#;
+        let failing = r#"{"seeds": 3, "distinct_traces": 1, "school_days": 50, "crash_points": {"box before it seals": 2},
+            "failures": [{"seed": 7, "violation": "lost", "story": {"of_actions": 40, "script": ["Box(0, Idle), then 5 ms"]}}]}"#;
         write(&second, "sim", failing, "1");
         write(
             &first,
@@ -331,6 +338,9 @@ mod tests {
             "0",
         );
         write(&second, "proc", "", "101");
+        write(&first, "proc", r#"{"seeds": 90, "distinct_scripts": 89, "tally": {"cuts": 1000}}"#, "0");
+        let cut = r#"{"rounds": 9, "cuts": 4000, "planted": [{"defect": "C", "cpu_seconds": 58}]}"#;
+        write(&first, "power-cut", cut, "0");
         let report = summarise(dir.path(), "abc").unwrap();
         assert_eq!(report.runs, 2);
         assert_eq!(report.rings["sim"]["seeds"], 5.0);
@@ -343,10 +353,22 @@ mod tests {
             "proc: ended with 101",
             "sim: B was found after 61 s",
             "sim: of 5 runs only 3 were distinct",
+            "proc: of 90 runs only 89 were distinct",
+            "all planted defects took 121 s",
         ] {
             assert!(failures.contains(expected), "{failures}");
         }
         let text = std::fs::read_to_string(dir.path().join("report.md")).unwrap();
-        assert!(text.contains("| sim | seeds | 5 |") && text.contains("5 objection(s)"), "{text}");
+        for expected in [
+            "| sim | seeds | 5 |",
+            "7 objection(s)",
+            "| box before it seals | 3 |",
+            "1,000 changes each: 0.25",
+            "| file system cuts | 5000 | 5000 | reached |",
+            "| adversarial cases | 100000 | 0 | not reached yet |",
+            "SEED=7`, with 1 of 40 actions:\n\n- `Box(0, Idle), then 5 ms`",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }
