@@ -2,13 +2,14 @@
 //! the board's root; nothing is sealed without it, so nobody can slip in a recipient. Spec:
 //! `docs/spec/keys.md#manifest`.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::destruction::DestroyedKey;
+use crate::destruction::{Destroyed, DestroyedKey};
 use crate::hold::Hold;
 use crate::identity::ReplicaKind;
 use crate::ids::{IdError, ReplicaId, SchoolCode, Tier};
@@ -18,6 +19,7 @@ use crate::limits::{
 };
 use crate::revocation::Revocation;
 use crate::signed::Document;
+use crate::wire::KeyDocuments;
 
 /// What a key is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -151,6 +153,27 @@ impl Manifest {
         self.keys.iter().find(|key| key.key_use == key_use && key.epoch == epoch)
     }
 
+    /// Says how a set of wrapped keys fits. Only the manifest is signed: whoever passes the set on can leave keys out,
+    /// or put in what nobody can open.
+    #[must_use]
+    pub fn wrapping(&self, wrapped: &[WrappedKey]) -> Wrapping {
+        let named: BTreeSet<_> = self.keys.iter().map(|key| (key.key_use, key.epoch)).collect();
+        let there: BTreeSet<_> = wrapped.iter().map(|key| (key.key_use, key.epoch)).collect();
+        if there.len() < wrapped.len() || !there.is_subset(&named) {
+            return Wrapping::Strange;
+        }
+        if there.len() < named.len() { Wrapping::Partial } else { Wrapping::Whole }
+    }
+
+    /// Returns key documents of this manifest without the keys that it destroys; `None` if they are not
+    /// [`Wrapping::Whole`] then.
+    #[must_use]
+    pub fn whole(&self, documents: &KeyDocuments) -> Option<KeyDocuments> {
+        let mut documents = documents.clone();
+        Destroyed::of(self).strip(&mut documents);
+        (self.wrapping(&documents.wrapped_keys) == Wrapping::Whole).then_some(documents)
+    }
+
     /// Finds the key that seals a tier in a school year. Only keys of the newest rotation are looked at: what was
     /// there before is known to whoever was revoked then. Of them the newest year that has begun, or the oldest when
     /// none has, as on a box that believes it is 1970.
@@ -230,6 +253,17 @@ pub struct WrappedKey {
     /// The age file: `age -d -i READER` prints `AGE-SECRET-KEY-1…`.
     #[serde(with = "base64_bytes")]
     pub file: Vec<u8>,
+}
+
+/// How a set of wrapped keys fits a manifest, by its names alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrapping {
+    /// There is exactly one for each key that the manifest names.
+    Whole,
+    /// Some are missing.
+    Partial,
+    /// One is of a key that the manifest does not name, or there are two of one key.
+    Strange,
 }
 
 /// Bytes as base64 text in JSON.

@@ -31,8 +31,8 @@ impl Intake {
         let Some(known) = self.connections.get(&connection).filter(|known| !known.is_carried) else {
             return false;
         };
-        let newest = self.schools.get(&known.school).and_then(|school| school.newest.as_ref());
-        let is_ahead = newest.map_or(0, |(version, _)| *version) < known.ahead.manifest_version;
+        let newest = self.schools.get(&known.school).map_or(0, |school| school.newest);
+        let is_ahead = newest < known.ahead.manifest_version;
         let batches = &known.ahead.batches;
         let held: usize = batches.iter().map(|(_, bytes, _)| bytes.len()).sum();
         let has_room = batches.len() < BATCHES_IN_FLIGHT_MAX && held.saturating_add(bytes) <= FRAME_BYTES_MAX;

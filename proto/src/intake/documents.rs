@@ -3,12 +3,14 @@
 //! **Invariant**: a document counts only under the board's signature.
 //! **Invariant**: while a document of a school is known to be below the quorum, no receipt is signed for that
 //! school: a rebuild could not verify or open what the receipt calls safe.
+//! **Invariant**: of the key documents with one manifest the first that are whole stand; others displace nothing. This node
+//! can open none, so it cannot tell good ones from bad.
 //! **Invariant**: a wrapped key of a destroyed epoch is neither kept nor passed on, from the moment the order is known.
 
 use crate::destruction::Destroyed;
 use crate::identity::{Identity, IdentityText};
 use crate::ids::SchoolCode;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Wrapping};
 use crate::object::RecordKind;
 use crate::planted::{Defect, is_planted};
 use crate::revocation::Revocations;
@@ -43,8 +45,9 @@ impl School {
     /// Drops what is held of keys that were not known to be destroyed until now.
     fn drop_destroyed(&mut self) {
         let destroyed = &self.destroyed;
-        if let Some((_, keys)) = &mut self.newest {
-            destroyed.strip(keys);
+        // What is left lacks keys that its manifest names, and counts for no box.
+        if self.whole.as_mut().is_some_and(|(_, keys)| destroyed.strip(keys)) {
+            self.whole = None;
         }
         self.undurable.iter_mut().for_each(|undurable| undurable.strip(destroyed));
     }
@@ -60,7 +63,7 @@ impl Intake {
 
     /// Learns key documents that a site holds.
     pub fn load_keys(&mut self, keys: &KeyDocuments) -> bool {
-        self.learn_keys(&mut keys.clone()).is_ok()
+        self.learn_keys(&mut keys.clone(), false).is_ok()
     }
 
     /// Learns that an identity or key document, loaded before, is on fewer sites than the quorum. It is
@@ -98,7 +101,7 @@ impl Intake {
         };
         let mut keys = keys.clone();
         let learned = if keys.school == known.school {
-            self.learn_keys(&mut keys).map_err(|text| (keys.school, RefusalCode::Manifest, text))
+            self.learn_keys(&mut keys, false).map_err(|text| (keys.school, RefusalCode::Manifest, text))
         } else {
             Err((known.school, RefusalCode::WrongSchool, "key documents".to_owned()))
         };
@@ -116,7 +119,7 @@ impl Intake {
     /// Why they are not taken, for people.
     pub fn handle_documents(&mut self, to: ReplyTo, keys: &KeyDocuments) -> Result<(), String> {
         let mut keys = keys.clone();
-        if self.learn_keys(&mut keys)? {
+        if self.learn_keys(&mut keys, true)? {
             self.keep_keys(&keys, None, Some(to));
         } else {
             let waiting = self.schools.get(&keys.school).is_some_and(|school| !school.undurable.is_empty());
@@ -132,8 +135,8 @@ impl Intake {
         let pending =
             Pending::Document { school: keys.school, kind: RecordKind::Keys, body: body.clone(), to };
         self.store(RecordKind::Keys, body, pending);
-        let newest = self.schools.get(&keys.school).and_then(|school| school.newest.as_ref());
-        let Some((version, _)) = newest.filter(|(_, newest)| newest == keys) else { return };
+        let whole = self.schools.get(&keys.school).and_then(|school| school.whole.as_ref());
+        let Some((version, _)) = whole.filter(|(_, whole)| whole == keys) else { return };
         let hold_older = self.connections.iter_mut().filter(|(_, connection)| {
             connection.school == keys.school && connection.manifest_version < *version
         });
@@ -146,8 +149,9 @@ impl Intake {
         }
     }
 
-    /// Takes key documents, and drops from them what is destroyed.
-    fn learn_keys(&mut self, keys: &mut KeyDocuments) -> Result<bool, String> {
+    /// Takes key documents, and drops from them what is destroyed. A replica may send an earlier manifest without its
+    /// keys; what comes by hand must be whole, unless it is old.
+    fn learn_keys(&mut self, keys: &mut KeyDocuments, by_hand: bool) -> Result<bool, String> {
         let signed = Signed::<Manifest>::verify(&keys.manifest, &self.config.board)
             .map_err(|error| error.to_string())?;
         let manifest = signed.body();
@@ -155,9 +159,15 @@ impl Intake {
             return Err("the manifest is of another school or over its limits".into());
         }
         Destroyed::of(manifest).strip(keys);
-        let named = keys.wrapped_keys.iter().all(|key| manifest.key(key.key_use, key.epoch).is_some());
-        if !named {
-            return Err("a wrapped key is not named by the manifest".into());
+        let newest = self.schools.get(&keys.school).map_or(0, |school| school.newest);
+        match manifest.wrapping(&keys.wrapped_keys) {
+            Wrapping::Strange => {
+                return Err("a wrapped key is not named by the manifest, or is there twice".into());
+            }
+            Wrapping::Partial if by_hand && manifest.version >= newest => {
+                return Err("wrapped keys that the manifest names are missing".into());
+            }
+            Wrapping::Partial | Wrapping::Whole => {}
         }
         let school = self.schools.entry(keys.school).or_default();
         // A board that was set back to an old copy would let a thief in again, and nobody would see it.
@@ -179,17 +189,17 @@ impl Intake {
         }
         school.destroyed.strip(keys);
         let is_new = school.manifests.insert(signed.hash(), manifest.clone()).is_none();
-        // Of one version the set with more keys stands, so that a first sender without them hides nothing.
-        let rank = |version: u64, keys: &KeyDocuments| (version, keys.wrapped_keys.len());
-        let present = school.newest.as_ref().map(|(version, known)| rank(*version, known));
-        let is_fuller = present.is_none_or(|present| present < rank(manifest.version, keys));
-        if is_fuller {
-            school.newest = Some((manifest.version, keys.clone()));
+        school.newest = school.newest.max(manifest.version);
+        // A first sender without keys hides nothing: those who have them are asked, and their set is taken whole.
+        let is_newer = school.whole.as_ref().is_none_or(|(version, _)| *version < manifest.version);
+        let is_first = is_newer && manifest.wrapping(&keys.wrapped_keys) == Wrapping::Whole;
+        if is_first {
+            school.whole = Some((manifest.version, keys.clone()));
         }
         if school.revocations.learn(manifest) {
             self.enforce(keys.school);
         }
-        Ok(is_new || is_fuller)
+        Ok(is_new || is_first)
     }
 
     fn store_document(&mut self, school: SchoolCode, kind: RecordKind, body: Vec<u8>) {

@@ -53,7 +53,10 @@ use snapshots::Snapshots;
 struct School {
     identities: BTreeMap<Incarnation, Identity>,
     manifests: BTreeMap<Hash32, Manifest>,
-    newest: Option<(u64, KeyDocuments)>,
+    /// Version of the newest manifest; 0 when there is none.
+    newest: u64,
+    /// The newest key documents that hold every key, with their version. No others are passed on: boxes refuse them.
+    whole: Option<(u64, KeyDocuments)>,
     logs: BTreeMap<LogName, Log>,
     /// What all manifests together say of revoked devices.
     revocations: Revocations,
@@ -202,7 +205,7 @@ impl Intake {
         };
         let school = self.schools.entry(hello.school).or_default();
         let (name, is_carried) = (identity.name(), tls_key.is_none());
-        let newest = school.newest.as_ref().map_or(0, |(version, _)| *version);
+        let newest = school.whole.as_ref().map_or(0, |(version, _)| *version);
         let is_revoked = school.revocations.is_revoked(identity.replica());
         if is_revoked && !is_carried {
             return self.refuse_and_close(to, RefusalCode::Identity, REVOKED);
@@ -231,7 +234,7 @@ impl Intake {
         self.store_undurable(hello.school);
         // Before the welcome: what its heads leave out of a revoked device is no loss then.
         let newer_keys = self.schools.get(&hello.school).and_then(|school| {
-            school.newest.as_ref().filter(|(version, _)| *version > hello.manifest_version)
+            school.whole.as_ref().filter(|(version, _)| *version > hello.manifest_version)
         });
         if let Some((_, keys)) = newer_keys {
             let frame = Box::new(Frame::Keys(Box::new(keys.clone())));
@@ -258,8 +261,9 @@ impl Intake {
                 .filter(|(name, _)| is_said(name))
                 .map(|(_, identity)| identity.text())
                 .collect(),
+            // Whoever holds keys that are missing here is to send them.
             manifest_version: school
-                .and_then(|school| school.newest.as_ref())
+                .and_then(|school| school.whole.as_ref())
                 .map_or(0, |(version, _)| *version),
             sites: u32::try_from(self.config.sites).unwrap_or(u32::MAX),
             quorum: u32::try_from(self.config.quorum).unwrap_or(u32::MAX),

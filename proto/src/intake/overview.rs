@@ -79,7 +79,7 @@ fn one(code: SchoolCode, school: &School) -> SchoolOverview {
     }
     SchoolOverview {
         school: code,
-        manifest_version: school.newest.as_ref().map_or(0, |(version, _)| *version),
+        manifest_version: school.newest,
         heads: heads(school),
         revoked: school.revocations.devices().collect(),
         quarantined: school.quarantined(),

@@ -23,6 +23,7 @@ mod destruction;
 mod documents;
 mod ended;
 mod forks;
+mod key_sets;
 mod losses;
 mod peers;
 mod receipts;
