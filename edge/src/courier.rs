@@ -14,6 +14,8 @@
 mod export;
 mod import;
 mod socket;
+#[cfg(test)]
+mod tests;
 
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::identity::IdentityText;
@@ -149,7 +151,7 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
             return others;
         }
         Ask::Keys(keys, reply) => {
-            let outcome = engine.handle_keys(&keys);
+            let outcome = take_keys(engine, shelf.store, &keys).await;
             let is_newer = outcome == KeysOutcome::Newer;
             let _ = perform(engine, shelf, &mut others).await;
             if is_newer {
@@ -166,6 +168,17 @@ pub async fn answer(engine: &mut Engine, shelf: Shelf<'_>, ask: Ask, now_ms: u64
     // Without a batch there is nothing to wait for that could fail.
     let _ = perform(engine, shelf, &mut others).await;
     others
+}
+
+/// Has the engine take key documents, from the line, a neighbour or a stick. They are opened before it counts them as held:
+/// a set that this box cannot use must not keep it from the one that it can.
+pub async fn take_keys(engine: &mut Engine, store: &Store, keys: &KeyDocuments) -> KeysOutcome {
+    if engine.wants_keys(keys)
+        && let Err(error) = store.check_documents(keys).await
+    {
+        return KeysOutcome::Refused(error.to_string());
+    }
+    engine.handle_keys(keys)
 }
 
 /// Offers the engine again what lies in quarantine, in order, a few at a time. What is part of its log by now, or

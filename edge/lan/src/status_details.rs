@@ -196,6 +196,9 @@ fn error_name(code: &str) -> Both {
         "bad_peer_batch" | "peer_batch_not_stored" => {
             ("他の装置の変更を受け取れません", "changes of another box could not be taken")
         }
+        "keys_refused" => {
+            ("届いた鍵は使えないため、今の鍵を使い続けます", "keys that came are of no use here")
+        }
         "loss_not_kept" => ("空き容量がなく、送信を待っています", "sending waits for room on the disk"),
         _ => ("不具合がありました", "something failed"),
     };

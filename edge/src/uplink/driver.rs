@@ -7,7 +7,7 @@ use quinn::VarInt;
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::ids::Tier;
 use sonae_proto::planted::{Defect, is_planted};
-use sonae_proto::uplink::{DIAL_MS_MAX, Effect, KeysOutcome, Uplink as Engine};
+use sonae_proto::uplink::{DIAL_MS_MAX, Effect, Uplink as Engine};
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::{Frame, KeyDocuments};
 use sonae_store::identity::ReplicaKeys;
@@ -129,7 +129,7 @@ impl Driver {
                 self.shared.note_error(&self.clock, "line_down", reason);
                 self.hang_up();
             }
-            Event::Control { frame, .. } => self.control(*frame, now_ms),
+            Event::Control { frame, .. } => self.control(*frame, now_ms).await,
             Event::Answer { log, changes, bytes, reply, .. } => {
                 self.under_way = self.under_way.saturating_sub(1);
                 self.shared.update(|status| {
@@ -179,7 +179,7 @@ impl Driver {
         self.engine.handle_connected();
     }
 
-    pub(super) fn control(&mut self, frame: Frame, now_ms: u64) {
+    pub(super) async fn control(&mut self, frame: Frame, now_ms: u64) {
         match frame {
             Frame::Welcome(welcome) => {
                 let mut welcome = self.engine.complete(&welcome).into_owned();
@@ -205,11 +205,7 @@ impl Driver {
                 self.engine.handle_news(&news, now_ms);
                 self.tell_replicas(&news.identities);
             }
-            Frame::Keys(keys) => {
-                if let KeysOutcome::Refused(reason) = self.engine.handle_keys(&keys) {
-                    log::error!(reason; "key documents from the cloud are refused");
-                }
-            }
+            Frame::Keys(keys) => self.take_keys(&keys).await,
             Frame::Refusal(refusal) => {
                 log::error!(code = format!("{:?}", refusal.code), text = refusal.text.as_str();
                     "the cloud refuses this replica");

@@ -2,7 +2,7 @@
 
 use sonae_proto::identity::IdentityText;
 use sonae_proto::ids::LogName;
-use sonae_proto::uplink::Alarm;
+use sonae_proto::uplink::{Alarm, KeysOutcome};
 use sonae_proto::wire::KeyDocuments;
 use sonae_store::status::ReplicaStatus;
 
@@ -11,6 +11,16 @@ use crate::courier;
 use crate::neighbours::Known;
 
 impl Driver {
+    /// Takes key documents that the cloud has sent, or tells people why not.
+    pub(super) async fn take_keys(&mut self, keys: &KeyDocuments) {
+        let outcome = courier::take_keys(&mut self.engine, &self.store, keys).await;
+        if let KeysOutcome::Refused(reason) = outcome {
+            log::error!(reason; "key documents from the cloud are refused");
+            let text = format!("key documents from the cloud are refused: {reason}");
+            self.shared.note_error(&self.clock, "keys_refused", text);
+        }
+    }
+
     /// Seals by newer key documents from now on, and offers again what they may accept.
     pub(super) async fn keep_keys(&mut self, keys: KeyDocuments) {
         self.store.keep_documents(keys.clone());

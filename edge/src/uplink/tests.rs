@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sonae_proto::ended::EndedHashes;
 use sonae_proto::identity::Beginning;
 use sonae_proto::uplink::{Alarm, Effect, STALL_MS};
-use sonae_proto::wire::{Frame, PROTOCOL, Welcome};
+use sonae_proto::wire::{Frame, KeyDocuments, PROTOCOL, Welcome};
+use sonae_store::keyring::Keyring;
 use sonae_store::testing::Board;
 use sonae_store::{Action, Clock, Edit, enrolment};
 
@@ -52,7 +53,8 @@ async fn the_engine_is_told_a_steady_time() {
         snapshots: Default::default(),
         ended: EndedHashes::new(),
     };
-    driver.control(Frame::Welcome(Box::new(welcome)), driver.engine_ms());
+    let now_ms = driver.engine_ms();
+    driver.control(Frame::Welcome(Box::new(welcome)), now_ms).await;
     let stalled = |driver: &mut super::Driver| {
         driver.timeout();
         let told = std::iter::from_fn(|| driver.engine.poll_effect());
@@ -65,5 +67,36 @@ async fn the_engine_is_told_a_steady_time() {
     steady.fetch_add(STALL_MS, Ordering::Relaxed);
     assert_eq!(stalled(&mut driver), 1);
     assert_eq!(driver.engine.stalled_since_ms(), Some(NOW_MS));
+    replica.opened.close();
+}
+
+/// Goal: keys from the cloud that this box cannot use are refused and told before their version counts as held, and the
+/// right ones of that version are taken. Method: a genuine manifest with a key that does not open, then the whole set.
+#[tokio::test]
+async fn keys_from_the_cloud_are_opened_first() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let (data, board) = (dir.path().join("data"), Board::default());
+    let bundle = board.bundle();
+    drop(enrolment::enrol(&data, &bundle, Beginning::Enrolment, 1).unwrap());
+    let mut replica = Replica::open(&data).unwrap();
+    let (config, _desk) = replica.uplink(Some("localhost:1".into())).unwrap();
+    let (mut driver, _inputs) = driver(config).unwrap();
+    let whole = board.rotating(&bundle, 2, &[]);
+    let mut garbage = whole.clone();
+    garbage.wrapped_keys.last_mut().unwrap().file = b"nobody can open this".to_vec();
+    let empty = KeyDocuments { wrapped_keys: Vec::new(), ..whole.clone() };
+    for (number, wrong) in (1..).zip([garbage, empty]) {
+        driver.control(Frame::Keys(Box::new(wrong)), 1).await;
+        assert_eq!((driver.engine.manifest_version(), driver.engine.poll_effect()), (1, None));
+        let errors = driver.shared.get().errors;
+        assert_eq!(errors.iter().filter(|error| error.code == "keys_refused").count(), number);
+    }
+    driver.control(Frame::Keys(Box::new(whole.clone())), 1).await;
+    assert_eq!(driver.engine.manifest_version(), 2);
+    driver.drain().await;
+    driver.store.mark().await.unwrap();
+    assert_eq!(driver.store.documents(), whole);
+    assert_ne!(whole, Keyring::documents_of(&bundle));
     replica.opened.close();
 }

@@ -32,7 +32,6 @@ use sonae_proto::vector::{Heads, LogHead};
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::oneshot;
-use zeroize::Zeroizing;
 
 use crate::batches::BatchIndex;
 use crate::clock::Clock;
@@ -104,7 +103,6 @@ pub(crate) struct Keeper {
     pub(crate) hlc: clock::Clock,
     pub(crate) sealer: Sealer,
     pub(crate) keys: ReplicaKeys,
-    pub(crate) device_age_key: Zeroizing<String>,
     pub(crate) keyring: Keyring,
     pub(crate) safe: BTreeMap<LogName, SafeHead>,
     pub(crate) loss_counter: u64,

@@ -1,6 +1,7 @@
 //! The opened epoch keys of this school: what seals, what opens, what keys the digest.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ed25519_dalek::VerifyingKey;
 use sonae_proto::bundle::ReplicaBundle;
@@ -12,6 +13,7 @@ use sonae_proto::revocation::Revocations;
 use sonae_proto::seal::{OpenKey, SealError, decrypt};
 use sonae_proto::signed::{DocumentError, Signed, unverified};
 use sonae_proto::wire::KeyDocuments;
+use zeroize::Zeroizing;
 
 /// Why keys cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +44,15 @@ pub enum KeyringError {
         /// School year.
         epoch: u32,
     },
+    /// Key documents do not have the keys of their manifest.
+    #[error("not every key that manifest {version} names is there exactly once; nothing of it is used")]
+    NotWhole {
+        /// Version of the manifest.
+        version: u64,
+    },
+    /// The task that opens keys has ended.
+    #[error("the keys were not opened, because the box is closing")]
+    Unopened,
     /// A key that is needed was destroyed.
     #[error(
         "the key {key_use} of {epoch} was destroyed by the board's order: what is sealed to it cannot be read by anybody \
@@ -59,6 +70,36 @@ pub enum KeyringError {
         /// Which.
         what: String,
     },
+}
+
+/// What opens key documents on this device, and judges those that come.
+pub(crate) struct DeviceReader {
+    pub board: VerifyingKey,
+    pub age_key: Zeroizing<String>,
+}
+
+impl fmt::Debug for DeviceReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceReader").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+impl DeviceReader {
+    /// Opens key documents that are to take the place of others. The board's word covers the manifest alone, so they
+    /// count only if each key that it names is there, opens on this device and is the one that is named.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    ///
+    /// # Source
+    /// `docs/spec/keys.md#wrapped-keys`
+    pub fn open(&self, documents: &KeyDocuments) -> Result<Keyring, KeyringError> {
+        let signed = Signed::<Manifest>::verify(&documents.manifest, &self.board)?;
+        let manifest = signed.body();
+        let not_whole = KeyringError::NotWhole { version: manifest.version };
+        let whole = manifest.whole(documents).ok_or(not_whole)?;
+        Keyring::open(&self.board, &whole, &self.age_key)
+    }
 }
 
 /// How far ahead of a school year its keys should be here, in milliseconds: 60 days.
@@ -110,7 +151,8 @@ impl Keyring {
         }
     }
 
-    /// Opens all wrapped keys with the device's age key.
+    /// Opens the wrapped keys that are there with the device's age key. Those of an enrolment may lack some: a destroyed
+    /// key is taken out of them, and they stay those of an earlier manifest.
     ///
     /// # Errors
     /// [`KeyringError`].

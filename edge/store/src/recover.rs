@@ -29,7 +29,7 @@ use crate::frame::{
 };
 use crate::held_keys;
 use crate::keeper::{Keeper, Room, note_without_receipt, steady_of_kept};
-use crate::keyring::Keyring;
+use crate::keyring::{DeviceReader, Keyring};
 use crate::room::Place;
 use crate::sealer::Sealer;
 use crate::shelf::Shelf;
@@ -92,6 +92,7 @@ pub(crate) fn recover(
         view: RwLock::new(view),
         state: RwLock::new(state),
         documents: RwLock::new(keyring.documents().clone()),
+        reader: DeviceReader { board: open.keys.board, age_key: open.device_age_key },
         shelf,
         filling: open.filling,
         place: Place { disk: Arc::clone(&open.disk), dir: open.journal.clone() },
@@ -101,7 +102,6 @@ pub(crate) fn recover(
     let mut keeper = Keeper {
         hlc: clock::Clock::after(own_stamp(fold.highest_stamp, open.clock.now_ms())),
         sealer: Sealer::new(),
-        device_age_key: open.device_age_key,
         keys: open.keys,
         keyring,
         safe: found.safe,

@@ -25,6 +25,7 @@ pub use crate::error::{StoreError, WriteError};
 use crate::filling::Filling;
 use crate::frame::{SafeHead, StoredIdentity};
 use crate::keeper::{Mark, Request};
+use crate::keyring::{DeviceReader, KeyringError};
 use crate::manifests;
 use crate::room::{Place, Pressure, Quota, Reading, RoomState, Shortage};
 use crate::shelf::Shelf;
@@ -42,6 +43,7 @@ pub(crate) struct Shared {
     pub(crate) view: RwLock<View>,
     pub(crate) state: RwLock<StoreState>,
     pub(crate) documents: RwLock<KeyDocuments>,
+    pub(crate) reader: DeviceReader,
     pub(crate) shelf: Shelf,
     pub(crate) place: Place,
     pub(crate) filling: Filling,
@@ -207,7 +209,18 @@ impl Store {
         let _ = self.send(Request::Identity(Box::new(identity)));
     }
 
-    /// Takes over newer key documents. Those that do not verify or are older are ignored.
+    /// Opens each key of key documents, and takes nothing over: whether [`Self::keep_documents`] would.
+    ///
+    /// # Errors
+    /// [`KeyringError`].
+    pub async fn check_documents(&self, documents: &KeyDocuments) -> Result<(), KeyringError> {
+        let (shared, documents) = (Arc::clone(&self.shared), documents.clone());
+        // Files that somebody made up can take a second to try.
+        let opened = tokio::task::spawn_blocking(move || shared.reader.open(&documents)).await;
+        opened.map_err(|_| KeyringError::Unopened)?.map(|_| ())
+    }
+
+    /// Takes over newer key documents. Those that do not verify, are not whole or are older are ignored.
     pub fn keep_documents(&self, documents: KeyDocuments) {
         let _ = self.send(Request::Documents(Box::new(documents)));
     }

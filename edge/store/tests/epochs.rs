@@ -5,9 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sonae_proto::batch::Batch;
+use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::ids::{Hash32, LogName, Tier};
+use sonae_proto::manifest::KeyUse;
 use sonae_proto::wire::KeyDocuments;
+use sonae_store::identity::ReplicaKeys;
 use sonae_store::keyring::Keyring;
 use sonae_store::testing::{Board, open_store};
 use sonae_store::{Action, Clock, Edit, Store, enrolment};
@@ -117,5 +121,107 @@ fn every_batch_has_its_manifest() {
     assert_eq!(named.len(), 4);
     assert!(named.iter().all(|hash| offered.contains(hash)));
     assert_eq!((offered.len(), hash(&bundled)), (4, offered[0]), "each once, in order");
+    opened.close();
+}
+
+/// A peer's identity and batches of one change each.
+struct Peer {
+    keys: ReplicaKeys,
+    batches: Vec<Batch>,
+}
+
+impl Peer {
+    fn new(board: &Board, data: &std::path::Path, clock: Clock, runtime: &tokio::runtime::Runtime) -> Self {
+        let bundle = board.bundle();
+        drop(enrolment::enrol(data, &bundle, Beginning::Enrolment, 1).unwrap());
+        let opened = open_store(data, &bundle, clock);
+        let keys = ReplicaKeys::load(data, &bundle).unwrap();
+        let log = LogName { tier: Tier::Safety, incarnation: keys.name() };
+        let mut batches = Vec::new();
+        for number in 0..3 {
+            write(&opened.store, 100 + number);
+            runtime.block_on(opened.store.seal_now());
+            let bytes = runtime.block_on(opened.store.batch(log, number as u64 + 1)).unwrap();
+            batches.push(Batch::from_bytes(bytes).unwrap());
+        }
+        opened.close();
+        Self { keys, batches }
+    }
+}
+
+/// Sets of wrapped keys that somebody made of a genuine one, whose manifest is signed.
+fn made_up(whole: &KeyDocuments, held: &ReplicaBundle) -> Vec<KeyDocuments> {
+    let with = |wrapped_keys| KeyDocuments { wrapped_keys, ..whole.clone() };
+    let all = &whole.wrapped_keys;
+    let digest = all.iter().filter(|key| key.key_use == KeyUse::Digest);
+    let mut garbage = all.clone();
+    garbage.last_mut().unwrap().file = b"nobody can open this".to_vec();
+    let mut changed = all.clone();
+    changed.last_mut().unwrap().file.clone_from(&held.wrapped_keys[0].file);
+    let padded = [all.as_slice(), &all[..1]].concat();
+    vec![with(digest.cloned().collect()), with(Vec::new()), with(garbage), with(changed), with(padded)]
+}
+
+fn copy_dir(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Goal: a genuine newer manifest with a part of its keys, or with others, leaves the keys that are here in force, also over
+/// a cut; the whole set of that version is taken afterwards. Method: such sets, each followed by a copy of the directory as
+/// a cut leaves it, and a peer's batch in both; then the whole set.
+#[test]
+fn a_part_of_the_keys_takes_the_place_of_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, board) = (dir.path().join("data"), Board::default());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let clock = Clock::told(|| APRILS[0].1);
+    let peer = Peer::new(&board, &dir.path().join("peer"), clock.clone(), &runtime);
+    let bundle = board.bundle();
+    drop(enrolment::enrol(&data, &bundle, Beginning::Enrolment, 1).unwrap());
+    let opened = open_store(&data, &bundle, clock.clone());
+    opened.store.keep_identity(peer.keys.identity.text());
+    let take = |store: &Store, batch: &Batch| runtime.block_on(store.store_batch(batch.clone()));
+    let pupils = |store: &Store| store.records(Tier::Safety, "student", "").unwrap().len();
+
+    let whole = board.rotating(&bundle, 2, &[]);
+    for (number, set) in made_up(&whole, &bundle).into_iter().enumerate() {
+        assert!(runtime.block_on(opened.store.check_documents(&set)).is_err(), "{number}");
+        opened.store.keep_documents(set);
+        write(&opened.store, number);
+        runtime.block_on(opened.store.mark()).unwrap();
+        assert_eq!(opened.store.documents(), Keyring::documents_of(&bundle), "{number}");
+        let cut = dir.path().join(format!("cut-{number}"));
+        copy_dir(&data, &cut);
+        let again = open_store(&cut, &bundle, clock.clone());
+        assert_eq!(pupils(&again.store), number + 1);
+        take(&again.store, &peer.batches[0]).unwrap();
+        assert_eq!(pupils(&again.store), number + 2);
+        again.close();
+    }
+    take(&opened.store, &peer.batches[0]).unwrap();
+    assert_eq!(runtime.block_on(epochs(&opened.store)), [2026; 6], "sealed to the keys that are here");
+
+    runtime.block_on(opened.store.check_documents(&whole)).unwrap();
+    opened.store.keep_documents(whole.clone());
+    write(&opened.store, 5);
+    runtime.block_on(opened.store.mark()).unwrap();
+    assert_eq!(opened.store.documents(), whole);
+    take(&opened.store, &peer.batches[1]).unwrap();
+    let (cut, before) = (dir.path().join("cut"), opened.store.state().digests);
+    copy_dir(&data, &cut);
+    opened.close();
+    let opened = open_store(&cut, &bundle, clock);
+    assert_eq!((opened.store.documents(), pupils(&opened.store)), (whole, 8));
+    assert_eq!(opened.store.state().digests, before);
+    assert!(runtime.block_on(epochs(&opened.store)).contains(&2_026_001));
+    take(&opened.store, &peer.batches[2]).unwrap();
     opened.close();
 }

@@ -174,7 +174,7 @@ impl Keeper {
         if let Ok(bytes) = to_json("documents", &documents) {
             self.lazy.push((frame::DOCUMENTS, bytes));
         }
-        self.keyring = keyring.holding(held, &self.device_age_key);
+        self.keyring = keyring.holding(held, &self.shared.reader.age_key);
         *self.shared.documents.write().unwrap_or_else(PoisonError::into_inner) = documents;
     }
 

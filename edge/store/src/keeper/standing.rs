@@ -14,7 +14,6 @@ use super::Keeper;
 use super::round::{Round, apply_batch};
 use crate::clock::Clock;
 use crate::frame::{self, ReceiptFrame, SafeHead, StoredIdentity, to_json};
-use crate::keyring::Keyring;
 use crate::state::Point;
 use crate::store::{StoreError, WriteError};
 use crate::view::{RecordKey, Staged};
@@ -85,7 +84,7 @@ impl Keeper {
     }
 
     pub(super) fn documents(&mut self, documents: &KeyDocuments) {
-        match Keyring::open(&self.keys.board, documents, &self.device_age_key) {
+        match self.shared.reader.open(documents) {
             Ok(keyring) if !self.keyring.are_kept_by(keyring.manifest()) => {
                 log::error!(version = keyring.manifest().version;
                     "key documents that take back a revocation or the destruction of a key are refused");
@@ -94,7 +93,7 @@ impl Keeper {
                 self.take_keyring(keyring);
             }
             Ok(_) => {}
-            Err(error) => log::warn!(error = error.to_string(); "key documents from the cloud are ignored"),
+            Err(error) => log::warn!(error = error.to_string(); "key documents are ignored"),
         }
     }
 
