@@ -107,6 +107,7 @@ const RINGS: [Ring; 7] = [
             ("/distinct_scripts", "distinct scripts"),
             ("/tally/starts", "starts after a crash"),
             ("/tally/cuts", "file system cuts"),
+            ("/tally/site_cuts", "file system cuts of sites"),
             ("/tally/faults", "faults met"),
             ("/tally/rebuilds", "rebuilds"),
             ("/tally/acknowledged", "acknowledged writes"),
