@@ -84,8 +84,8 @@ macro_rules! targets {
 }
 
 targets!(
-    batch, payload, change, frame, receipt, document, snapshot, bundle, object, heads, journal, roster,
-    tables
+    batch, payload, change, frame, receipt, document, snapshot, bundle, courier, object, heads, journal,
+    roster, tables
 );
 
 /// Goal: no target is left out. Method: compare the list of tests with the list of targets.
@@ -99,11 +99,12 @@ fn every_target_is_tested() {
 #[test]
 fn the_corpus_is_pinned() {
     let mut wanted = BTreeSet::new();
+    let blesses = std::env::var_os(BLESS).is_some();
     for target in ALL {
         let folder = folder().join(target.name());
         for (name, seed) in target.seeds() {
             let path = folder.join(name);
-            if std::env::var_os(BLESS).is_some() && !path.exists() {
+            if blesses && !path.exists() {
                 std::fs::create_dir_all(&folder).unwrap();
                 std::fs::write(&path, &seed).unwrap();
             }
@@ -114,7 +115,12 @@ fn the_corpus_is_pinned() {
         }
         for (name, input) in corpus::of(target.name()) {
             let path = folder.join(&name);
-            assert!(std::fs::read(&path).unwrap() == input, "{} is the embedded one", path.display());
+            // One that was just written is embedded with the next build.
+            assert!(
+                blesses || std::fs::read(&path).unwrap() == input,
+                "{} is the embedded one",
+                path.display()
+            );
             assert!(
                 name.starts_with("found-") || target.seeds().iter().any(|(seed, _)| *seed == name),
                 "{name}"

@@ -5,6 +5,7 @@ use crate::Target;
 pub mod batch;
 pub mod bundle;
 pub mod change;
+pub mod courier;
 pub mod document;
 pub mod frame;
 pub mod heads;
@@ -17,7 +18,7 @@ pub mod snapshot;
 pub mod tables;
 
 /// All targets, in the order in which they are run.
-pub const ALL: [&dyn Target; 13] = [
+pub const ALL: [&dyn Target; 14] = [
     &batch::BatchTarget,
     &payload::PayloadTarget,
     &change::ChangeTarget,
@@ -26,6 +27,7 @@ pub const ALL: [&dyn Target; 13] = [
     &document::DocumentTarget,
     &snapshot::SnapshotTarget,
     &bundle::BundleTarget,
+    &courier::CourierTarget,
     &object::ObjectTarget,
     &heads::HeadsTarget,
     &journal::JournalTarget,
