@@ -1,10 +1,14 @@
-//! Signed documents: device, incarnation, manifest, descriptor, and the identity made of the first two.
+//! Signed documents: device, incarnation, manifest, descriptor, the identity made of the first two, evidence of a
+//! restore proof, and the certificate of destroyed keys.
 //!
-//! Layers: the kind (0 to 4) alone takes the text as it is; 5 more, and the harness signs each line.
+//! Layers: the kind (0 to 6) alone takes the text as it is; 7 more, and the harness signs each line.
+
+mod proof;
 
 use ed25519_dalek::{Signature, Signer, SigningKey};
 use serde_json::Value;
 use sonae_proto::descriptor::{CloudDescriptor, ReceiptKey};
+use sonae_proto::destruction::{DestroyedKey, DestructionCertificate};
 use sonae_proto::identity::{
     DeviceCertificate, IdentityError, IdentityText, IncarnationCertificate, ReplicaKind,
 };
@@ -22,7 +26,7 @@ use crate::{
 pub struct DocumentTarget;
 
 /// Kinds, the identity included.
-const KINDS: u8 = 5;
+const KINDS: u8 = 7;
 
 /// Bytes held for each byte of a text: flattening buffers every value of it.
 const MEMORY_PER_BYTE: usize = 120;
@@ -31,11 +35,15 @@ const MEMORY_PER_BYTE: usize = 120;
 const OURS: &[u8; 13] = b"B113200000011";
 const THEIRS: &[u8; 13] = b"B113200000022";
 
-const WORDS: [&str; 12] = [
+const WORDS: [&str; 16] = [
     "sonae/device/v1",
     "sonae/incarnation/v1",
     "sonae/manifest/v1",
     "sonae/cloud/v1",
+    "sonae/proof/v1",
+    "sonae/destruction/v1",
+    "proved",
+    "incomplete",
     "doc",
     "B113200000022",
     "tier0",
@@ -191,6 +199,16 @@ fn manifest() -> Result<Manifest, Broken> {
     })
 }
 
+fn destruction() -> Result<DestructionCertificate, Broken> {
+    let key = |key_use, epoch| DestroyedKey { key_use, epoch, destroyed_ms: 1_775_000_004_000 };
+    Ok(DestructionCertificate {
+        school: keys::school()?,
+        keys: vec![key(KeyUse::Tier(Tier::Safety), 2024), key(KeyUse::Tier(Tier::Archive), 2_025_001)],
+        sites: vec![[1; 16], [2; 16]],
+        issued_ms: 1_775_000_005_000,
+    })
+}
+
 fn written() -> Result<Vec<Seed>, Broken> {
     let failed = |error: DocumentError| Broken(error.to_string());
     let descriptor = CloudDescriptor {
@@ -203,6 +221,8 @@ fn written() -> Result<Vec<Seed>, Broken> {
     let life = Signed::sign(keys::incarnation_certificate()?, &keys::device()).map_err(failed)?;
     let manifest = Signed::sign(manifest()?, &keys::root()).map_err(failed)?;
     let descriptor = Signed::sign(descriptor, &keys::root()).map_err(failed)?;
+    let destruction = Signed::sign(destruction()?, &keys::node()).map_err(failed)?;
+    let [proved, differs] = proof::written()?;
     let line = |text: &str| text.split('\n').next().unwrap_or_default().as_bytes().to_vec();
     let identity = format!("{}=\n{}", device.text(), life.text());
     Ok(vec![
@@ -211,6 +231,11 @@ fn written() -> Result<Vec<Seed>, Broken> {
         ("manifest", layer(KINDS + 2, &line(manifest.text()))),
         ("descriptor", layer(KINDS + 3, &line(descriptor.text()))),
         ("identity", layer(KINDS + 4, identity.as_bytes())),
+        ("proof", layer(KINDS + 5, &line(proved.text()))),
+        ("proof-differs", layer(KINDS + 5, &line(differs.text()))),
+        ("proof-text", layer(5, proved.text().as_bytes())),
+        ("destruction", layer(KINDS + 6, &line(destruction.text()))),
+        ("destruction-text", layer(6, destruction.text().as_bytes())),
         ("manifest-text", layer(2, manifest.text().as_bytes())),
         ("identity-text", layer(4, identity.as_bytes())),
     ])
@@ -222,11 +247,11 @@ impl Target for DocumentTarget {
     }
 
     fn executions(&self) -> u64 {
-        4_000
+        6_000
     }
 
     fn bugs(&self) -> &'static [&'static str] {
-        &["signature", "kind", "trailing", "foreign"]
+        &["signature", "kind", "trailing", "foreign", "stranger", "unfit"]
     }
 
     fn reaches(&self) -> &'static [&'static str] {
@@ -236,7 +261,12 @@ impl Target for DocumentTarget {
             "accepted sonae/manifest/v1",
             "accepted sonae/cloud/v1",
             "accepted identity",
+            "accepted sonae/proof/v1",
+            "accepted sonae/destruction/v1",
             "identity: foreign",
+            "proof: foreign",
+            "proof: unfit",
+            "proof: signature",
             "signature",
             "fields",
             "it is a document of another kind",
@@ -272,12 +302,19 @@ impl Target for DocumentTarget {
         if kind == 4 {
             return judge_identity(text, signs, planted);
         }
-        let key = if kind == 1 { keys::device() } else { keys::root() };
+        let key = match kind {
+            1 => keys::device(),
+            5 => keys::writer(),
+            6 => keys::node(),
+            _ => keys::root(),
+        };
         let text = if signs { signed_text(text, &key) } else { text.to_owned() };
         match kind {
             0 => judge_kind::<DeviceCertificate>(&text, &key, planted),
             1 => judge_kind::<IncarnationCertificate>(&text, &key, planted),
             2 => judge_kind::<Manifest>(&text, &key, planted),
+            5 => proof::judge(&text, planted),
+            6 => judge_kind::<DestructionCertificate>(&text, &key, planted),
             _ => judge_kind::<CloudDescriptor>(&text, &key, planted),
         }
     }
