@@ -92,6 +92,8 @@ corpus!(
     "snapshot/root",
     "snapshot/root-sha256",
     "snapshot/root-text",
+    "store/archived",
+    "store/killed",
     "tables/attendance",
     "tables/contacts",
 );

@@ -15,10 +15,11 @@ pub mod payload;
 pub mod receipt;
 pub mod roster;
 pub mod snapshot;
+pub mod store;
 pub mod tables;
 
 /// All targets, in the order in which they are run.
-pub const ALL: [&dyn Target; 14] = [
+pub const ALL: [&dyn Target; 15] = [
     &batch::BatchTarget,
     &payload::PayloadTarget,
     &change::ChangeTarget,
@@ -31,6 +32,7 @@ pub const ALL: [&dyn Target; 14] = [
     &object::ObjectTarget,
     &heads::HeadsTarget,
     &journal::JournalTarget,
+    &store::StoreTarget,
     &roster::RosterTarget,
     &tables::TablesTarget,
 ];

@@ -1,4 +1,4 @@
-//! A disk in memory for the journal: files that an input gives, and faults that are planted.
+//! A disk in memory for the journal and the store: files that an input gives, and faults that are planted.
 //!
 //! `sonae-journal` has a simulated disk of its own behind a feature. It is not used here, because a feature that
 //! a program of the workspace asks for is on in the product's programs as well when all are built together.
@@ -60,9 +60,11 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let name = |path: &PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-        Ok(self.names().keys().filter_map(name).collect())
+        let names = self.names();
+        let within = names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(within.filter_map(name).collect())
     }
 
     fn lock(&self, _: &Path) -> io::Result<Box<dyn DiskLock>> {

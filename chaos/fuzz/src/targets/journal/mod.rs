@@ -3,7 +3,7 @@
 //! Layers: 0 as they are; 1 the harness makes every checksum right; 2 as they are, the last one not filled up.
 //! Each 16 KiB of the input is a file; the last is filled up with zeros.
 
-mod disk;
+pub(super) mod disk;
 mod layout;
 
 use std::collections::BTreeMap;
