@@ -66,7 +66,7 @@ pub trait Target: Sync {
     /// Its name on the command line, and its folder of the corpus.
     fn name(&self) -> &'static str;
 
-    /// What `make test` runs of it: executions, chosen so that all targets together take about 25 CPU seconds.
+    /// What `make test` runs of it: executions, chosen so that all targets together take about 15 CPU seconds.
     fn executions(&self) -> u64 {
         6_000
     }
