@@ -2,10 +2,11 @@
 //! builds them, and `SONAE_BIN_DIR` names their folder.
 #![allow(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use sonae_chaos::drill::kill_cloud;
+use sonae_chaos::drill::{full_disk, kill_cloud};
 use sonae_chaos::limits::{ALL_DEFECTS_CPU_SECONDS_MAX, DEFECT_CPU_SECONDS_MAX};
 use sonae_chaos::proc::missing;
 use sonae_chaos::proc::planted::{ALL, Find, find};
+use sonae_chaos::small_disk;
 
 /// Goal: the ring sees a defect of the engine through the real programs, and nothing where there is none. Method: plant
 /// it for one run, and do the same without it. One test for each, so that two run at a time.
@@ -74,4 +75,18 @@ async fn the_drill_of_the_cloud_can_fail() {
     let report = kill_cloud::run_drill(dir.path(), 1, 1, Some("cloud-fsync")).await.unwrap();
     assert!(report.lost > 0, "the ledger saw no loss");
     assert!(report.alarms > 0, "the appliance saw no loss");
+}
+
+/// Goal: the drill `full-disk` can fail. Method: an appliance without a reserve.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drill_of_the_full_disk_can_fail() {
+    if let Some(what) = small_disk::missing() {
+        println!("not verified: {what}");
+        return;
+    }
+    // A second install changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let dir = tempfile::tempdir().unwrap();
+    let report = full_disk::run_drill(dir.path(), true).await.unwrap();
+    assert!(report.objections().contains(&"tier 0 was refused"), "{report:#?}");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ed25519_dalek::VerifyingKey;
 use sonae_journal::{Journal, Lsn};
 use sonae_proto::batch::{Batch, BatchHeader};
 use sonae_proto::ids::{Incarnation, LogName, Tier};
@@ -102,6 +103,25 @@ impl BatchIndex {
             known.truncate(position);
         }
         self.insert(&header, Place::Journal(lsn))
+    }
+
+    /// Checks the signature of the last archived batch of each log whose writer is known. Those before it are named by hash
+    /// in the next; rot in its own header shows in nothing else.
+    pub(crate) fn check_ends(
+        &self,
+        key: impl Fn(Incarnation) -> Option<VerifyingKey>,
+    ) -> Result<(), StoreError> {
+        for batches in self.logs.values() {
+            let archived = batches.iter().filter_map(|(header, place)| match place {
+                Place::Archive(offset) => Some((header, *offset)),
+                Place::Journal(_) => None,
+            });
+            let Some((header, offset)) = archived.last() else { continue };
+            if let Some(key) = key(header.log.incarnation) {
+                Batch::from_bytes(self.archive.read(header, offset)?)?.verify(&key)?;
+            }
+        }
+        Ok(())
     }
 
     /// Adds a batch that a journal frame holds. One that is known already is passed over.

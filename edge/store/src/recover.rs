@@ -4,17 +4,17 @@
 //! checkpoint, only what follows it is replayed; otherwise the view is deleted and rebuilt from all sealed
 //! batches and the unsealed changes.
 
+mod found;
 mod replay;
 mod revoked;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, RwLock};
 
-use sonae_journal::{Frame, Journal, Lsn};
-use sonae_proto::batch::{Batch, BatchHeader};
+use sonae_journal::{Journal, Lsn};
+use sonae_proto::batch::BatchHeader;
 use sonae_proto::clock;
-use sonae_proto::ids::{Incarnation, LogName, Tier};
-use sonae_proto::uplink::Shown;
+use sonae_proto::ids::LogName;
 use sonae_proto::view::Fold;
 use sonae_proto::wire::KeyDocuments;
 use tokio::sync::watch;
@@ -24,9 +24,7 @@ use crate::batches::BatchIndex;
 use crate::clock::own_stamp;
 use crate::evidence::Evidence;
 use crate::foundation::Foundations;
-use crate::frame::{
-    self, ChangeFrame, Checkpoint, LossFrame, ReceiptFrame, SafeHead, StoredIdentity, from_json,
-};
+use crate::frame::{self, ChangeFrame};
 use crate::held_keys;
 use crate::keeper::{Keeper, Room, note_without_receipt, steady_of_kept};
 use crate::keyring::{DeviceReader, Keyring};
@@ -37,6 +35,7 @@ use crate::state::StoreState;
 use crate::store::{Open, Shared, StoreError};
 use crate::view::{Staged, View};
 use crate::view_db::ViewDb;
+use found::{Found, no_hole, read_journal};
 use replay::Replay;
 use revoked::Revoked;
 
@@ -44,21 +43,6 @@ use revoked::Revoked;
 pub(crate) struct Recovered {
     pub keeper: Keeper,
     pub evidence: Evidence,
-}
-
-/// What one pass over the journal finds.
-#[derive(Default)]
-struct Found {
-    checkpoint: Option<(Lsn, Checkpoint)>,
-    safe: BTreeMap<LogName, SafeHead>,
-    loss_counter: u64,
-    shown: Option<Shown>,
-    identities: BTreeMap<Incarnation, StoredIdentity>,
-    own: BTreeSet<Incarnation>,
-    documents: Option<KeyDocuments>,
-    kept_ms: BTreeMap<Tier, u64>,
-    /// For each log the first change that the journal holds.
-    first_changes: BTreeMap<LogName, u64>,
 }
 
 fn open_journal(open: &Open) -> Result<Journal, StoreError> {
@@ -80,6 +64,7 @@ pub(crate) fn recover(
     let (shelf, foundations, mut index) = open_files(&open, &journal)?;
     let mut found = read_journal(&journal, &mut index, &open)?;
     no_hole(&found, &index)?;
+    index.check_ends(|name| found.writer(name, &open.keys))?;
     found.own.insert(open.keys.name());
     let keyring =
         newest_keyring(&open, found.documents.take())?.holding(held_keys::read(&shelf), &open.device_age_key);
@@ -195,90 +180,6 @@ fn open_files(open: &Open, journal: &Journal) -> Result<(Shelf, Foundations, Bat
     let (archive, headers) = Archive::open(disk, &open.batches, defects, &foundations.heads)?;
     let index = BatchIndex::open(archive, headers, &foundations.heads)?;
     Ok((shelf, foundations, index))
-}
-
-fn read_journal(journal: &Journal, index: &mut BatchIndex, open: &Open) -> Result<Found, StoreError> {
-    let mut found = Found::default();
-    for frame in journal.replay(journal.first_lsn()) {
-        let frame = frame?;
-        read_frame(&frame, index, &mut found, open)?;
-    }
-    Ok(found)
-}
-
-fn read_frame(
-    frame: &Frame,
-    index: &mut BatchIndex,
-    found: &mut Found,
-    open: &Open,
-) -> Result<(), StoreError> {
-    let payload = frame.payload.as_slice();
-    match frame.kind {
-        frame::SEALED | frame::PEER => {
-            let batch = Batch::from_bytes(payload.to_vec())?;
-            index.recovered(&batch, frame.lsn)?;
-        }
-        frame::CHANGE => {
-            let change = ChangeFrame::from_bytes(payload)?;
-            found.kept_ms.insert(change.log.tier, change.kept_ms);
-            found.first_changes.entry(change.log).or_insert(change.sequence);
-        }
-        frame::RECEIPT => {
-            let receipt: ReceiptFrame = from_json("receipt", payload)?;
-            found.safe.insert(receipt.log, receipt.safe);
-        }
-        frame::LOSS => {
-            let loss: LossFrame = from_json("loss", payload)?;
-            found.loss_counter = loss.loss_counter;
-            let now_ms = open.clock.now_ms();
-            let at_ms = |log: &LogName| found.safe.get(log).map_or(now_ms, |safe| safe.at_ms);
-            let safe =
-                loss.receipted.iter().map(|(log, head)| (*log, SafeHead { head: *head, at_ms: at_ms(log) }));
-            found.safe = safe.collect();
-        }
-        frame::SHOWN => found.shown = Some(from_json("what the cloud has said", payload)?),
-        frame::IDENTITY => {
-            let text: StoredIdentity = from_json("identity", payload)?;
-            if let Ok(identity) = text.verify(&open.keys.board, open.keys.school) {
-                found.identities.insert(identity.name(), text);
-            }
-        }
-        frame::DOCUMENTS => found.documents = Some(from_json("key documents", payload)?),
-        frame::CHECKPOINT => {
-            let checkpoint: Checkpoint = from_json("checkpoint", payload)?;
-            found.safe.clone_from(&checkpoint.safe);
-            found.loss_counter = checkpoint.loss_counter;
-            found.shown.clone_from(&checkpoint.shown);
-            found.own.extend(&checkpoint.own);
-            found.kept_ms.clone_from(&checkpoint.kept_ms);
-            found.documents = Some(checkpoint.documents.clone());
-            for text in &checkpoint.identities {
-                if let Ok(identity) = text.verify(&open.keys.board, open.keys.school) {
-                    found.identities.insert(identity.name(), text.clone());
-                }
-            }
-            found.checkpoint = Some((frame.lsn, checkpoint));
-        }
-        // Foundations were looked for before.
-        frame::FOUNDATION => {}
-        kind if kind < frame::NOT_NEEDED_FROM => return Err(StoreError::LaterVersion { kind: kind.0 }),
-        kind => log::warn!(kind = kind.0; "a journal frame of a later version is passed over"),
-    }
-    Ok(())
-}
-
-/// Checks that batches and journal hold every change that the last checkpoint counts: an archive that has rotted
-/// must not pass for a shorter one.
-fn no_hole(found: &Found, index: &BatchIndex) -> Result<(), StoreError> {
-    let Some((_, checkpoint)) = &found.checkpoint else { return Ok(()) };
-    for (log, sequence) in &checkpoint.sequences {
-        let batched = index.head(*log).sequence;
-        let goes_on = found.first_changes.get(log).is_some_and(|first| *first <= batched.saturating_add(1));
-        if batched < *sequence && !goes_on {
-            return Err(StoreError::Hole { log: *log, after: batched });
-        }
-    }
-    Ok(())
 }
 
 fn newest_keyring(open: &Open, kept: Option<KeyDocuments>) -> Result<Keyring, StoreError> {

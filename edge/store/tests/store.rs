@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use sonae_journal::sim::SimDisk;
+use sonae_proto::batch::{BatchHeader, PREFIX_BYTES};
 use sonae_proto::bundle::ReplicaBundle;
+use sonae_proto::bytes::Reader;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{Hash32, Tier};
 use sonae_proto::uplink::Shown;
@@ -228,8 +230,9 @@ fn segments_are_recycled_and_nothing_is_lost() {
     opened.close();
 }
 
-/// Goal: an archive that has rotted is never taken for a shorter one. Method: a tier whose batches lie in the archive
-/// alone; damage the first header of its file; open with the view and without.
+/// Goal: an archive that has rotted is never taken for a shorter one, or for a longer one. Method: a tier whose batches
+/// lie in the archive alone; damage the first header of its file, or have the last one name one change more; open with
+/// the view and without.
 #[test]
 fn a_rotten_archive_is_damage() {
     let dir = tempfile::tempdir().unwrap();
@@ -248,17 +251,27 @@ fn a_rotten_archive_is_damage() {
     opened.close();
     let archived = std::fs::read_dir(data.join("batches")).unwrap().map(|entry| entry.unwrap().path());
     let archived = archived.filter(|path| path.to_string_lossy().ends_with("-2")).collect::<Vec<_>>();
-    let mut bytes = std::fs::read(&archived[0]).unwrap();
-    bytes[0] ^= 0xFF;
-    std::fs::write(&archived[0], bytes).unwrap();
+    let bytes = std::fs::read(&archived[0]).unwrap();
+    let (mut last, mut next) = (0, 0);
+    while next < bytes.len() {
+        let header = BatchHeader::from_bytes(&mut Reader::new(&bytes[next..])).unwrap();
+        last = next;
+        next += PREFIX_BYTES + usize::try_from(header.payload_bytes).unwrap();
+    }
     let disk = || Arc::new(sonae_journal::RealDisk);
     for has_view in [true, false] {
         if !has_view {
             std::fs::remove_dir_all(data.join("view")).unwrap();
         }
-        let request = opening(&data, &bundle, Clock::system(), disk(), Options::default());
-        let refused = Store::open(request).map(drop).unwrap_err();
-        assert!(refused.is_damage(), "{refused}");
+        // The lowest byte of the last change that the header names.
+        for place in [0, last + 61] {
+            let mut damaged = bytes.clone();
+            damaged[place] = damaged[place].wrapping_add(1);
+            std::fs::write(&archived[0], damaged).unwrap();
+            let request = opening(&data, &bundle, Clock::system(), disk(), Options::default());
+            let refused = Store::open(request).map(drop).unwrap_err();
+            assert!(refused.is_damage(), "{place}: {refused}");
+        }
     }
 }
 

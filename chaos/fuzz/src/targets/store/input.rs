@@ -15,6 +15,8 @@ pub const ARCHIVE: u8 = 250;
 
 /// Bytes of a batch before its payload, and where fields lie in them.
 pub const PREFIX_BYTES: usize = 230;
+const FIRST_AT: usize = 46;
+const LAST_AT: usize = 54;
 const LENGTH_AT: usize = 130;
 const HASH_AT: usize = 134;
 
@@ -110,8 +112,8 @@ pub fn is_readable(item: &Item) -> bool {
     match item.tag {
         1 => item.bytes.len() >= CHANGE_PREFIX_BYTES && item.bytes.get(16).is_some_and(|tier| *tier <= 2),
         2 | 3 => batches(&item.bytes) == [item.bytes.as_slice()] && is_whole(&item.bytes),
-        4..=9 => json::is_one_value(&item.bytes),
-        10..128 => false,
+        4..=10 => json::is_one_value(&item.bytes),
+        11..128 => false,
         _ => true,
     }
 }
@@ -158,8 +160,13 @@ impl Values {
         values
     }
 
+    /// One whose header names more or fewer changes than it has is none.
     fn batch(&mut self, batch: &[u8], key: &OpenKey) {
-        lines_of(batch, key).iter().flatten().for_each(|line| self.line(line));
+        let lines = lines_of(batch, key).unwrap_or_default();
+        let named = number(batch, LAST_AT, 8).wrapping_sub(number(batch, FIRST_AT, 8)).wrapping_add(1);
+        if u64::try_from(lines.len()) == Ok(named) {
+            lines.iter().for_each(|line| self.line(line));
+        }
     }
 
     fn line(&mut self, line: &[u8]) {
