@@ -205,6 +205,9 @@ impl Store {
     /// Keeps an item with the next commit.
     pub fn keep_later(&mut self, item: Item) {
         self.held.add(item.clone());
+        if matches!(item, Item::Shown(_)) {
+            self.lazy.retain(|waiting| !matches!(waiting, Item::Shown(_)));
+        }
         self.lazy.push(item);
     }
 

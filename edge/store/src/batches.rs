@@ -112,11 +112,11 @@ impl BatchIndex {
         key: impl Fn(Incarnation) -> Option<VerifyingKey>,
     ) -> Result<(), StoreError> {
         for batches in self.logs.values() {
-            let archived = batches.iter().filter_map(|(header, place)| match place {
+            let archived = batches.iter().rev().find_map(|(header, place)| match place {
                 Place::Archive(offset) => Some((header, *offset)),
                 Place::Journal(_) => None,
             });
-            let Some((header, offset)) = archived.last() else { continue };
+            let Some((header, offset)) = archived else { continue };
             if let Some(key) = key(header.log.incarnation) {
                 Batch::from_bytes(self.archive.read(header, offset)?)?.verify(&key)?;
             }

@@ -38,6 +38,8 @@ impl Keeper {
 
     pub(super) fn shown(&mut self, shown: Shown) {
         if let Ok(bytes) = to_json("what the cloud has said", &shown) {
+            // A box whose disk is full and whose line comes and goes would gather more than its reserve takes.
+            self.lazy.retain(|(kind, _)| *kind != frame::SHOWN);
             self.lazy.push((frame::SHOWN, bytes));
         }
         self.shown = Some(shown);
