@@ -2,6 +2,7 @@
 //! cuts. They run the real programs: `make build` first.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -94,6 +95,31 @@ async fn without_udp_tcp_serves_until_udp_is_back() {
     scene.safe().await;
     assert_eq!(scene.uplink("transport"), "quic");
     assert_eq!(scene.client.status().await.unwrap()["loss_counter"], 0);
+}
+
+/// Goal: where nothing passes but port 443 the cloud is found there, by itself. Method: a node that listens on 443 alone,
+/// dialled at a port at which nobody is. It needs root.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_of_the_web_is_tried_too() {
+    if !rustix::process::geteuid().is_root() {
+        println!("not verified: to listen on port 443 takes root");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut town = Town::found(dir.path(), "B113200000011", "架空小学校").unwrap();
+    // An address of its own: another program may use the port at the usual one.
+    let here = IpAddr::from([127, 44, 3, 1]);
+    town.cloud_place.listen = Some((here, 443));
+    let _cloud = town.start_cloud().unwrap();
+    let (appliance, _) = town.appliance("edge").unwrap();
+    let _edge = town.start_edge_to(&appliance, SocketAddr::new(here, 9)).unwrap();
+    let began = Instant::now();
+    while appliance.status().map_or(true, |status| status["unsafe"] != 0) {
+        assert!(began.elapsed() < PATIENCE, "{:?}", appliance.status());
+        // paced: the status is polled, as people do
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(appliance.status().unwrap()["uplink"]["transport"], "tcp");
 }
 
 /// Goal: when UDP dies in mid-session the work goes on over TCP and nothing is lost. Method: writes before,

@@ -1,7 +1,7 @@
 //! A dial: handshakes to all hosts and addresses, over QUIC and TCP, overlapping as the plan says; the first
 //! that comes to its end is the connection, the others are dropped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use super::route::Plan;
 
 /// How long a name is asked for before its last known addresses are used: resolvers of a dead line are slow.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where nodes listen on TCP as well for schools whose network lets nothing pass but the web.
+const HTTPS: u16 = 443;
 
 /// First QUIC error code of a TLS alert, and the last. RFC 9000, section 20.1.
 const TLS_ALERTS: std::ops::RangeInclusive<u64> = 0x100..=0x1ff;
@@ -160,13 +163,26 @@ impl Dialler {
         Ok(Connection::Quic(connection))
     }
 
+    /// Knocks at the host's own port and at [`HTTPS`]; the first that opens counts.
     async fn tcp(&self, host: &str, address: SocketAddr) -> Result<Connection, Failure> {
         let name = ServerName::try_from(name(host).to_owned())
             .map_err(|_| Failure::Silent(format!("{host} is no name of a server")))?;
-        let connected = sonae_line::connect(address, name, Arc::clone(&self.tls)).await;
+        let mut knocks = JoinSet::new();
+        for port in BTreeSet::from([address.port(), HTTPS]) {
+            let address = SocketAddr::new(address.ip(), port);
+            knocks.spawn(sonae_line::connect(address, name.clone(), Arc::clone(&self.tls)));
+        }
+        let mut last = String::new();
+        while let Some(ended) = knocks.join_next().await {
+            match ended {
+                Ok(Ok(connection)) => return Ok(Connection::Tcp(connection)),
+                Ok(Err(error)) => last = error.to_string(),
+                // A defect; the other may do.
+                Err(error) => last = error.to_string(),
+            }
+        }
         // Whatever the error, something else may listen there or stand between: QUIC still has its chance.
-        let connection = connected.map_err(|error| Failure::Silent(format!("{host} over TCP: {error}")))?;
-        Ok(Connection::Tcp(connection))
+        Err(Failure::Silent(format!("{host} over TCP: {last}")))
     }
 }
 
