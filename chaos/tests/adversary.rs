@@ -22,7 +22,8 @@ fn no_attack_goes_undetected() {
 
 /// Seeds that found something wrong: a batch of a log that nobody had asked for was stored while the snapshot of its tier
 /// came; a thief's list of parts that added up to the true state was taken for false by the oracle.
-const FOUND: [u64; 3] = [900_164, 902_787, 1_500_353];
+const FOUND: [u64; 7] =
+    [900_164, 902_787, 1_500_353, 1_795_916_401_650, 1_795_916_413_407, 1_795_916_443_897, 1_795_916_451_873];
 
 /// Goal: what was found once is not found again. Method: those seeds.
 #[test]

@@ -2,13 +2,13 @@
 
 use anyhow::{Context, Result};
 use sonae_proto::identity::Beginning;
-use sonae_proto::ids::{Hash32, Tier};
+use sonae_proto::ids::{Hash32, LogName, Tier};
 use sonae_proto::snapshot::SnapshotRoot;
-use sonae_proto::vector::Heads;
+use sonae_proto::vector::{Heads, LogHead};
 
 use super::album::Made;
 use super::appliance::{Appliance, Kept};
-use super::boxes::{CONNECTIONS, Times, contradicted, holds_foreign, lacks};
+use super::boxes::{CONNECTIONS, Times, contradicted, holds_foreign};
 use super::history::{History, State};
 use super::judge::Facts;
 use super::options::{Mutation, Options};
@@ -20,6 +20,14 @@ fn is_founded_wrongly(history: &History, victim: &Appliance<'_>, revoked: bool) 
     let album = history.album()?;
     let lets = |root: &SnapshotRoot| !revoked || album.word.lets(history, root);
     Ok(victim.laid.values().any(|(_, root)| !album.is_genuine(root) || !lets(root)))
+}
+
+/// What a cloud names of logs of which it has not less than is held here. Of the others a box that has just begun cannot
+/// tell another history from an older one: it finds out when it brings the rest to the cloud.
+fn not_behind(heads: &Heads, victim: &Appliance<'_>) -> Heads {
+    let held = |log: &LogName| victim.engine.peer_heads().get(log).map_or(0, |head| head.sequence);
+    let is_behind = |(log, head): &(&LogName, &LogHead)| head.sequence < held(log);
+    heads.iter().filter(|named| !is_behind(named)).map(|(log, head)| (*log, *head)).collect()
 }
 
 pub(crate) fn begun(history: &History, options: &Options) -> Result<Facts> {
@@ -51,7 +59,7 @@ pub(crate) fn begun(history: &History, options: &Options) -> Result<Facts> {
     let wanted = history.state_of(&history.batches_up_to(&expected))?;
     let mut facts = Facts {
         exact: victim.state() == wanted,
-        must_say: lacks(&victim, 0),
+        must_say: victim.welcomes.last().is_some_and(|heads| victim.missing(&not_behind(heads, &victim)) > 0),
         contradicted: contradicted(&victim, 0, &Heads::new()),
         kept_foreign: holds_foreign(history, &victim)
             || victim.kept_unnamed

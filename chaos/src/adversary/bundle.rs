@@ -151,14 +151,15 @@ pub(crate) fn into_box(history: &History, options: &Options) -> Result<Facts> {
     let cloud = CloudOpening { to: life.name, heads: now.clone(), complete: true };
     let carried =
         carry(history, options, &opening(history, Origin::Cloud(cloud)), records, (times.held, times.now))?;
-    let stop = import(history, &mut victim, &carried.bytes);
+    let (stop, is_known) = import(history, &mut victim, &carried.bytes);
     victim.signals.extend(stop);
     victim.drain();
     let honest = history.cloud_at(times.now);
     let raised = victim.engine.receipted().into_iter().filter(|(log, head)| seen.get(log) != Some(head));
     let mut facts = Facts {
         exact: victim.state() == history.state_of(&all)?,
-        must_say: carried.material,
+        // What is held already is not looked at, so it may have been altered.
+        must_say: carried.material && !is_known,
         kept_foreign: holds_foreign(history, &victim),
         // The cloud that has lost something has none of what was receipted before.
         false_safe: raised
@@ -187,14 +188,16 @@ fn opening(history: &History, from: Origin) -> Opening {
     }
 }
 
-/// As a box imports.
-fn import(history: &History, victim: &mut Appliance<'_>, bytes: &[u8]) -> Option<Signal> {
-    read(bytes, |record| {
+/// As a box imports. Returns also whether some batch was known already.
+fn import(history: &History, victim: &mut Appliance<'_>, bytes: &[u8]) -> (Option<Signal>, bool) {
+    let mut is_known = false;
+    let stop = read(bytes, |record| {
         match record {
             Record::Opening(opening) => return opening.school == history.board.school.code,
             Record::Batch(bytes) => match Batch::from_bytes(bytes) {
                 Ok(batch) => match victim.engine.handle_carried_batch(batch) {
-                    CarriedBatch::Taken | CarriedBatch::Known => {}
+                    CarriedBatch::Taken => {}
+                    CarriedBatch::Known => is_known = true,
                     CarriedBatch::Early { .. } => drop(victim.signals.insert(Signal::BatchEarly)),
                     CarriedBatch::Refused(_) | CarriedBatch::Quarantined | CarriedBatch::Dropped => {
                         victim.signals.insert(Signal::BatchRefused);
@@ -214,7 +217,8 @@ fn import(history: &History, victim: &mut Appliance<'_>, bytes: &[u8]) -> Option
         }
         victim.drain();
         true
-    })
+    });
+    (stop, is_known)
 }
 
 pub(crate) fn into_node(history: &History, options: &Options) -> Result<Facts> {

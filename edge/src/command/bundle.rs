@@ -371,8 +371,11 @@ fn describe(report: &Imported) -> Vec<String> {
     }
     if report.receipts_outdated > 0 {
         lines.push(
-            "Receipts from before a loss of the cloud do not count; export again and carry that.\n\
-             古い受領証は使えません。もう一度書き出して運んでください。"
+            "Receipts did not count: they are from before a loss of the cloud, or were signed within ten minutes after it \
+             last said that it lacked these batches. Nothing is lost. Ten minutes after the last contact export again and \
+             have the cloud answer that, or wait for the line.\n\
+             受領証の一部は使えませんでした（控えの側で失われた後のもの、または直前の通信から10分以内のもの）。データは失われて\
+             いません。10分たってからもう一度書き出して運ぶか、回線の回復をお待ちください。"
                 .to_owned(),
         );
     }

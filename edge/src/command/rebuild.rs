@@ -13,7 +13,7 @@ use sonae_edge::replica::Replica;
 use sonae_proto::bundle::ReplicaBundle;
 use sonae_proto::identity::Beginning;
 use sonae_proto::ids::{LogName, Tier};
-use sonae_proto::vector::Heads;
+use sonae_proto::vector::{Heads, Sequences};
 use sonae_store::data_dir::{DataDir, REBUILDING};
 use sonae_store::{Clock, Filling, enrolment};
 
@@ -55,8 +55,9 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
     let started = Instant::now();
     let passphrase = read_secret("the bundle's passphrase")?;
     let bundle = enrolment::open_bundle(&arguments.bundle, &passphrase)?;
-    let expected = arguments.expect.as_deref().map(read_heads).transpose()?;
-    let dir = begin(&arguments.data, &bundle, expected)?;
+    let expected = arguments.expect.as_deref().map(read_expected).transpose()?;
+    let (heads, kept) = expected.map(|expected| (expected.heads, expected.version_vector)).unzip();
+    let dir = begin(&arguments.data, &bundle, heads)?;
     if arguments.enrol_only {
         say_enrolled(arguments, &bundle);
         return Ok(Exit::Ok);
@@ -66,7 +67,7 @@ pub(super) fn run(arguments: &RebuildArguments) -> Result<Exit, Failure> {
         let (data, cloud) = (arguments.data.clone(), arguments.cloud.clone());
         return run::run(&RunArguments { data, cloud, service: arguments.service.clone() });
     }
-    rebuild(arguments, Replica::open_to_fill(dir)?, started)
+    rebuild(arguments, &kept.unwrap_or_default(), Replica::open_to_fill(dir)?, started)
 }
 
 /// Makes the directory a replica that is being filled, or opens one of which a rebuild has begun.
@@ -101,8 +102,13 @@ fn say_enrolled(arguments: &RebuildArguments, bundle: &ReplicaBundle) {
     }
 }
 
-/// Fetches everything before anything is served.
-fn rebuild(arguments: &RebuildArguments, mut replica: Replica, started: Instant) -> Result<Exit, Failure> {
+/// Fetches everything before anything is served. `kept` is what the lost box held, safe or not.
+fn rebuild(
+    arguments: &RebuildArguments,
+    kept: &Sequences,
+    mut replica: Replica,
+    started: Instant,
+) -> Result<Exit, Failure> {
     // The uplink forgets it when everything is here.
     let filling = replica.opened.store.filling().clone();
     let expected = filling.expected();
@@ -118,9 +124,10 @@ fn rebuild(arguments: &RebuildArguments, mut replica: Replica, started: Instant)
         }
     };
     let missing = expected.as_ref().map(|heads| missing(heads, &replica));
+    let unsafe_then = lacking(kept, &report.version_vector);
     let completeness = match &missing {
         None => "unverified",
-        Some(missing) if missing.is_empty() => "verified",
+        Some(missing) if missing.is_empty() && unsafe_then.is_empty() => "verified",
         Some(_) => "incomplete",
     };
     replica.opened.close();
@@ -137,12 +144,14 @@ fn rebuild(arguments: &RebuildArguments, mut replica: Replica, started: Instant)
             "snapshots": snapshots,
             "completeness": completeness,
             "missing": missing.clone().unwrap_or_default(),
+            "lacking": unsafe_then,
             "digests": report.digests,
             "version_vector": report.version_vector,
         });
         print_line(&object.to_string());
     } else {
-        print_line(&describe(changes, &timing, completeness, &report.digests));
+        let gaps = gaps(&missing.unwrap_or_default(), &unsafe_then);
+        print_line(&describe(changes, &timing, completeness, &gaps, &report.digests));
     }
     Ok(if completeness == "incomplete" { Exit::Unverified } else { Exit::Ok })
 }
@@ -151,14 +160,22 @@ fn describe(
     changes: u64,
     timing: &Timing,
     completeness: &str,
+    gaps: &str,
     digests: &BTreeMap<Tier, sonae_proto::digest::Digest>,
 ) -> String {
     let note = match completeness {
-        "verified" => "completeness verified by the heads that you gave",
-        "incomplete" => "INCOMPLETE: the cloud lacks changes that the heads you gave name; see --json",
-        _ => {
-            "completeness unverified: a fresh box remembers nothing; give --expect HEADS from outside the cloud"
+        "verified" => {
+            "completeness verified by what you gave\nお渡しの記録と照らし、すべて揃っていることを確認しました".to_owned()
         }
+        "incomplete" => format!(
+            "INCOMPLETE: what is here lacks changes that the file names. They may still lie on the lost box, at another box \
+             of the school or on a stick (`sonae-edge bundle import`); the box can be used meanwhile.\n\
+             不足があります: お渡しの記録にある変更の一部がここにありません。元の端末、校内の別の端末、USBメモリーに残っている\
+             場合があります。\n{gaps}"
+        ),
+        _ => "completeness unverified: a fresh box remembers nothing; give --expect HEADS from outside the cloud\n\
+              すべて揃っているかは確認できていません（外部に控えた heads を --expect で渡すと確認できます）"
+            .to_owned(),
     };
     let digests: Vec<String> =
         digests.iter().map(|(tier, digest)| format!("tier {tier}  {digest}")).collect();
@@ -171,19 +188,40 @@ fn describe(
     )
 }
 
-fn read_heads(path: &Path) -> Result<Heads, Failure> {
-    #[derive(serde::Deserialize)]
-    struct Report {
-        heads: Heads,
-    }
+/// What a box said of itself before it was lost.
+#[derive(Default, serde::Deserialize)]
+struct Expected {
+    heads: Heads,
+    /// What it had kept, also without a receipt. Not in what the cloud says.
+    #[serde(default)]
+    version_vector: Sequences,
+}
+
+fn read_expected(path: &Path) -> Result<Expected, Failure> {
     let refused = |why: String| {
         Failure::new(Exit::Refused, format!("cannot use the heads in {}: {why}", path.display()))
     };
     let text = std::fs::read_to_string(path).map_err(|error| refused(error.to_string()))?;
-    serde_json::from_str::<Report>(&text)
-        .map(|report| report.heads)
-        .or_else(|_| serde_json::from_str::<Heads>(&text))
+    serde_json::from_str::<Expected>(&text)
+        .or_else(|_| serde_json::from_str(&text).map(|heads| Expected { heads, ..Expected::default() }))
         .map_err(|_| refused("it is not what `sonae-edge digest --json` prints".into()))
+}
+
+/// Returns how many changes of each log were kept and are not here.
+fn lacking(kept: &Sequences, here: &Sequences) -> Sequences {
+    let lacks = |(log, kept): (&LogName, &u64)| {
+        let lacks = kept.saturating_sub(here.get(log).copied().unwrap_or(0));
+        (lacks > 0).then_some((*log, lacks))
+    };
+    kept.iter().filter_map(lacks).collect()
+}
+
+/// Says what lacks, log by log.
+fn gaps(missing: &[LogName], lacking: &Sequences) -> String {
+    let of_heads = missing.iter().filter(|log| !lacking.contains_key(log));
+    let of_heads = of_heads.map(|log| format!("log {log}: the expected head is not here"));
+    let of_changes = lacking.iter().map(|(log, count)| format!("log {log}: {count} change(s) are not here"));
+    of_changes.chain(of_heads).collect::<Vec<_>>().join("\n")
 }
 
 /// Returns the expected logs whose heads are not held here.

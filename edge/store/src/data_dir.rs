@@ -46,7 +46,7 @@ pub enum DataDirError {
         source: io::Error,
     },
     /// It holds another replica already.
-    #[error("{} already holds a replica; choose an empty directory, so that nothing is overwritten", path.display())]
+    #[error("{} already holds a replica; choose an empty directory, so that nothing is overwritten, or start what is there with `sonae-edge run`", path.display())]
     Occupied {
         /// The directory.
         path: PathBuf,

@@ -93,6 +93,7 @@ fn what_the_cloud_has_said_is_kept() {
     let said = |sequence| Shown {
         at_ms: 1_000 * sequence,
         heads: BTreeMap::from([(log, LogHead { sequence, hash: Hash32([7; 32]) })]),
+        held: BTreeMap::from([(log, 9)]),
     };
     opened.store.keep_shown(said(2));
     opened.store.keep_shown(said(1));

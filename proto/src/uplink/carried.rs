@@ -119,13 +119,13 @@ impl Uplink {
             return CarriedReceipt::Refused;
         }
         let Some(own) = self.own.get(&receipt.log) else { return CarriedReceipt::Foreign };
-        let is_current = receipt.loss_counter == self.loss_counter && !self.loss_being_kept;
-        if !is_current || self.is_outdated(&receipt) {
-            return CarriedReceipt::Outdated;
-        }
         let had = own.receipted();
         if had.is_some_and(|had| had.sequence >= receipt.head.sequence) {
             return CarriedReceipt::Known;
+        }
+        let is_current = receipt.loss_counter == self.loss_counter && !self.loss_being_kept;
+        if !is_current || self.is_outdated(&receipt) {
+            return CarriedReceipt::Outdated;
         }
         self.take_receipt(&receipt, bytes, now_ms);
         let has = self.own.get(&receipt.log).and_then(super::own::OwnLog::receipted);

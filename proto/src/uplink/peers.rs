@@ -198,7 +198,7 @@ impl Peers {
     }
 
     /// Returns whether another history of a log is told, which it is once.
-    fn dispute(&mut self, log: LogName) -> bool {
+    pub(super) fn dispute(&mut self, log: LogName) -> bool {
         self.disputed.len() < SHOWN_MAX && self.disputed.insert(log)
     }
 

@@ -13,7 +13,7 @@ use crate::planted::{Defect, is_planted};
 use crate::receipt::Receipt;
 use crate::wire::RefusalCode;
 
-use super::{BatchReply, Effect, Line, Uplink};
+use super::{Alarm, BatchReply, Effect, Line, Uplink};
 
 /// Wait until what the cloud lacks of others is brought to it, in milliseconds, and the longest spread beyond that. A
 /// writer that has the line dials within 5 s of its return and sends at once; the spread keeps several neighbours from
@@ -123,7 +123,13 @@ impl Uplink {
             BatchReply::Receipt(bytes) => Receipt::verify(&bytes, &self.cloud).ok(),
             // It is tried again later.
             BatchReply::Refusal(refusal) if passes(refusal.code) => return self.handle_relay(now_ms),
-            BatchReply::Refusal(_) => None,
+            BatchReply::Refusal(refusal) => {
+                let is_other = matches!(refusal.code, RefusalCode::Fork | RefusalCode::Chain);
+                if is_other && self.peers.dispute(log) {
+                    self.effects.push_back(Effect::Alarm(Alarm::other_history(log)));
+                }
+                None
+            }
         };
         let is_for_it = |receipt: &Receipt| {
             receipt.school == self.school && receipt.log == log && receipt.head.sequence >= first

@@ -84,6 +84,25 @@ fn a_receipt_that_overtakes_the_welcome_is_no_loss() {
     assert!(effects(&mut replica).iter().any(is_loss));
 }
 
+/// Goal: a courier may come right after the line has gone: of what was sealed since the cloud has said nothing. What it was
+/// to name and did not has to wait. Method: a batch before and one after the greeting, receipts of a moment later by hand;
+/// one that counted already.
+#[test]
+fn what_was_sealed_since_has_not_been_denied() {
+    let board = Board::new(1);
+    let (mut replica, chain) = up(&board, 1, Welcome { time_ms: 100_000, ..welcome(Heads::new()) });
+    let life = replica.life.clone();
+    let later = board.chain(&life, Tier::Daily, 1);
+    replica.engine.handle_sealed(later[0].header(), 5);
+    replica.engine.handle_disconnected(10);
+    effects(&mut replica);
+    let receipt =
+        |batch: &Batch| Receipt { issued_ms: 100_001, ..receipt_for(batch) }.sign(&board.receipt_key);
+    assert_eq!(replica.engine.handle_carried_receipt(receipt(&later[0]), 11), CarriedReceipt::Moved);
+    assert_eq!(replica.engine.handle_carried_receipt(receipt(&later[0]), 12), CarriedReceipt::Known);
+    assert_eq!(replica.engine.handle_carried_receipt(receipt(&chain[0]), 13), CarriedReceipt::Outdated);
+}
+
 /// Goal: on the line a receipt is compared with the clock of the node that signs there, not with that of the one which
 /// said that it has less. Method: a complete welcome of a node whose clock is ahead, an incomplete one of another; a
 /// receipt of before that, and one of after.
@@ -177,7 +196,7 @@ fn a_late_receipt_of_before_a_loss_is_ignored() {
     let left = Heads::from([(log, chain[0].header().head())]);
     replica.engine.handle_welcome(&welcome(left.clone()), 12);
     let told = effects(&mut replica);
-    let shown = Shown { at_ms: 0, heads: left.clone() };
+    let shown = Shown { at_ms: 0, heads: left.clone(), held: [(log, 4)].into() };
     let expected = [
         Effect::KeepShown(Box::new(shown)),
         Effect::Alarm(Alarm::CloudLost { log, had: 4, has: 2 }),

@@ -4,7 +4,7 @@ use sonae_proto::batch::Batch;
 use sonae_proto::ids::Tier;
 use sonae_proto::intake::ConnectionId;
 use sonae_proto::receipt::Receipt;
-use sonae_proto::uplink::{BatchReply, CarriedBatch, Effect, RELAY_MS};
+use sonae_proto::uplink::{Alarm, BatchReply, CarriedBatch, Effect, RELAY_MS};
 use sonae_proto::vector::Heads;
 use sonae_proto::wire::{Frame, News, Refusal, RefusalCode};
 
@@ -59,6 +59,27 @@ fn what_is_left_of_others_is_brought() {
     assert_eq!(replica.engine.poll_timeout(), None, "nothing wakes it any more");
     assert!(replica.engine.receipted().is_empty(), "a copy of another's is not safe here");
     assert_eq!(replica.engine.cloud_heads()[&log], chain[2].header().head());
+}
+
+/// Goal: a cloud that has another history of a peer's log than this replica is told of, although it names less than is
+/// held here. Method: what it lacks is brought and does not continue what it has; once for each log.
+#[test]
+fn another_history_than_is_held_is_told() {
+    let board = Board::new(1);
+    for code in [RefusalCode::Chain, RefusalCode::Fork] {
+        let (mut replica, peer, _) = given(&board, true);
+        let log = peer.log(Tier::Safety);
+        let due = replica.engine.poll_timeout().unwrap();
+        replica.engine.handle_timeout(due);
+        effects(&mut replica);
+        for times in [1, 0] {
+            let refusal = Refusal { code, text: "it does not continue its log".into(), heads: Heads::new() };
+            replica.engine.handle_batch_reply(log, BatchReply::Refusal(refusal), due);
+            let told = effects(&mut replica);
+            let is_told = |effect: &&Effect| matches!(effect, Effect::Alarm(Alarm::BadPeerBatch { log: named, .. }) if *named == log);
+            assert_eq!(told.iter().filter(is_told).count(), times, "{told:?}");
+        }
+    }
 }
 
 /// Goal: the writer's own sending makes it unneeded. Method: news of all of it before the wait is over.
@@ -148,7 +169,7 @@ fn what_is_refused_is_left() {
     assert_eq!(replica.engine.poll_timeout(), None);
     let refused = |code| BatchReply::Refusal(Refusal { code, text: "no".into(), heads: Heads::new() });
     let stranger = board.chain(&board.enrol(school(), 21), Tier::Safety, 1);
-    let refusals = [RefusalCode::Fork, RefusalCode::Manifest].map(refused);
+    let refusals = [RefusalCode::Identity, RefusalCode::Manifest].map(refused);
     for reply in refusals.into_iter().chain([receipt(&board, &stranger[0])]) {
         let (mut replica, peer, _) = given(&board, true);
         let log = peer.log(Tier::Safety);
