@@ -257,7 +257,7 @@ async fn tier_0_is_served_before_the_rest() {
 }
 
 /// Goal: what an outside witness knows and the cloud lacks is named, and nothing else is. Method: rebuild with the
-/// heads as they were, then with one that says more.
+/// heads as they were, then with two changes more that were kept and never safe, then with a head that says more.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_head_is_named() {
     let ruin = Ruin::new().await;
@@ -271,6 +271,15 @@ async fn a_missing_head_is_named() {
     let (code, report) = expect("true", &ruin.digest);
     assert_eq!((code, &report["completeness"]), (0, &Value::from("verified")), "{report}");
     assert_eq!(report["snapshots"], serde_json::json!({}), "the logs themselves prove it");
+    // What was kept and never safe has no head in it; the cloud cannot have it.
+    let mut kept = ruin.digest.clone();
+    let vector = kept.get_mut("version_vector").and_then(Value::as_object_mut).unwrap();
+    let (log, sequence) = vector.iter_mut().next().unwrap();
+    *sequence = Value::from(sequence.as_u64().unwrap() + 2);
+    let log = log.clone();
+    let (code, report) = expect("kept", &kept);
+    assert_eq!((code, &report["completeness"]), (7, &Value::from("incomplete")), "{report}");
+    assert_eq!(report["lacking"], serde_json::json!({ log: 2 }), "{report}");
     let mut more = ruin.digest.clone();
     let heads = more.get_mut("heads").and_then(Value::as_object_mut).unwrap();
     let (log, head) = heads.iter_mut().next().unwrap();
