@@ -4,7 +4,7 @@
 //! **Invariant**: of two batches for one place, a verified one goes before one that is not, then what leads to the head
 //! that the board accepts, then the one that was written later, as at the start of a node (`crate::index`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sonae_proto::batch::BatchHeader;
 use sonae_proto::export::{BatchLine, Place, Problem};
@@ -82,6 +82,7 @@ impl Chains {
         let leads_there = leading_to(accepted, entries.iter().map(|entry| &entry.header));
         let (quarantined, entries): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.quarantined);
+        self.rivals_aside(log, &quarantined, &entries);
         let mut places = self.set_aside(log, quarantined);
         let mut by_place: BTreeMap<(u64, Hash32), Vec<&Entry>> = BTreeMap::new();
         for entry in entries {
@@ -116,6 +117,19 @@ impl Chains {
         }
         places.sort_by_key(|(entry, _)| (entry.header.first, entry.header.hash()));
         self.lines.extend(places.into_iter().map(|(entry, place)| entry.line(place)));
+    }
+
+    /// Tells of batches that the board does not accept and that are for the place of another: whoever has the board accept
+    /// one of them is to know of both.
+    fn rivals_aside(&mut self, log: LogName, quarantined: &[&Entry], entries: &[&Entry]) {
+        let place = |entry: &&Entry| (entry.header.first, entry.header.previous);
+        let mut taken: BTreeSet<(u64, Hash32)> = entries.iter().map(place).collect();
+        for entry in quarantined {
+            if !taken.insert(place(entry)) {
+                let (first, last) = (entry.header.first, entry.header.last);
+                self.problems.push(Problem::Fork { log, first, last });
+            }
+        }
     }
 
     /// Gives what the board does not accept its place. It is here, should a witness ask for it.
