@@ -1,7 +1,7 @@
 //! The store of a replica, opened over a journal and an archive of sealed batches: the frames that only it can read,
 //! its checkpoints, and the archive's files.
 //!
-//! An input is frames of the journal and files of the archive ([`input`]). Layers: 0 as it is; 1 the harness makes the
+//! An input is frames of the journal and files of the archive (`input.rs`). Layers: 0 as it is; 1 the harness makes the
 //! payload of every archived batch the one that its header names. Checksums of the journal are always right: what rot
 //! does to them is the target `journal`.
 
